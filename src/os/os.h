@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * os.h - everything that liminal asks of the machine, as one table.
+ *
+ * Nothing outside src/os makes a system call, reads a clock, draws a random number or has a platform #ifdef. There are
+ * two tables: lim__os_linux() (epoll, eventfd) and the simulated one in src/sim, where sockets, the clock and the
+ * schedulers' turns come from one seed. Code that gets its `lim__os *` handed in runs unchanged on both.
+ *
+ * Every call that can fail returns a negative errno (-EAGAIN, -ECONNRESET, ...) and never touches errno otherwise.
+ * All sockets are non-blocking, close-on-exec and have TCP_NODELAY. No call blocks except poller_wait.
+ *
+ * Threads and locks below the table are used only by code that the simulator does not run (it calls turn functions
+ * instead) or are leaves that are never contended there. */
+#ifndef LIM__OS_H
+#define LIM__OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <pthread.h>
+
+typedef struct lim__os lim__os;
+typedef struct lim__poller lim__poller;
+
+enum { LIM__IO_READ = 1, LIM__IO_WRITE = 2 }; /* an error or hang-up is reported as both */
+
+typedef struct lim__io_event {
+    void *ctx;      /* what poller_set was given */
+    uint32_t ready; /* LIM__IO_* */
+} lim__io_event;
+
+struct lim__os {
+    /* --- clock and chance --- */
+    uint64_t (*now_ns)(lim__os *os);  /* monotonic; two calls may return the same value, never a smaller one */
+    uint64_t (*wall_ns)(lim__os *os); /* since 1970, UTC */
+    uint64_t (*random)(lim__os *os);  /* 64 random bits; any thread */
+
+    /* --- readiness: one poller per event loop --- */
+    lim__poller *(*poller_open)(lim__os *os); /* NULL: out of descriptors or memory */
+    void (*poller_close)(lim__os *os, lim__poller *p);
+    /* Level-triggered interest; 0 removes. `ctx` comes back in events. After removal no event for fd is returned. */
+    int (*poller_set)(lim__os *os, lim__poller *p, int fd, uint32_t interest, void *ctx);
+    /* Waits at most timeout_ns (0: only looks; <0: no limit), fills ev, returns how many (0: timeout or wake). */
+    int (*poller_wait)(lim__os *os, lim__poller *p, lim__io_event *ev, int max, int64_t timeout_ns);
+    void (*poller_wake)(lim__os *os, lim__poller *p); /* any thread: makes the current or next wait return */
+    int (*poller_fd)(lim__os *os, lim__poller *p);    /* readable when poller_wait(0) would find something */
+
+    /* --- TCP --- */
+    /* `host` is a numeric address or "localhost". port 0: any; the real one goes to *port_out. */
+    int (*listen)(lim__os *os, const char *host, uint16_t port, uint16_t *port_out);
+    int (*accept)(lim__os *os, int listener, char *peer, size_t peer_size); /* fd; peer becomes "addr:port" */
+    int (*connect)(lim__os *os, const char *host, uint16_t port); /* fd of a connection in progress: wait for WRITE */
+    int (*connect_result)(lim__os *os, int fd);                   /* 0: connected; -EINPROGRESS; other: failed */
+    long (*recv)(lim__os *os, int fd, void *buf, size_t len);     /* bytes; 0: the peer ended; negative errno */
+    long (*send)(lim__os *os, int fd, const void *buf, size_t len); /* bytes taken; negative errno; no SIGPIPE */
+    void (*shutdown_write)(lim__os *os, int fd);
+    void (*close)(lim__os *os, int fd);
+    /* Kernel detectors of a silent network: keepalive after idle_ms, TCP_USER_TIMEOUT user_timeout_ms. */
+    void (*set_liveness)(lim__os *os, int fd, uint32_t idle_ms, uint32_t user_timeout_ms);
+};
+
+lim__os *lim__os_linux(void); /* one per program, static */
+
+/* --- threads and locks (os/thread.c) --- */
+typedef pthread_mutex_t lim__mutex;
+typedef pthread_cond_t lim__cond;
+typedef pthread_t lim__thread;
+#define LIM__MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+
+int lim__thread_start(lim__thread *t, const char *name, void *(*run)(void *), void *arg); /* 0 or -errno; signals blocked */
+void lim__thread_join(lim__thread t);
+void lim__thread_yield(void);
+void lim__cond_init(lim__cond *c); /* on the monotonic clock */
+bool lim__cond_wait_until(lim__cond *c, lim__mutex *m, uint64_t deadline_ns); /* false: deadline passed; UINT64_MAX: none */
+unsigned lim__cpu_count(void);
+
+/* --- files (os/file.c) --- */
+/* Whole file into malloc'd memory (NUL after the last byte); "-" is standard input. 0 or -errno; -EFBIG over max. */
+int lim__file_read(const char *path, size_t max, void **out, size_t *len);
+
+/* --- child processes (os/child.c): what `--exec` needs --- */
+typedef struct lim__child {
+    int pid, pidfd;       /* pidfd is readable when the child has ended */
+    int in, out, err;     /* our non-blocking ends of its stdin, stdout and stderr; -1 when closed */
+} lim__child;
+/* Runs `sh -c command` in a process group of its own, with only descriptors 0, 1 and 2, killed by the kernel when the
+ * thread that started it dies (PR_SET_PDEATHSIG, checked against the race). 0 or -errno. `env`: extra NAME=value, or NULL. */
+int lim__child_start(lim__child *c, const char *command, const char *const *env);
+void lim__child_kill(lim__child *c);             /* SIGKILL to its process group */
+int lim__child_reap(lim__child *c, int *status); /* 1 reaped (wait status), 0 still running, -errno */
+
+#endif
