@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * client.h - the verbs of liminal.h over a connection to liminald.
+ *
+ * Two ways to run it, chosen at open:
+ *
+ *   own_loop false   the library has one I/O thread; callbacks run on it; contract B calls may be used from any other
+ *                    thread. This thread also answers the server's liveness questions, whatever your handlers do
+ *                    (handlers of participants run on a second thread of the library, one at a time).
+ *   own_loop true    no thread: watch lim_client_fd for reading, call lim_client_process when it is readable and at
+ *                    the latest after lim_client_timeout_ms. Callbacks run inside lim_client_process. All calls from
+ *                    one thread. Contract B calls answer LIM_E_MISUSE.
+ *
+ * When the connection breaks, pending asks end `lost` and the client dials again (50 ms doubling to 2 s, with jitter),
+ * subscribes and registers again, says which tasks it still has in hand, and sends results again that were not settled.
+ * After lim_client_close returned, no callback runs. */
+#ifndef LIMINAL_CLIENT_H
+#define LIMINAL_CLIENT_H
+
+#include <liminal/liminal.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lim_client lim_client; /* OBJECT, one owner */
+
+typedef enum lim_link_state {
+    LIM_LINK_CONNECTING = 1, LIM_LINK_UP, LIM_LINK_DOWN /* dialling again */, LIM_LINK_ENDED /* will not dial again */
+} lim_link_state;
+
+typedef struct lim_client_opts {
+    size_t size;
+    const char *server;        /* "host:port", numeric or localhost; NULL: $LIMINAL_SERVER, else 127.0.0.1:4777 */
+    const char *name;          /* for the server's lists; NULL: "client" */
+    bool own_loop;
+    bool no_reconnect;         /* the first break ends it */
+    uint32_t liveness_ms;      /* own_loop: how often process is called at least; 0: the server will not probe */
+    int64_t connect_timeout_ms; /* 0: 5000 */
+    void (*on_state)(void *ctx, lim_link_state state, const char *detail); /* NULL: not told */
+    void *ctx;
+    struct lim__os *os;        /* private: NULL */
+} lim_client_opts;
+/* own_loop false: returns when connected (B): UNREACHABLE, PROTOCOL; diag says what, why and what to do. own_loop true:
+ * starts to connect and returns at once. */
+LIM_API lim_err lim_client_open(const lim_client_opts *opts, lim_diag *diag, lim_client **out); /* B */
+/* Says goodbye, waits for the I/O thread, ends every pending call `closed`. NULL is a no-op. Not inside callbacks. */
+LIM_API_VOID void lim_client_close(lim_client *c); /* B */
+LIM_API int lim_client_fd(lim_client *c);          /* A */
+LIM_API int lim_client_timeout_ms(lim_client *c);  /* A: -1: nothing is due */
+/* Reads, calls back, writes. GONE: ended and will not dial again. */
+LIM_API lim_err lim_client_process(lim_client *c); /* A: own_loop only */
+LIM_API lim_link_state lim_client_state(lim_client *c); /* A */
+/* Waits until everything sent so far was answered (asks and dispatches excepted). */
+LIM_API lim_err lim_client_flush(lim_client *c, int64_t timeout_ms); /* B */
+
+/* ---- channels ---- */
+typedef void lim_on_admission(void *ctx, lim_err err, const lim_admission *admission); /* err: CLOSED when the connection
+                                                                                        * broke first: unknown */
+/* Queued and sent with the loop's next write; many in flight at once. on_admission may be NULL. FULL: more than 8 MiB
+ * wait to be written. */
+LIM_API lim_err lim_client_publish_async(lim_client *c, const char *channel, lim_bytes payload,
+                                         const lim_publish_opts *opts, lim_on_admission *on_admission, void *ctx); /* A */
+LIM_API lim_err lim_client_publish(lim_client *c, const char *channel, lim_bytes payload, const lim_publish_opts *opts,
+                                   lim_admission *out); /* B */
+typedef struct lim_client_handler {
+    lim_done (*on_message)(lim_client *c, const lim_delivery *d, void *ctx);
+    void (*on_end)(void *ctx, lim_err why, const char *detail); /* exactly once; LIM_OK: by your own call */
+    void *ctx;
+} lim_client_handler;
+typedef struct lim_client_sub_opts {
+    size_t size;
+    uint32_t window, backlog; /* as in lim_sub_opts */
+    lim_policy policy;
+    lim_client_handler handler;
+    void (*on_ready)(void *ctx); /* the server has it (each time, after a reconnect too); NULL: not told */
+} lim_client_sub_opts;
+/* out->id is the client's own number. Without own_loop returns when the server has it (B), else at once. */
+LIM_API lim_err lim_client_subscribe(lim_client *c, const char *pattern, const lim_client_sub_opts *opts, lim_diag *diag,
+                                     lim_sub *out); /* A in own_loop, else B */
+LIM_API lim_err lim_client_unsubscribe(lim_client *c, lim_sub sub);               /* A */
+LIM_API lim_err lim_client_complete(lim_client *c, lim_sub sub, uint64_t seq);    /* A: after LIM_HOLD */
+
+/* ---- ask ---- opts as in liminal.h */
+LIM_API lim_err lim_client_ask_async(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                                     lim_on_outcome *on_outcome, void *ctx, uint64_t *call_out); /* A */
+LIM_API lim_err lim_client_cancel(lim_client *c, uint64_t call); /* A: its outcome still comes, exactly once */
+LIM_API lim_err lim_client_ask(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                               lim_outcome *out); /* B */
+
+/* ---- serve and work ---- */
+typedef struct lim_client_serve_opts {
+    size_t size;
+    const char *identity;
+    uint32_t capacity;
+    const char *const *types, *const *tags;
+    lim_client_handler handler;  /* d->self.id is the registration */
+    void (*on_ready)(void *ctx, const char *identity); /* registered (each time); NULL: not told */
+    void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why); /* stop: the result will be refused */
+} lim_client_serve_opts;
+LIM_API lim_err lim_client_serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, lim_diag *diag,
+                                 lim_participant *out); /* A in own_loop, else B */
+LIM_API lim_err lim_client_work(lim_client *c, const char *queue, const lim_client_serve_opts *opts, lim_diag *diag,
+                                lim_participant *out);  /* A in own_loop, else B */
+LIM_API lim_err lim_client_leave(lim_client *c, lim_participant p);                              /* A */
+LIM_API lim_err lim_client_reply(lim_client *c, const lim_delivery *d, lim_bytes payload);       /* A */
+LIM_API lim_err lim_client_fail(lim_client *c, const lim_delivery *d, const char *why);          /* A */
+LIM_API lim_err lim_client_reply_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease,
+                                    lim_bytes payload);                                          /* A */
+LIM_API lim_err lim_client_fail_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease,
+                                   const char *why);                                             /* A */
+
+/* ---- tasks ---- */
+typedef void lim_on_dispatched(void *ctx, lim_err err, const lim_admission *admission, lim_conv task);
+/* on_outcome runs exactly once if the task was accepted or deferred; NULL: nobody waits for the result. */
+LIM_API lim_err lim_client_dispatch_async(lim_client *c, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
+                                          lim_on_dispatched *on_dispatched, lim_on_outcome *on_outcome, void *ctx); /* A */
+LIM_API lim_err lim_client_dispatch(lim_client *c, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
+                                    lim_admission *out, lim_conv *task_out);                     /* B */
+LIM_API lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
+
+/* ---- conversations ---- */
+typedef struct lim_client_conv_opts {
+    size_t size;
+    const char *group;
+    lim_participant participant;
+    int64_t timeout_ms;
+    lim_crash on_crash;
+} lim_client_conv_opts;
+LIM_API lim_err lim_client_conv_open(lim_client *c, const lim_client_conv_opts *opts, lim_diag *diag, lim_conv *out); /* B */
+LIM_API lim_err lim_client_conv_send(lim_client *c, lim_conv conv, lim_participant to, lim_bytes payload);           /* A */
+LIM_API lim_err lim_client_conv_receive(lim_client *c, lim_conv conv, int64_t timeout_ms, lim_outcome *out);         /* B */
+LIM_API lim_err lim_client_conv_ask(lim_client *c, lim_conv conv, lim_participant to, lim_bytes request,
+                                    int64_t timeout_ms, lim_outcome *out);                                           /* B */
+LIM_API lim_err lim_client_conv_close(lim_client *c, lim_conv conv);                                                 /* A */
+
+/* ---- administration: an ask of a $sys group, JSON in, JSON out ---- */
+LIM_API lim_err lim_client_sys(lim_client *c, const char *group, const char *request_json, int64_t timeout_ms,
+                               lim_outcome *out); /* B */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * liminal.h - one process, one bus: all an embedder needs. (types.h tells the three kinds of thing and the contracts.)
+ *
+ *   bus            one running instance
+ *   channel        a named stream of messages; publish is answered with a verdict
+ *   group          a named set of participants that can serve the same requests, a router slot in front
+ *   queue          a group with a list of tasks in front: same name, same slot
+ *   conversation   a supervised process linked to everyone in one exchange: nobody waits for someone who is dead
+ *
+ * Every exchange ends, exactly once, in a lim_outcome. Callbacks run on the bus's threads with no lock held; they must
+ * not block (contract B calls answer LIM_E_MISUSE there) and may call everything marked A. */
+#ifndef LIMINAL_LIMINAL_H
+#define LIMINAL_LIMINAL_H
+
+#include <liminal/types.h>
+#include <liminal/actor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lim_bus lim_bus;                             /* OBJECT, one owner */
+typedef struct lim_channel { uint64_t id; } lim_channel;    /* VALUES */
+typedef struct lim_sub { uint64_t id; } lim_sub;
+typedef struct lim_conv { uint64_t id; } lim_conv;          /* also a task: a task is a conversation */
+typedef struct lim_participant { uint64_t id; } lim_participant;
+typedef struct lim_hash { uint8_t b[32]; } lim_hash;        /* SHA-256 of an artifact's bytes */
+
+/* ---- verdicts: the answer to an offer ---- */
+typedef enum lim_verdict {
+    LIM_ACCEPT = 1, /* being handled now */
+    LIM_DEFER,      /* kept: slow down, do not send it again */
+    LIM_REJECT      /* not kept: send it again, after retry_after_ms */
+} lim_verdict;
+
+/* Why a verdict, or a refusal, is what it is. */
+#define LIM_WHY_MAP(X)                                                                                                 \
+    X(NO_SUBSCRIBER, "no_subscriber")                                                                                  \
+    X(SUBSCRIPTION_FULL, "subscription_full")                                                                          \
+    X(NO_PARTICIPANT, "no_participant")                                                                                \
+    X(PARTICIPANT_FULL, "participant_full")                                                                            \
+    X(ROUTING_FAULT, "routing_fault")                                                                                  \
+    X(QUEUE_FULL, "queue_full")                                                                                        \
+    X(TOO_BIG, "too_big")                                                                                              \
+    X(BAD_NAME, "bad_name")                                                                                            \
+    X(UNKNOWN_CHANNEL, "unknown_channel")                                                                              \
+    X(SCHEMA, "schema")                                                                                                \
+    X(CLOSING, "closing")                                                                                              \
+    X(BACKLOG_FULL, "backlog_full")                                                                                    \
+    X(MEMORY, "memory")                                                                                                \
+    X(ROUTER_CHOSE_NONE, "router_chose_none")                                                                          \
+    X(WORKERS_FULL, "workers_full")                                                                                    \
+    X(KILLS_WORKERS, "kills_workers")                                                                                  \
+    X(BAD_REQUEST, "bad_request")
+typedef enum lim_why {
+    LIM_WHY_NONE = 0,
+#define X(name, text) LIM_WHY_##name,
+    LIM_WHY_MAP(X)
+#undef X
+} lim_why;
+LIM_API const char *lim_why_text(lim_why why); /* A: "no_participant"; "" for NONE */
+
+typedef struct lim_admission {
+    lim_verdict verdict;
+    lim_why why;             /* DEFER, REJECT */
+    uint32_t matched;        /* publish: subscriptions that matched */
+    uint32_t delivered;      /* of these: within their window */
+    uint32_t deferred;       /* into their backlog */
+    uint32_t dropped;        /* messages (this one or older ones) that a policy dropped to make room */
+    uint32_t limit, current; /* the limit that decided, and its use; 0 if none did */
+    uint32_t retry_after_ms; /* REJECT */
+} lim_admission;
+
+/* ---- outcomes: how an exchange ended ---- */
+#define LIM_HOW_MAP(X)                                                                                                 \
+    X(REPLY, "reply")         /* the participant answered: payload */                                                  \
+    X(FAILED, "failed")       /* it answered that it could not: detail */                                              \
+    X(REFUSED, "refused")     /* handed to nobody: why */                                                              \
+    X(CRASHED, "crashed")     /* it died with the request in hand, or everybody did: participant, reason */            \
+    X(TIMEOUT, "timeout")                                                                                              \
+    X(CANCELLED, "cancelled")                                                                                          \
+    X(CLOSED, "closed")       /* the conversation or the bus was closed meanwhile */                                   \
+    X(LOST, "lost")           /* the connection to the bus broke: nobody knows */
+typedef enum lim_how {
+    LIM_HOW_NONE = 0,
+#define X(name, text) LIM_HOW_##name,
+    LIM_HOW_MAP(X)
+#undef X
+} lim_how;
+LIM_API const char *lim_how_text(lim_how how); /* A */
+typedef enum lim_handed { LIM_HANDED_NO = 1, LIM_HANDED_YES, LIM_HANDED_UNKNOWN } lim_handed;
+LIM_API const char *lim_handed_text(lim_handed handed); /* A: "no", "yes", "unknown" */
+
+typedef struct lim_outcome { /* OBJECT in memory you give: end it with lim_outcome_fini. In callbacks: a VIEW */
+    lim_how how;
+    lim_handed handed_over;
+    lim_why why;               /* REFUSED; CRASHED: NO_PARTICIPANT when everybody was tried, KILLS_WORKERS */
+    lim_reason reason;         /* CRASHED: why the participant ended */
+    lim_conv conv;             /* the conversation, or task; may be gone */
+    lim_bytes payload;         /* REPLY */
+    lim_bytes detail;          /* text for people */
+    lim_bytes participant;     /* identity of who answered, or died last */
+    uint32_t excluded_count;   /* identities of those that died with it in hand, oldest first */
+    const lim_bytes *excluded;
+    lim_bytes router;          /* version that chose: short hash, or the name of a built-in strategy */
+    uint32_t attempts, losses; /* handler failures, and deliveries lost to a death */
+    uint32_t limit, current, retry_after_ms; /* REFUSED by a limit */
+    uint64_t elapsed_ns;       /* from the offer to the end */
+    uint64_t crashed_wall_us;  /* of the last death: wall clock when it was observed, microseconds since 1970; 0: none */
+    uint64_t rerouted_ns;      /* from that death to the next participant's acknowledgement; 0: none */
+    void *owned;               /* private */
+} lim_outcome;
+LIM_API_VOID void lim_outcome_fini(lim_outcome *outcome); /* A: safe on zeroed memory */
+/* Called exactly once. The view ends when it returns. */
+typedef void lim_on_outcome(void *ctx, const lim_outcome *outcome);
+
+/* ---- bus ---- */
+typedef struct lim_bus_opts {
+    size_t size;
+    uint32_t scheduler_count;    /* 1..63 threads that run processes and connections */
+    uint32_t spin_us;            /* a scheduler polls this long before it sleeps; 0: never */
+    uint32_t payload_bytes_max;  /* 0: 1 MiB; larger payloads are refused (TOO_BIG) */
+    void (*on_log)(void *ctx, const char *line); /* one event a line, logfmt; NULL: nowhere. Any thread of the bus */
+    void *log_ctx;
+} lim_bus_opts;
+LIM_API lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out); /* B */
+/* Refuses new work and waits until what runs has ended; TIMEOUT: something is still running. */
+LIM_API lim_err lim_bus_drain(lim_bus *bus, int64_t timeout_ms); /* B */
+/* Ends everything (outcome: closed), joins the threads, frees. No callback runs afterwards. */
+LIM_API_VOID void lim_bus_close(lim_bus *bus); /* B */
+
+/* ---- handlers: code + state + goodbye ---- */
+typedef struct lim_msg lim_msg; /* OBJECT, shared, immutable */
+LIM_API lim_msg *lim_msg_ref(lim_msg *msg);         /* A */
+LIM_API_VOID void lim_msg_unref(lim_msg *msg);      /* A */
+LIM_API lim_bytes lim_msg_payload(const lim_msg *msg); /* A */
+
+typedef struct lim_delivery { /* VIEW */
+    lim_bytes payload;
+    lim_bytes channel;         /* of a subscription's message: the channel's name */
+    lim_bytes type;            /* of a request: its activity type, or empty */
+    uint64_t seq;              /* of a subscription's message: 1, 2, ... per subscription */
+    lim_conv conv;             /* of a request: the conversation or task */
+    uint64_t lease;            /* of a request: which hand-over; what lim_reply_to and friends need */
+    lim_participant from;      /* of a conversation's message */
+    lim_participant self;      /* of a request: the participant it was handed to */
+    int64_t remaining_ms;      /* of a request: time left; LIM_FOREVER: no deadline */
+    uint32_t attempt, losses;
+    bool wants_reply;
+    lim_msg *msg;              /* lim_msg_ref it to keep the payload */
+} lim_delivery;
+typedef enum lim_done {
+    LIM_DONE = 1, /* finished with it. A request without lim_reply: serve: silence; work: an empty result */
+    LIM_HOLD,     /* lim_complete, lim_reply_to or lim_fail_to follows */
+    LIM_FAIL      /* requests: as lim_fail with no text */
+} lim_done;
+typedef struct lim_handler {
+    lim_done (*on_message)(lim_bus *bus, const lim_delivery *d, void *ctx); /* one at a time, in order */
+    void (*on_end)(void *ctx); /* exactly once, after the last on_message; NULL: nothing to do */
+    void *ctx;
+} lim_handler;
+
+/* ---- channels ----
+ * Names: segments of [A-Za-z0-9_-] joined by dots, at most 255 bytes; names that begin with $ are the system's.
+ * A channel that somebody merely subscribes to exists as long as its subscriptions; opened ones until closed. */
+typedef struct lim_channel_opts {
+    size_t size;
+    bool allow_hold; /* subscriptions with policy `hold` may make publishes REJECT */
+} lim_channel_opts;
+LIM_API lim_err lim_channel_open(lim_bus *bus, const char *name, const lim_channel_opts *opts, lim_channel *out); /* A */
+/* Tells the subscribers; what they have buffered stays readable. */
+LIM_API lim_err lim_channel_close(lim_bus *bus, lim_channel channel); /* A */
+
+typedef enum lim_policy { /* what happens to a message that finds window and backlog full */
+    LIM_HOLD_BACK = 1,    /* the publish is rejected: needs a channel that allows it */
+    LIM_DROP_OLDEST,
+    LIM_DROP_NEWEST,
+    LIM_CLOSE_SUB         /* the subscription ends */
+} lim_policy;
+typedef struct lim_sub_opts {
+    size_t size;
+    uint32_t window;      /* messages delivered and not yet done; 0: 1024 */
+    uint32_t backlog;     /* messages kept beyond the window; 0: 65536. LIM_UNLIMITED is refused: memory is bounded */
+    lim_policy policy;    /* 0: LIM_DROP_OLDEST */
+    lim_handler handler;
+} lim_sub_opts;
+/* `pattern` may use * for one segment and a last > for the rest. When this answered, every publish offered afterwards,
+ * anywhere, reaches it. */
+LIM_API lim_err lim_subscribe(lim_bus *bus, const char *pattern, const lim_sub_opts *opts, lim_sub *out); /* A */
+LIM_API lim_err lim_unsubscribe(lim_bus *bus, lim_sub sub); /* A: nothing is delivered afterwards; on_end tells the end */
+LIM_API lim_err lim_complete(lim_bus *bus, lim_sub sub, uint64_t seq); /* A: after LIM_HOLD: done up to and including seq */
+typedef struct lim_sub_info {
+    uint64_t delivered, dropped;
+    uint32_t in_flight, window, backlog, backlog_max;
+} lim_sub_info;
+LIM_API lim_err lim_sub_inspect(lim_bus *bus, lim_sub sub, lim_sub_info *out); /* A */
+
+typedef struct lim_publish_opts {
+    size_t size;
+    bool mandatory; /* REJECT{no_subscriber} when nobody matches */
+} lim_publish_opts;
+/* Copies the payload. INVALID: bad name; TOOBIG; else the admission is the answer. opts may be NULL. */
+LIM_API lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const lim_publish_opts *opts,
+                            lim_admission *out); /* A */
+
+/* ---- participants and groups ---- */
+typedef struct lim_serve_opts {
+    size_t size;
+    const char *identity;        /* unique in the group; NULL: participant-<n> or worker-<n> */
+    uint32_t capacity;           /* requests in hand at once, at most; LIM_UNLIMITED is allowed for serve */
+    const char *const *types;    /* NULL-terminated; NULL: every type */
+    const char *const *tags;     /* NULL-terminated; NULL: none */
+    lim_handler handler;
+} lim_serve_opts;
+/* serve: answers the group's asks. work: executes the queue's tasks. EXISTS: the identity is taken. */
+LIM_API lim_err lim_serve(lim_bus *bus, const char *group, const lim_serve_opts *opts, lim_participant *out); /* B */
+LIM_API lim_err lim_work(lim_bus *bus, const char *queue, const lim_serve_opts *opts, lim_participant *out);  /* B */
+/* A participant in no group, for conversations opened with it. Only handler, identity and capacity are read. */
+LIM_API lim_err lim_participant_open(lim_bus *bus, const lim_serve_opts *opts, lim_participant *out); /* A */
+/* Ends any of the three with reason LIM_LEFT: its tasks move on at once. */
+LIM_API lim_err lim_leave(lim_bus *bus, lim_participant participant); /* A */
+
+/* Inside on_message for the delivery at hand. Exactly the first answer counts; GONE: nobody waits any more. */
+LIM_API lim_err lim_reply(lim_bus *bus, const lim_delivery *d, lim_bytes payload);  /* A */
+LIM_API lim_err lim_fail(lim_bus *bus, const lim_delivery *d, const char *why);     /* A */
+/* After LIM_HOLD, from anywhere. */
+LIM_API lim_err lim_reply_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, lim_bytes payload); /* A */
+LIM_API lim_err lim_fail_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *why);    /* A */
+
+/* ---- ask: one request, one outcome ---- */
+typedef enum lim_crash {
+    LIM_CRASH_FAIL = 1, /* the ask ends `crashed` */
+    LIM_CRASH_NEXT      /* it moves to another participant of the group; it may then have run twice */
+} lim_crash;
+typedef struct lim_ask_opts {
+    size_t size;
+    int64_t timeout_ms;          /* > 0; LIM_FOREVER */
+    lim_crash on_crash;          /* 0: LIM_CRASH_FAIL */
+    const char *type;            /* NULL: none */
+    lim_participant participant; /* instead of a group: pass group NULL */
+    bool wait;                   /* an empty group: wait for a participant until the timeout instead of refusing */
+} lim_ask_opts;
+LIM_API lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                        lim_outcome *out); /* B */
+/* After LIM_OK, on_outcome runs exactly once. *conv_out (may be NULL) is for lim_conv_cancel. */
+LIM_API lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                              lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out); /* A */
+
+/* ---- conversations with more than one exchange ---- */
+#define LIM_PHASE_MAP(X)                                                                                               \
+    X(CREATED, "created") X(ACTIVE, "active") X(COMPLETING, "completing") X(ENDED, "closed") X(BROKEN, "failed")
+typedef enum lim_phase {
+    LIM_PHASE_NONE = 0,
+#define X(name, text) LIM_PHASE_##name,
+    LIM_PHASE_MAP(X)
+#undef X
+} lim_phase;
+LIM_API const char *lim_phase_text(lim_phase phase); /* A */
+typedef struct lim_conv_opts {
+    size_t size;
+    const char *group;           /* one participant chosen through the group's router; or */
+    lim_participant participant; /* this one; neither: a buffer that others may join */
+    int64_t timeout_ms;          /* of the whole conversation, > 0; LIM_FOREVER */
+    lim_crash on_crash;          /* 0: LIM_CRASH_FAIL */
+} lim_conv_opts;
+typedef struct lim_conv_info {
+    lim_phase phase;
+    uint32_t alive, dead;        /* participants */
+    uint32_t pending, buffered;  /* receives and asks waiting; messages not yet received */
+    uint64_t sent, received;
+    int64_t remaining_ms;        /* LIM_FOREVER: no deadline */
+} lim_conv_info;
+LIM_API lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *opts, lim_conv *out);                        /* B */
+LIM_API lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant);                      /* B */
+/* To one participant, or to all of them ({0}); without any, into the conversation's own buffer. */
+LIM_API lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes payload, lim_admission *out); /* B */
+/* The next message that a participant sent on its own account, or that is in the buffer: how = LIM_HOW_REPLY. */
+LIM_API lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_outcome *out);          /* B */
+LIM_API lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes request, int64_t timeout_ms,
+                             lim_outcome *out); /* B */
+/* A participant's message into the conversation it was asked or sent something in. */
+LIM_API lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload); /* A */
+LIM_API lim_err lim_conv_close(lim_bus *bus, lim_conv conv);  /* A: pending receives and asks end `closed` */
+LIM_API lim_err lim_conv_cancel(lim_bus *bus, lim_conv conv); /* A: any conversation or task by id: ends `cancelled` */
+LIM_API lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out); /* B */
+/* Runs exactly once with the monotonic instant (ns) at which the participant's end was observed, also when it has ended
+ * before; LIM_REASON_NONE: the conversation ended first, the participant did not. */
+typedef void lim_on_exit(void *ctx, lim_participant participant, lim_reason reason, uint64_t at_ns);
+LIM_API lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant, lim_on_exit *on_exit,
+                                void *ctx); /* A */
+
+/* ---- tasks ---- */
+typedef struct lim_dispatch_opts {
+    size_t size;
+    const char *type;        /* NULL: none */
+    int64_t timeout_ms;      /* from the dispatch to the result, > 0; LIM_FOREVER */
+    uint32_t losses_max;     /* deliveries lost before the task ends crashed{kills_workers}; 0: 5 */
+} lim_dispatch_opts;
+/* The queue's verdict: ACCEPT, DEFER above its high-water mark, REJECT at its limit. on_outcome (may be NULL) runs
+ * exactly once unless rejected. */
+LIM_API lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
+                             lim_on_outcome *on_outcome, void *ctx, lim_admission *out, lim_conv *task_out); /* B */
+LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
+
+/* ---- routing: load, deploy while running ---- */
+typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA } lim_engine; /* builtin: the text least_loaded or round_robin */
+typedef enum lim_on_fault {
+    LIM_ON_FAULT_REJECT = 1, /* refused{routing_fault} */
+    LIM_ON_FAULT_PREVIOUS,   /* the version before decides */
+    LIM_ON_FAULT_LEAST_LOADED
+} lim_on_fault;
+typedef struct lim_deploy_opts {
+    size_t size;
+    uint32_t cpu_us_max;        /* per call; 0: 20000 */
+    uint32_t wall_ms_max;       /* per call; 0: 5000 */
+    uint32_t memory_bytes_max;  /* per version; 0: 1 MiB; at most 8 MiB */
+    uint32_t unfinished_max;    /* calls at once; 0: 4 */
+    lim_on_fault on_fault;      /* 0: LIM_ON_FAULT_REJECT for asks; tasks stay queued and are tried again */
+} lim_deploy_opts;
+/* Compiles and checks; a bad one changes nothing (CODE, diag: line, column, text). The same bytes load once. `name` is
+ * for people (a file name); NULL: none. */
+LIM_API lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const char *name, lim_diag *diag,
+                                  lim_hash *out); /* B */
+/* One swap: calls in flight end on the version they started with; a call that starts after this answered uses the new
+ * one. *previous (may be NULL) is zero if there was none. The group is made if nobody serves it yet. */
+LIM_API lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
+                           lim_diag *diag, lim_hash *previous); /* B */
+
+/* ---- counts, for tests and operators: equal before and after any amount of finished work ---- */
+typedef struct lim_bus_census {
+    lim_census runtime;
+    uint64_t channels, subscriptions, groups, participants, conversations, tasks_queued, artifacts, messages_kept;
+} lim_bus_census;
+LIM_API_VOID void lim_bus_census_take(lim_bus *bus, lim_bus_census *out); /* A */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
