@@ -1,10 +1,17 @@
 #!/bin/sh
-# sources.sh sources|tests|headers FOLDER - what the build compiles: C and C++ files under src/FOLDER, found by name.
-# A file x_test.c is a test, src/server/main.c is a program, everything else belongs to the folder's library.
+# sources.sh sources|tests|headers|all [FOLDER] - what the build compiles: C and C++ files under src/FOLDER, by name.
+# A file x_test.c is a test, main.c is a program, everything else belongs to the folder's library. FOLDER may be
+# ../tests or ../fuzz. "all" lists every file whose coming or going means that the build must be configured again.
 cd "$(dirname "$0")/.." || exit 1
+export LC_ALL=C
+found() { find "src/$1" -name '*.c' -o -name '*.cc' | sed 's|^src/\.\./||' | sort; }
 case $1 in
-sources) find "src/$2" -name '*.c' -o -name '*.cc' | grep -v -e '_test\.c$' -e '/main\.c$' | LC_ALL=C sort ;;
-tests) find "src/$2" -name '*_test.c' | LC_ALL=C sort | sed 's|^src/\.\./||' ;;
-headers) find include/liminal -name '*.h' | LC_ALL=C sort ;;
+sources) found "$2" | grep -v -e '_test\.c$' -e '/main\.c$' ;;
+tests) found "$2" | grep -e '_test\.c$' ;;
+headers) find include/liminal -name '*.h' | sort ;;
+all)
+    find src tests bench fuzz examples include \( -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name meson.build \) |
+        sort
+    ;;
 esac
 exit 0
