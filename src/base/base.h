@@ -13,6 +13,7 @@
  * static_assert for layouts and relations of constants. */
 _Noreturn void lim__panic(const char *file, int line, const char *what);
 bool lim__never(const char *file, int line, const char *what); /* always returns true */
+uint64_t lim__never_count(void);                               /* how often in this program; any thread */
 #define LIM_ASSERT(x) ((x) ? (void)0 : lim__panic(__FILE__, __LINE__, #x))
 #ifdef LIM_DEBUG
 #define LIM_CHECK(x) LIM_ASSERT(x)

@@ -17,6 +17,7 @@ typedef struct lim__map {
 
 void lim__map_init(lim__map *m, uint64_t seed);
 void lim__map_fini(lim__map *m);
+void lim__map_clear(lim__map *m); /* empties it, keeps the memory */
 void *lim__map_get(const lim__map *m, uint64_t key);                /* NULL: absent */
 lim_err lim__map_put(lim__map *m, uint64_t key, void *value);       /* value not NULL; replaces; NOMEM */
 void *lim__map_remove(lim__map *m, uint64_t key);                   /* what was there, or NULL */
@@ -30,8 +31,9 @@ typedef struct lim__smap {
 } lim__smap;
 void lim__smap_init(lim__smap *m, uint64_t seed);
 void lim__smap_fini(lim__smap *m);
+void lim__smap_clear(lim__smap *m);
 void *lim__smap_get(const lim__smap *m, lim_bytes key);
-lim_err lim__smap_put(lim__smap *m, lim_bytes key, void *value);
+lim_err lim__smap_put(lim__smap *m, lim_bytes key, void *value); /* replaces the borrowed key, too */
 void *lim__smap_remove(lim__smap *m, lim_bytes key);
 bool lim__smap_next(const lim__smap *m, size_t *pos, lim_bytes *key, void **value);
 
