@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * bus.h - the bus as its neighbours (the server, the system groups, the simulator) see it beside <liminal/liminal.h>.
+ *
+ * Everything that waits for an exchange is an *owner*: a process that opened a conversation and is told how it ended by
+ * an `outcome` letter (a connection's session in the server; an agent, one per scheduler, on behalf of host threads).
+ * Everything that can be asked is a *participant*: a process that takes `request` letters (a local handler; a proxy of
+ * a registration on a connection). letters.h lists what they say to each other. */
+#ifndef LIM__BUS_H
+#define LIM__BUS_H
+
+#include <liminal/liminal.h>
+#include "actor/actor.h"
+#include "artifact/artifact.h"
+#include "bus/channel.h"
+
+typedef struct lim__groups lim__groups;
+typedef struct lim__ended lim__ended;
+
+struct lim_bus {
+    lim_runtime *rt;
+    lim__os *os;
+    lim__channels *channels;
+    lim__groups *groups;       /* name -> group process; any thread */
+    lim__artifacts *artifacts; /* any thread */
+    lim__ended *ended;         /* summaries of ended conversations; any thread */
+    lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */
+    lim_pid supervisor;
+    lim_bus_opts opts;         /* with defaults filled in */
+    uint64_t opened_ns, opened_wall_ns;
+    _Atomic uint64_t next_name; /* participant-<n> */
+    _Atomic uint32_t closing;   /* 1: refuses new work */
+};
+
+/* As lim_bus_open over any os table; threads false: the caller drives the schedulers' turns (the simulator). */
+lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out);
+
+void lim__bus_log(lim_bus *bus, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
