@@ -2,7 +2,7 @@
  * data.h - what a message is made of: its bytes, its headers, and the JSON inside.
  *
  *   lim__msg       the payload and headers of a message: one block, counted, never changed. Any thread.
- *   lim__headers   the packed form of headers: made once, passed on as bytes.
+ *   lim__packed_*  the packed form of headers: made once, passed on as bytes.
  *   lim__doc       a JSON text, parsed. Reusable; one owner, one thread at a time.
  *   lim__val       one value in a document: a small struct, by value, valid until its document is parsed again.
  *
@@ -29,14 +29,15 @@ lim_bytes lim__msg_bytes(const lim__msg *msg);                    /* VIEW: as lo
 lim_bytes lim__msg_headers(const lim__msg *msg);                  /* VIEW: packed; empty: none */
 size_t lim__msg_cost(const lim__msg *msg);                        /* bytes of memory it takes, for accounting */
 
-/* ---- headers, packed ----  { u16 key length, u32 value length, key, value } ..., little endian, in the order added */
-enum { LIM__HEADER_KEY_MAX = 255, LIM__HEADERS_MAX = 64 * 1024 };
-/* INVALID: empty or long key; TOOBIG: the block would grow over LIM__HEADERS_MAX; NOMEM. Nothing is added then. */
-lim_err lim__headers_add(lim__buf *block, lim_bytes key, lim_bytes value);
-bool lim__headers_valid(lim_bytes block); /* for blocks that come from outside; all other calls need a valid one */
+/* ---- headers, packed ---- as on the wire, its count in front, little endian; no bytes at all: no headers
+ *      u16 count | { u8 length, key, u16 length, text } ...                        in the order they were added */
+/* For tests and the command line: adds one to a block being built. INVALID: empty key; TOOBIG: a key over 255 bytes, a
+ * text over 65535, more than 65535 of them; NOMEM. Nothing is added then. */
+lim_err lim__packed_add(lim__buf *block, lim_bytes key, lim_bytes text);
+bool lim__packed_valid(lim_bytes block); /* for blocks that come from outside; the calls below stop at a fault */
 /* Visits all: *pos = 0 at first; false at the end. */
-bool lim__headers_next(lim_bytes block, size_t *pos, lim_bytes *key, lim_bytes *value);
-bool lim__headers_get(lim_bytes block, lim_bytes key, lim_bytes *value); /* of several, the last */
+bool lim__packed_next(lim_bytes block, size_t *pos, lim_bytes *key, lim_bytes *text);
+bool lim__packed_get(lim_bytes block, lim_bytes key, lim_bytes *text); /* of several, the last */
 
 /* ---- JSON ----
  * Strict RFC 8259 in UTF-8 without a byte order mark. Limits: LIM__JSON_DEPTH_MAX levels, LIM__JSON_MAX bytes. Integers
