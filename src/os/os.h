@@ -37,7 +37,8 @@ struct lim__os {
     /* --- readiness: one poller per event loop --- */
     lim__poller *(*poller_open)(lim__os *os); /* NULL: out of descriptors or memory */
     void (*poller_close)(lim__os *os, lim__poller *p);
-    /* Level-triggered interest; 0 removes. `ctx` comes back in events. After removal no event for fd is returned. */
+    /* Level-triggered interest; 0 removes. `ctx` comes back in events. After removal no event for fd is returned. Remove
+     * before closing the descriptor: interest is remembered by number. 0 or -errno. */
     int (*poller_set)(lim__os *os, lim__poller *p, int fd, uint32_t interest, void *ctx);
     /* Waits at most timeout_ns (0: only looks; <0: no limit), fills ev, returns how many (0: timeout or wake). */
     int (*poller_wait)(lim__os *os, lim__poller *p, lim__io_event *ev, int max, int64_t timeout_ns);
@@ -50,6 +51,7 @@ struct lim__os {
     int (*accept)(lim__os *os, int listener, char *peer, size_t peer_size); /* fd; peer becomes "addr:port" */
     int (*connect)(lim__os *os, const char *host, uint16_t port); /* fd of a connection in progress: wait for WRITE */
     int (*connect_result)(lim__os *os, int fd);                   /* 0: connected; -EINPROGRESS; other: failed */
+    /* recv, send, close and the poller also take the pipe ends of a lim__child. */
     long (*recv)(lim__os *os, int fd, void *buf, size_t len);     /* bytes; 0: the peer ended; negative errno */
     long (*send)(lim__os *os, int fd, const void *buf, size_t len); /* bytes taken; negative errno; no SIGPIPE */
     void (*shutdown_write)(lim__os *os, int fd);
@@ -80,12 +82,13 @@ int lim__file_read(const char *path, size_t max, void **out, size_t *len);
 /* --- child processes (os/child.c): what `--exec` needs --- */
 typedef struct lim__child {
     int pid, pidfd;       /* pidfd is readable when the child has ended */
-    int in, out, err;     /* our non-blocking ends of its stdin, stdout and stderr; -1 when closed */
+    int in, out, err;     /* our non-blocking ends of its stdin, stdout and stderr; -1 when closed. pid -1: reaped */
 } lim__child;
 /* Runs `sh -c command` in a process group of its own, with only descriptors 0, 1 and 2, killed by the kernel when the
  * thread that started it dies (PR_SET_PDEATHSIG, checked against the race). 0 or -errno. `env`: extra NAME=value, or NULL. */
 int lim__child_start(lim__child *c, const char *command, const char *const *env);
-void lim__child_kill(lim__child *c);             /* SIGKILL to its process group */
-int lim__child_reap(lim__child *c, int *status); /* 1 reaped (wait status), 0 still running, -errno */
+void lim__child_kill(lim__child *c);             /* SIGKILL to its process group; nothing once it is reaped */
+int lim__child_reap(lim__child *c, int *status); /* 1 reaped (wait status), 0 still running, -errno; never blocks */
+void lim__child_fini(lim__child *c);             /* closes the descriptors that are not -1; kills and reaps nothing */
 
 #endif

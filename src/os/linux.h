@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * linux.h - what linux.c (the table, clock, chance, readiness) takes from socket.c (TCP). Nobody else includes it. */
+#ifndef LIM__LINUX_H
+#define LIM__LINUX_H
+
+#include "os/os.h"
+
+int lim__linux_listen(lim__os *os, const char *host, uint16_t port, uint16_t *port_out);
+int lim__linux_accept(lim__os *os, int listener, char *peer, size_t peer_size);
+int lim__linux_connect(lim__os *os, const char *host, uint16_t port);
+int lim__linux_connect_result(lim__os *os, int fd);
+long lim__linux_recv(lim__os *os, int fd, void *buf, size_t len);
+long lim__linux_send(lim__os *os, int fd, const void *buf, size_t len);
+void lim__linux_shutdown_write(lim__os *os, int fd);
+void lim__linux_close(lim__os *os, int fd);
+void lim__linux_set_liveness(lim__os *os, int fd, uint32_t idle_ms, uint32_t user_timeout_ms);
+
+#endif
