@@ -6,9 +6,13 @@
  *   block all signals
  *   fork ----------------------------------> own process group; SIGKILL when the parent's thread dies;
  *   setpgid as well: whoever is first          was the parent dead already? then end
- *   restore signals                          default handlers, 0 1 2 onto the pipes, close the rest
- *   close the child's ends                   nothing blocked, exec sh -c; 127 if that fails
- *   pidfd
+ *   restore signals                          0 1 2 onto the pipes, close the rest
+ *   wait until `armed` is closed <---------- (closed with the rest)
+ *   close the child's ends                   default handlers, nothing blocked
+ *   pidfd                                    exec sh -c; 127 if that fails
+ *
+ * The wait is there because the death signal follows the thread: a thread that ended before the child had asked for
+ * the signal would leave it running, and getppid names the whole program and cannot tell.
  *
  * posix_spawn would be cheaper but cannot ask for the parent-death signal. That signal reaches the command itself;
  * what the command has forked gets an end of file on its standard input, and lim__child_kill reaches the whole group.
@@ -31,6 +35,7 @@ extern char **environ;
 
 struct plan { /* everything the child needs, made before the fork */
     int std[3];
+    int armed[2]; /* the child's closing of [1] says that it will die with us */
     pid_t parent;
     char *const *argv;
     char **env;
@@ -135,7 +140,7 @@ static _Noreturn void run_child(const struct plan *plan)
     _exit(127);
 }
 
-static pid_t fork_child(const struct plan *plan)
+static pid_t fork_child(struct plan *plan)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -148,6 +153,10 @@ static pid_t fork_child(const struct plan *plan)
     if (err != 0)
         return err;
     setpgid(pid, pid); /* EACCES: it has already run exec, and so has already done this itself */
+    close_if_open(&plan->armed[1]);
+    char none;
+    while (read(plan->armed[0], &none, 1) < 0 && errno == EINTR)
+        ;
     return pid;
 }
 
@@ -165,7 +174,7 @@ static void kill_and_wait(pid_t pid)
 }
 
 /* Forks and completes *c, whose three descriptors are open. */
-static int launch(lim__child *c, const struct plan *plan)
+static int launch(lim__child *c, struct plan *plan)
 {
     int err = 0;
     const int ours[3] = { c->in, c->out, c->err };
@@ -199,7 +208,7 @@ static int open_pipes(lim__child *c, struct plan *plan)
         plan->std[i] = ends[child_reads ? 0 : 1];
         *ours[i] = ends[child_reads ? 1 : 0];
     }
-    return 0;
+    return high_pipe(plan->armed);
 }
 
 int lim__child_start(lim__child *c, const char *command, const char *const *env)
@@ -207,13 +216,17 @@ int lim__child_start(lim__child *c, const char *command, const char *const *env)
     char sh[] = "sh", dash_c[] = "-c";
     char *text = strdup(command);
     char *argv[] = { sh, dash_c, text, NULL };
-    struct plan plan = { .std = { -1, -1, -1 }, .parent = getpid(), .argv = argv, .env = merged_env(env) };
+    struct plan plan = {
+        .std = { -1, -1, -1 }, .armed = { -1, -1 }, .parent = getpid(), .argv = argv, .env = merged_env(env),
+    };
     *c = (lim__child){ .pid = -1, .pidfd = -1, .in = -1, .out = -1, .err = -1 };
     int err = text && plan.env ? open_pipes(c, &plan) : -ENOMEM;
     if (err == 0)
         err = launch(c, &plan);
     for (int i = 0; i < 3; i++)
         close_if_open(&plan.std[i]);
+    close_if_open(&plan.armed[0]);
+    close_if_open(&plan.armed[1]);
     if (err != 0)
         lim__child_fini(c);
     free(plan.env);
