@@ -41,7 +41,7 @@ lim__artifact *lim__artifact_ref(lim__artifact *a); /* any thread */
 void lim__artifact_unref(lim__artifact *a);         /* any thread; NULL is a no-op */
 
 typedef struct lim__artifacts lim__artifacts; /* OBJECT, one owner; its functions may be called by any thread */
-lim__artifacts *lim__artifacts_new(uint64_t seed); /* NULL: no memory */
+lim__artifacts *lim__artifacts_new(void); /* NULL: no memory */
 void lim__artifacts_free(lim__artifacts *store);   /* gives up its references; artifacts held elsewhere stay */
 /* *out gets a reference of the caller's. The same engine and bytes give the same artifact (*fresh false, may be NULL).
  * The same bytes under another engine are another artifact with the same hash: get then answers the newer one. */
