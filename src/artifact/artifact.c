@@ -47,7 +47,7 @@ void lim__hash_short_text(const uint8_t hash[static LIM__HASH_SIZE], char out[st
 
 const char *lim__engine_text(lim__engine engine)
 {
-    static const char *const texts[] = { "unknown", "predicate", "lua", "native", "builtin", "host" };
+    static const char *const texts[] = { "unknown", "builtin", "lua", "native", "host" };
     return (size_t)engine < LIM_COUNT(texts) ? texts[engine] : texts[0];
 }
 

