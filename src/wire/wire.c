@@ -492,9 +492,11 @@ static bool whole(lim__wire *w, const lim__span *in, lim__frame *frame)
     if (n < LIM__HEADER_SIZE)
         return false;
     *frame = (lim__frame){ p[0], p[1], lim__load32(p + 2), lim__load32(p + 6), p + LIM__HEADER_SIZE };
-    if (frame->len > w->length_max) {
+    uint32_t max =
+        w->state == LIM__WIRE_ACTIVE || w->length_max < LIM__HANDSHAKE_MAX ? w->length_max : LIM__HANDSHAKE_MAX;
+    if (frame->len > max) {
         lim__wire_fault(w, LIM_E_TOOBIG, "frame 0x%02x announces %u bytes, the limit is %u", frame->type, frame->len,
-                        w->length_max);
+                        max);
         return false;
     }
     w->need += frame->len;

@@ -29,7 +29,8 @@
  *
  * Invariants (lim__wire_check):
  *   S1  `code` and `text` say why exactly from CLOSING on.
- *   S2  a frame over length_max is refused from its header alone: `need` never exceeds header + length_max.
+ *   S2  a frame over length_max (LIM__HANDSHAKE_MAX until ACTIVE, if less) is refused from its header alone: `need`
+ *       never exceeds header + length_max.
  *   S3  from CLOSING on nothing is parsed and nothing is appended to `out`.
  * Not here: deadlines and pings' timing (server, client), what frames mean (server, client). Single owner. */
 #ifndef LIM__WIRE_H
@@ -38,6 +39,7 @@
 #include "wire/frame.h"
 
 #define LIM__LENGTH_MAX (1024u * 1024u + 64u * 1024u) /* default: 1 MiB of payload, 64 KiB of names and headers */
+#define LIM__HANDSHAKE_MAX (64u * 1024u) /* for every frame before ACTIVE: strangers get little memory */
 #define LIM__VERSION_MAJOR 2
 #define LIM__VERSION_MINOR 0
 
