@@ -60,10 +60,11 @@ const char *lim__why_text(uint8_t why); /* "queue_full"; "unknown" for a number 
 enum { LIM__VERDICT_ACCEPT = 1, LIM__VERDICT_DEFER, LIM__VERDICT_REJECT };
 enum { LIM__POLICY_HOLD = 1, LIM__POLICY_DROP_OLDEST, LIM__POLICY_DROP_NEWEST, LIM__POLICY_CLOSE };
 enum { LIM__ON_CRASH_FAIL = 1, LIM__ON_CRASH_NEXT };
-enum { /* OUTCOME how; REPLY uses the first two */
+enum { /* OUTCOME how; REPLY uses the first two, and: */
     LIM__HOW_REPLY = 1, LIM__HOW_FAILED, LIM__HOW_REFUSED, LIM__HOW_CRASHED, LIM__HOW_TIMEOUT, LIM__HOW_CANCELLED,
     LIM__HOW_CLOSED, LIM__HOW_LOST
 };
+enum { LIM__REPLY_NOTHING = 3 }; /* REPLY: done, nothing to say: frees the place, answers nobody */
 enum { LIM__HANDED_NO = 1, LIM__HANDED_YES, LIM__HANDED_UNKNOWN };
 enum { LIM__SERVE_GROUP = 1, LIM__SERVE_QUEUE };
 enum { LIM__REVOKED_CANCELLED = 1, LIM__REVOKED_TIMED_OUT, LIM__REVOKED_TAKEN_BY_ANOTHER, LIM__REVOKED_ENDED };

@@ -144,7 +144,7 @@
     X(name, type, 0) X(opt_headers, headers, 0x01) X(rest, payload, 0)
 #define LIM__FIELDS_taken(X) X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_reply(X)                                                                                           \
-    X(u64, conversation, 0) X(u64, lease, 0) X(pick, how, 2) X(text, detail, 0) X(rest, payload, 0)
+    X(u64, conversation, 0) X(u64, lease, 0) X(pick, how, 3) X(text, detail, 0) X(rest, payload, 0)
 #define LIM__FIELDS_progress(X) X(u64, conversation, 0) X(u64, lease, 0) X(text, note, 0)
 #define LIM__FIELDS_revoked(X)  X(u64, conversation, 0) X(u64, lease, 0) X(pick, why, 4)
 #define LIM__FIELDS_holding(X)  X(u64, conversation, 0) X(u64, lease, 0)
