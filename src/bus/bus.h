@@ -11,6 +11,7 @@
 #include <liminal/liminal.h>
 #include "actor/actor.h"
 #include "artifact/artifact.h"
+#include "base/list.h"
 #include "bus/channel.h"
 
 typedef struct lim__groups lim__groups;
@@ -25,6 +26,7 @@ struct lim_bus {
     lim__ended *ended;         /* summaries of ended conversations; any thread */
     lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */
     lim_pid supervisor;
+    lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
     lim_bus_opts opts;         /* with defaults filled in */
     uint64_t opened_ns, opened_wall_ns;
     _Atomic uint64_t next_name; /* participant-<n> */

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * conv.c - what all conversations share: phases, lists, spawning. */
+#include "bus/conv.h"
+#include "base/base.h"
+#include <inttypes.h>
+#include <stdio.h>
+
+bool lim__phase_step(lim_phase *phase, lim__phase_event event)
+{
+    lim_phase next = LIM_PHASE_NONE;
+    switch (*phase) {
+    case LIM_PHASE_CREATED:
+    case LIM_PHASE_ACTIVE:
+        next = event == LIM__PHASE_USE     ? LIM_PHASE_ACTIVE
+               : event == LIM__PHASE_CLOSE ? LIM_PHASE_COMPLETING
+               : event == LIM__PHASE_TOLD  ? LIM_PHASE_NONE
+                                           : LIM_PHASE_BROKEN;
+        break;
+    case LIM_PHASE_COMPLETING:
+        next = event == LIM__PHASE_TOLD                                         ? LIM_PHASE_ENDED
+               : event == LIM__PHASE_DEADLINE || event == LIM__PHASE_NOBODY_LEFT ? LIM_PHASE_BROKEN
+                                                                                : LIM_PHASE_NONE;
+        break;
+    case LIM_PHASE_BROKEN: /* a broken one may still be closed, which lets go of it; it stays broken */
+        next = event == LIM__PHASE_CLOSE || event == LIM__PHASE_TOLD ? LIM_PHASE_BROKEN : LIM_PHASE_NONE;
+        break;
+    case LIM_PHASE_ENDED:
+    case LIM_PHASE_NONE:
+        break;
+    }
+    if (next == LIM_PHASE_NONE)
+        return false;
+    *phase = next;
+    return true;
+}
+
+void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
+                     void (*json)(const void *state, lim__json *j, const char *key))
+{
+    node->pid = lim_self(self);
+    node->state = state;
+    node->json = json;
+    lim__list_push(&bus->convs[lim__sched_index(lim__proc_sched(self))], &node->node);
+}
+
+void lim__conv_leave(lim__conv_node *node)
+{
+    if (node->node.next != NULL)
+        lim__list_remove(&node->node);
+}
+
+void lim__json_id(lim__json *j, const char *key, uint64_t id)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIx64, id);
+    lim__json_str(j, key, text);
+}
+
+void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json)
+{
+    lim__shown *s = lim__letter_new(lim__proc_sched(self), &lim__type_shown, sizeof *s + lim__buf_len(json));
+    if (s != NULL) {
+        *s = (lim__shown){ .ref = show->ref, .len = (uint32_t)lim__buf_len(json) };
+        if (s->len > 0)
+            memcpy(s->json, json->ptr + json->start, s->len);
+        (void)!lim__send_reserved(self, show->reply_to, s);
+    }
+    lim__buf_fini(json);
+}
+
+void lim__conv_show(lim_process *self, const lim_signal *signal, const lim__conv_node *node)
+{
+    lim__buf buf = { 0 };
+    lim__json j = lim__json_begin(&buf);
+    node->json(node->state, &j, NULL);
+    lim__shown_send(self, signal->body.ptr, &buf);
+}
+
+static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool link)
+{
+    return kind == LIM__KIND_TALK ? lim__talk_spawn(bus, link) : lim__exchange_spawn(bus, link);
+}
+
+lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out)
+{
+    lim_spawn_opts opts = spawn_opts(&bus, open->kind, open->kind != LIM__KIND_TASK);
+    lim_pid pid = { 0 };
+    lim_err err = lim_spawn(self, &opts, &pid);
+    if (err != LIM_OK) {
+        lim__letter_free(lim__proc_sched(self), open);
+        return err;
+    }
+    *out = pid;
+    (void)!lim__send(self, pid, open); /* its mailbox is new: there is room */
+    return LIM_OK;
+}
+
+lim_err lim__conv_spawn_at(lim_bus *bus, lim_pid owner, lim__open *open, lim_pid *out)
+{
+    lim_spawn_opts opts = spawn_opts(&bus, open->kind, false);
+    lim_pid pid = { 0 };
+    opts.place = true;
+    opts.scheduler = lim__pid_scheduler(owner);
+    lim_err err = lim_runtime_spawn(bus->rt, &opts, &pid);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, open);
+        return err;
+    }
+    *out = pid;
+    (void)!lim__post(bus->rt, pid, open);
+    return LIM_OK;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * conv.h - what exchanges (exchange.c) and talks (talk.c) have in common: being listed, shown and spawned. */
+#ifndef LIM__CONV_H
+#define LIM__CONV_H
+
+#include "bus/bus.h"
+#include "bus/letters.h"
+
+typedef struct lim__conv_node {
+    lim__list node; /* in bus->convs of its scheduler */
+    lim_pid pid;
+    const void *state;
+    void (*json)(const void *state, lim__json *j, const char *key);
+} lim__conv_node;
+
+void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
+                     void (*json)(const void *state, lim__json *j, const char *key));
+void lim__conv_leave(lim__conv_node *node); /* safe on zeroed memory */
+/* Answers a `show` letter. */
+void lim__conv_show(lim_process *self, const lim_signal *signal, const lim__conv_node *node);
+/* A 64-bit id as people see it: hexadecimal text. */
+void lim__json_id(lim__json *j, const char *key, uint64_t id);
+/* Sends `json` as the answer to a show letter; takes the buffer's contents. */
+void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json);
+
+lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link);
+lim_spawn_opts lim__talk_spawn(lim_bus *const *bus, bool link);
+
+/* ---- the phases of a conversation, as a pure step ----
+ *
+ *   (new) -open-> CREATED --send, receive, ask--> ACTIVE --close--> COMPLETING --all told--> ENDED
+ *                    |                              |                   |
+ *                    `--- deadline, nobody left ----+-------------------+--> BROKEN
+ *
+ * ENDED and BROKEN are final. */
+typedef enum lim__phase_event {
+    LIM__PHASE_USE = 1, LIM__PHASE_CLOSE, LIM__PHASE_TOLD, LIM__PHASE_DEADLINE, LIM__PHASE_NOBODY_LEFT
+} lim__phase_event;
+/* False: not allowed in this phase; nothing changes. */
+bool lim__phase_step(lim_phase *phase, lim__phase_event event);
+
+#endif

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * letters.c - the types of the bus's letters: what each refers to, and so must release when it is never read. */
+#include "bus/letters.h"
+#include "artifact/artifact.h"
+#include "base/base.h"
+
+static void drop_payload_open(void *body)
+{
+    lim__msg_unref(((lim__open *)body)->payload);
+}
+static void drop_payload_ask(void *body)
+{
+    lim__msg_unref(((lim__ask *)body)->payload);
+}
+static void drop_payload_tell(void *body)
+{
+    lim__msg_unref(((lim__tell *)body)->payload);
+}
+static void drop_payload_outcome(void *body)
+{
+    lim__msg_unref(((lim__outcome_letter *)body)->payload);
+}
+static void drop_payload_message(void *body)
+{
+    lim__msg_unref(((lim__message *)body)->payload);
+}
+static void drop_payload_request(void *body)
+{
+    lim__msg_unref(((lim__request *)body)->payload);
+}
+static void drop_payload_answer(void *body)
+{
+    lim__msg_unref(((lim__answer *)body)->payload);
+}
+static void drop_payload_say(void *body)
+{
+    lim__msg_unref(((lim__say *)body)->payload);
+}
+static void drop_payload_want(void *body)
+{
+    lim__msg_unref(((lim__want *)body)->payload);
+}
+static void drop_artifact_deploy(void *body)
+{
+    lim__artifact_unref(((lim__deploy *)body)->artifact);
+}
+
+#define PLAIN(name)          const lim__letter_type lim__type_##name = { #name, NULL };
+#define HOLDS(name, release) const lim__letter_type lim__type_##name = { #name, release };
+HOLDS(open, drop_payload_open)
+HOLDS(ask, drop_payload_ask)
+HOLDS(tell, drop_payload_tell)
+HOLDS(outcome, drop_payload_outcome)
+HOLDS(message, drop_payload_message)
+HOLDS(request, drop_payload_request)
+HOLDS(answer, drop_payload_answer)
+HOLDS(say, drop_payload_say)
+HOLDS(want, drop_payload_want)
+HOLDS(deploy, drop_artifact_deploy)
+PLAIN(receive)
+PLAIN(join_conv)
+PLAIN(notify)
+PLAIN(close)
+PLAIN(cancel)
+PLAIN(inspect)
+PLAIN(await)
+PLAIN(push)
+PLAIN(show)
+PLAIN(admitted)
+PLAIN(done)
+PLAIN(exited)
+PLAIN(closed)
+PLAIN(revoke)
+PLAIN(settled)
+PLAIN(taken)
+PLAIN(holding)
+PLAIN(join)
+PLAIN(joined)
+PLAIN(evict)
+PLAIN(assigned)
+PLAIN(refused)
+PLAIN(queued)
+PLAIN(release)
+PLAIN(shown)
+PLAIN(deployed)
+PLAIN(resume)
+PLAIN(moved)
+
+const char *lim__conv_kind_text(lim__conv_kind kind)
+{
+    switch (kind) {
+    case LIM__KIND_ASK:
+        return "ask";
+    case LIM__KIND_TASK:
+        return "task";
+    case LIM__KIND_TALK:
+        return "talk";
+    }
+    return "";
+}
+
+size_t lim__name_put(char *at, lim_bytes name)
+{
+    LIM_ASSERT(name.len <= 255);
+    at[0] = (char)(uint8_t)name.len;
+    if (name.len > 0)
+        memcpy(at + 1, name.ptr, name.len);
+    return name.len + 1;
+}
+
+lim_bytes lim__name_get(const char **at)
+{
+    size_t len = (uint8_t)**at;
+    lim_bytes name = { *at + 1, len };
+    *at += len + 1;
+    return name;
+}
+
+void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out)
+{
+    const char *at = letter->text;
+    *out = (lim_outcome){
+        .how = letter->how,
+        .handed_over = letter->handed_over,
+        .why = letter->why,
+        .reason = letter->reason,
+        .conv = { letter->conv.id },
+        .attempts = letter->attempts,
+        .losses = letter->losses,
+        .limit = letter->limit,
+        .current = letter->current,
+        .retry_after_ms = letter->retry_after_ms,
+        .elapsed_ns = letter->elapsed_ns,
+        .crashed_wall_us = letter->crashed_wall_us,
+        .rerouted_ns = letter->rerouted_ns,
+        .excluded_count = letter->excluded_count,
+        .excluded = excluded,
+    };
+    if (letter->payload != NULL)
+        out->payload = lim__msg_bytes(letter->payload);
+    out->participant = lim__bytes(at, letter->participant_len);
+    at += letter->participant_len;
+    out->router = lim__bytes(at, letter->router_len);
+    at += letter->router_len;
+    out->detail = lim__bytes(at, letter->detail_len);
+    at += letter->detail_len;
+    LIM_ASSERT(letter->excluded_count <= LIM__EXCLUDED_MAX);
+    for (uint32_t i = 0; i < letter->excluded_count; i++)
+        excluded[i] = lim__name_get(&at);
+}
+
+lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, lim_bytes type, lim__msg *payload)
+{
+    LIM_ASSERT(group.len <= 255 && type.len <= 255);
+    lim__open *open = lim__letter_new(s, &lim__type_open, sizeof *open + group.len + type.len);
+    if (open == NULL)
+        return NULL;
+    *open = (lim__open){ .kind = kind, .payload = payload, .on_crash = LIM_CRASH_FAIL, .deadline_ns = UINT64_MAX };
+    open->group_len = (uint8_t)group.len;
+    open->type_len = (uint8_t)type.len;
+    if (group.len > 0)
+        memcpy(open->text, group.ptr, group.len);
+    if (type.len > 0)
+        memcpy(open->text + group.len, type.ptr, type.len);
+    return open;
+}

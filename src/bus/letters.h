@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * letters.h - what owners, conversations, participants and groups say to each other.
+ *
+ *      owner ----open, ask, send, receive, close...----> conversation ----request, revoke, settled----> participant
+ *      (session, <---admitted, outcome, message-------- (exchange or     <---taken, answer, say------- (handler, or a
+ *       agent)                                           talk)                                          proxy)
+ *                                                         |      ^
+ *                                    want, release (DOWN) |      | assigned, refused, queued
+ *                                                         v      |
+ *      participant ----join----> group <---deploy, show---- system groups
+ *                  <---joined---
+ *
+ * A letter owns what its pointers refer to (one reference each); text lives in its tail. `ref` is the asker's own
+ * number and comes back unchanged. Links and monitors carry the rest: a participant's death reaches the conversation
+ * as an EXIT, a conversation's death reaches its owner and participants as an EXIT and the group as a DOWN. */
+#ifndef LIM__LETTERS_H
+#define LIM__LETTERS_H
+
+#include <liminal/liminal.h>
+#include "actor/actor.h"
+#include "data/data.h"
+
+typedef enum lim__conv_kind { LIM__KIND_ASK = 1, LIM__KIND_TASK, LIM__KIND_TALK } lim__conv_kind;
+const char *lim__conv_kind_text(lim__conv_kind kind);
+
+/* ---- owner -> conversation ---- */
+enum { LIM__OPEN_WAIT = 1, LIM__OPEN_REPORT = 2 /* tasks: tell the owner admission and outcome */ };
+typedef struct lim__open { /* the first letter of every conversation; it keeps it */
+    lim_pid owner;
+    uint64_t ref;
+    lim__conv_kind kind;
+    uint8_t flags;
+    lim_crash on_crash;
+    uint32_t losses_max;
+    uint64_t deadline_ns;   /* monotonic; UINT64_MAX: none */
+    uint64_t opened_ns;
+    lim_pid participant;    /* instead of a group, or {0} */
+    lim__msg *payload;      /* TALK: NULL */
+    uint8_t group_len, type_len;
+    char text[];            /* group, type */
+} lim__open;
+typedef struct lim__ask { uint64_t ref; lim_pid to; uint64_t deadline_ns; lim__msg *payload; } lim__ask;
+typedef struct lim__tell { uint64_t ref; lim_pid to; lim__msg *payload; } lim__tell;
+typedef struct lim__receive { uint64_t ref, deadline_ns; } lim__receive;
+typedef struct lim__join_conv { uint64_t ref; lim_pid participant; } lim__join_conv;
+typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__notify;
+typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command; /* close, cancel, inspect, await, push, show */
+
+/* ---- conversation -> owner ---- */
+typedef struct lim__outcome_letter { /* text: participant, router, detail, then excluded_count x (u8 length, name) */
+    uint64_t ref;
+    lim_pid conv;
+    lim_how how;
+    lim_handed handed_over;
+    lim_why why;
+    lim_reason reason;
+    uint32_t attempts, losses, limit, current, retry_after_ms;
+    uint64_t elapsed_ns, crashed_wall_us, crashed_ns, rerouted_ns;
+    lim__msg *payload;
+    uint8_t participant_len, router_len, excluded_count;
+    uint16_t detail_len, excluded_bytes;
+    char text[];
+} lim__outcome_letter;
+/* Fills a view of the letter; excluded (LIM__EXCLUDED_MAX places) holds the names. */
+#define LIM__EXCLUDED_MAX 16
+void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out);
+typedef struct lim__admitted { uint64_t ref; lim_pid conv; lim_admission admission; } lim__admitted;
+typedef struct lim__message { lim_pid conv, from; uint64_t seq; lim__msg *payload; } lim__message;
+typedef struct lim__done { uint64_t ref; lim_pid conv; lim_err err; lim_conv_info info; } lim__done; /* join, send, inspect, talk opened */
+typedef struct lim__exited { uint64_t ref; lim_pid participant; lim_reason reason; uint64_t at_ns; } lim__exited;
+typedef struct lim__closed { lim_pid conv; lim_phase phase; lim_reason reason; } lim__closed; /* a talk has ended */
+
+/* ---- conversation -> participant ---- */
+enum { LIM__REQUEST_ACK = 1 /* wants `taken` */, LIM__REQUEST_QUIET = 2 /* wants no answer */ };
+typedef struct lim__request {
+    lim_pid conv;
+    uint64_t lease;
+    uint64_t deadline_ns;
+    lim__msg *payload;
+    uint16_t attempt, losses;
+    uint8_t flags, type_len;
+    char type[];
+} lim__request;
+typedef enum lim__revoke_why { LIM__REVOKE_CANCELLED = 1, LIM__REVOKE_TIMEOUT, LIM__REVOKE_TAKEN, LIM__REVOKE_ENDED } lim__revoke_why;
+typedef struct lim__revoke { lim_pid conv; uint64_t lease; lim__revoke_why why; } lim__revoke;
+typedef struct lim__settled { lim_pid conv; uint64_t lease; bool accepted; } lim__settled;
+
+/* ---- participant -> conversation ---- */
+typedef enum lim__answer_how { LIM__ANSWER_REPLY = 1, LIM__ANSWER_FAILED, LIM__ANSWER_NOTHING } lim__answer_how;
+typedef struct lim__answer {
+    uint64_t lease;
+    lim_pid from;
+    lim__answer_how how;
+    lim__msg *payload; /* REPLY */
+    uint16_t detail_len;
+    char detail[];
+} lim__answer;
+typedef struct lim__taken { uint64_t lease; } lim__taken;
+typedef struct lim__holding { uint64_t lease; lim_pid participant; } lim__holding;
+typedef struct lim__say { lim_pid from; lim__msg *payload; } lim__say;
+
+/* ---- participant -> group -> participant ---- */
+typedef enum lim__member_kind { LIM__MEMBER_SERVE = 1, LIM__MEMBER_WORK } lim__member_kind;
+typedef struct lim__join { /* text: identity, then types and tags as (u8 length, name) */
+    lim_pid participant;
+    lim_pid reply_to;
+    uint64_t ref;
+    lim__member_kind kind;
+    uint32_t capacity;
+    uint8_t session[16];
+    uint16_t type_count, tag_count, text_len;
+    uint8_t identity_len;
+    char text[];
+} lim__join;
+typedef struct lim__joined { uint64_t ref; lim_err err; uint8_t identity_len; char identity[]; } lim__joined;
+typedef struct lim__evict { lim_reason reason; } lim__evict; /* group -> participant: end with this reason */
+
+/* ---- conversation -> group -> conversation ---- */
+typedef struct lim__want {
+    lim_pid conv;
+    lim__conv_kind kind;
+    bool wait;
+    bool again;            /* a task that was queued before: no new admission, goes to the front */
+    lim__msg *payload;
+    uint8_t shun_count, type_len;
+    lim_pid shun[4];       /* participants that did not acknowledge it */
+    char type[];
+} lim__want;
+typedef struct lim__assigned { /* text: identity, router */
+    lim_pid participant;
+    uint64_t lease;
+    uint8_t identity_len, router_len;
+    char text[];
+} lim__assigned;
+typedef struct lim__refused { lim_why why; uint32_t limit, current, retry_after_ms; uint16_t detail_len; char detail[]; } lim__refused;
+typedef struct lim__queued { lim_admission admission; } lim__queued;
+typedef struct lim__release { uint64_t lease; uint32_t served_us; } lim__release;
+
+/* ---- system groups -> group, agent or conversation: render yourself ---- */
+typedef struct lim__show { lim_pid reply_to; uint64_t ref; uint32_t max; bool full; } lim__show;
+typedef struct lim__shown { uint64_t ref; uint32_t len; char json[]; } lim__shown;
+typedef struct lim__deploy {
+    lim_pid reply_to;
+    uint64_t ref;
+    struct lim__artifact *artifact;
+    lim_deploy_opts opts;
+    bool remove; /* forget the slot and, when nobody is in it, the group */
+} lim__deploy;
+typedef struct lim__deployed { uint64_t ref; lim_err err; bool had_previous; lim_hash previous; lim_diag diag; } lim__deployed;
+
+/* The types, one for each struct above that travels: lim__open -> lim__type_open. */
+#define LIM__LETTER_MAP(X)                                                                                             \
+    X(open) X(ask) X(tell) X(receive) X(join_conv) X(notify) X(close) X(cancel) X(inspect) X(await) X(push) X(show)    \
+    X(outcome) X(admitted) X(message) X(done) X(exited) X(closed) X(request) X(revoke) X(settled) X(answer) X(taken)   \
+    X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
+    X(deploy) X(deployed) X(resume) X(moved)
+#define X(name) extern const lim__letter_type lim__type_##name;
+LIM__LETTER_MAP(X)
+#undef X
+
+/* ---- names inside letters ---- */
+size_t lim__name_put(char *at, lim_bytes name);               /* u8 length + bytes; returns the bytes written */
+lim_bytes lim__name_get(const char **at);
+
+/* ---- groups as everybody finds them ---- */
+struct lim_bus;
+/* The group's process; {0}: nobody made it. create: makes it, on self's scheduler or any (self NULL). */
+lim_pid lim__group_find(struct lim_bus *bus, lim_bytes name);
+lim_err lim__group_get(struct lim_bus *bus, lim_process *self, lim_bytes name, lim_pid *out);
+
+/* Spawns a conversation as `self`'s child (linked) and gives it its first letter, which is taken in every outcome. */
+lim_err lim__conv_spawn(struct lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out);
+/* The same from a host thread, on the scheduler of `owner`; the owner links by itself. */
+lim_err lim__conv_spawn_at(struct lim_bus *bus, lim_pid owner, lim__open *open, lim_pid *out);
+/* A new `open` letter with its text; deadline, flags etc. are filled in by the caller. NULL: no memory. */
+lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, lim_bytes type, lim__msg *payload);
+
+/* ---- ended tasks and conversations (ended.c): bounded, any thread ---- */
+typedef struct lim__ended_info { lim_phase phase; lim__conv_kind kind; uint64_t accepted_lease; } lim__ended_info;
+void lim__ended_add(struct lim_bus *bus, lim__sched *s, lim__conv_kind kind, lim_phase phase, uint64_t accepted_lease,
+                    const lim__outcome_letter *outcome, size_t bytes);
+bool lim__ended_find(struct lim_bus *bus, lim_pid conv, lim__ended_info *out);
+/* A copy of its outcome letter with this ref; NULL: unknown. */
+lim__outcome_letter *lim__ended_outcome(struct lim_bus *bus, lim__sched *s, lim_pid conv, uint64_t ref);
+
+#endif
