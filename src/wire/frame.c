@@ -5,8 +5,10 @@
  * cannot fail and building is appending. The walk spends the frame's slack (frame.h, W1) as it goes, which is all the
  * bounds checking there is: a count that lies runs out of slack, it never sizes anything. */
 #include "wire/frame.h"
+#include "data/data.h"
 
-#include <stdio.h>
+#include <assert.h>
+#include <liminal/actor.h>
 
 /* ---- UTF-8 ---- */
 
@@ -70,6 +72,12 @@ static bool skip_name(lim__in *in)
     return --in->slack >= 0 && lim__in_name(in, &name, 0);
 }
 
+static bool skip_key(lim__in *in)
+{
+    lim_bytes key;
+    return --in->slack >= 0 && lim__in_name(in, &key, 0) && key.len > 0;
+}
+
 static bool skip_text(lim__in *in)
 {
     lim_bytes text;
@@ -89,15 +97,18 @@ bool lim__in_names(lim__in *in, lim__names *v, uint8_t arg)
     return true;
 }
 
-bool lim__in_headers(lim__in *in, lim__headers *v)
+/* The view is the packed block itself, count in front; a list of none is no block, so that absent has one form. */
+bool lim__in_headers(lim__in *in, lim_bytes *v)
 {
-    v->count = lim__load16(in->p);
-    v->ptr = in->p += 2;
-    for (uint16_t i = 0; i < v->count; i++) {
-        if (!skip_name(in) || !skip_text(in))
+    const uint8_t *block = in->p;
+    uint16_t count = lim__load16(block);
+    in->p += 2;
+    for (uint16_t i = 0; i < count; i++) {
+        if (!skip_key(in) || !skip_text(in))
             return false;
     }
-    v->len = (uint32_t)(in->p - v->ptr);
+    if (count > 0)
+        *v = lim__bytes(block, (size_t)(in->p - block));
     return true;
 }
 
@@ -121,32 +132,16 @@ bool lim__in_opt_string(lim__in *in, lim_bytes *v, uint8_t arg)
 
 /* ---- lists: iterating what was decoded or built ---- */
 
-static lim_bytes take(const uint8_t **ptr, uint32_t *left, uint32_t length_bytes)
-{
-    const uint8_t *p = *ptr;
-    uint32_t n = length_bytes == 1 ? p[0] : lim__load16(p);
-    LIM_CHECK(length_bytes + n <= *left);
-    *ptr += length_bytes + n;
-    *left -= length_bytes + n;
-    return lim__bytes(p + length_bytes, n);
-}
-
 bool lim__names_next(lim__names *rest, lim_bytes *name)
 {
     if (rest->count == 0)
         return false;
+    uint32_t size = 1u + rest->ptr[0];
+    LIM_CHECK(size <= rest->len);
+    *name = lim__bytes(rest->ptr + 1, size - 1);
+    rest->ptr += size;
+    rest->len -= size;
     rest->count--;
-    *name = take(&rest->ptr, &rest->len, 1);
-    return true;
-}
-
-bool lim__headers_next(lim__headers *rest, lim_bytes *key, lim_bytes *value)
-{
-    if (rest->count == 0)
-        return false;
-    rest->count--;
-    *key = take(&rest->ptr, &rest->len, 1);
-    *value = take(&rest->ptr, &rest->len, 2);
     return true;
 }
 
@@ -172,44 +167,22 @@ lim_err lim__names_add(lim__buf *b, lim_bytes name)
     return LIM_OK;
 }
 
-lim_err lim__headers_add(lim__buf *b, lim_bytes key, lim_bytes value)
-{
-    lim_err err = lim__name_fault(key);
-    if (err == LIM_OK && value.len > UINT16_MAX)
-        err = LIM_E_TOOBIG;
-    if (err == LIM_OK && !lim__utf8_ok((const uint8_t *)value.ptr, value.len))
-        err = LIM_E_INVALID;
-    if (err != LIM_OK)
-        return err;
-    uint8_t *p = lim__buf_reserve(b, 3 + key.len + value.len);
-    if (p == NULL)
-        return LIM_E_NOMEM;
-    lim__out_text(lim__out_name(p, &key), &value);
-    b->end += 3 + key.len + value.len;
-    return LIM_OK;
-}
-
 /* The count is found by walking: builders are cold, and a buffer needs no companion. */
 lim__names lim__names_view(const lim__buf *b)
 {
     lim_bytes all = lim__buf_bytes(b);
     lim__names v = { (const uint8_t *)all.ptr, (uint32_t)all.len, 0 };
-    const uint8_t *p = v.ptr;
-    for (uint32_t left = v.len; left > 0; v.count++)
-        (void)take(&p, &left, 1);
+    for (uint32_t at = 0; at < v.len; v.count++)
+        at += 1u + v.ptr[at];
     return v;
 }
 
-lim__headers lim__headers_view(const lim__buf *b)
+/* Decoding is the judge: what this accepts is what a peer will. */
+lim_err lim__headers_fault(lim_bytes block)
 {
-    lim_bytes all = lim__buf_bytes(b);
-    lim__headers v = { (const uint8_t *)all.ptr, (uint32_t)all.len, 0 };
-    const uint8_t *p = v.ptr;
-    for (uint32_t left = v.len; left > 0; v.count++) {
-        (void)take(&p, &left, 1);
-        (void)take(&p, &left, 2);
-    }
-    return v;
+    lim__in in = { (const uint8_t *)block.ptr, (int64_t)block.len - 2, 0 };
+    lim_bytes seen = { NULL, 0 };
+    return in.slack >= 0 && lim__in_headers(&in, &seen) && in.slack == 0 ? LIM_OK : LIM_E_INVALID;
 }
 
 /* ---- names of things ---- */
@@ -228,15 +201,20 @@ const char *lim__frame_name(uint8_t type)
     return lim__frame_infos[type].name ? lim__frame_infos[type].name : "unknown";
 }
 
-const char *lim__why_text(uint8_t why)
-{
-    static const char *const texts[] = {
-#define X(NAME, text) text,
-        LIM__WHY_MAP(X)
-#undef X
-    };
-    return why < LIM_COUNT(texts) ? texts[why] : "unknown";
-}
+/* What the wire carries as a number is the public enum's number, for ever. */
+static_assert(LIM_ACCEPT == 1 && LIM_DEFER == 2 && LIM_REJECT == 3, "verdict");
+static_assert(LIM_HOLD_BACK == 1 && LIM_DROP_OLDEST == 2 && LIM_DROP_NEWEST == 3 && LIM_CLOSE_SUB == 4, "policy");
+static_assert(LIM_CRASH_FAIL == 1 && LIM_CRASH_NEXT == 2, "on_crash");
+static_assert(LIM_HOW_REPLY == 1 && LIM_HOW_FAILED == 2 && LIM_HOW_REFUSED == 3 && LIM_HOW_CRASHED == 4 &&
+                  LIM_HOW_TIMEOUT == 5 && LIM_HOW_CANCELLED == 6 && LIM_HOW_CLOSED == 7 && LIM_HOW_LOST == 8,
+              "how");
+static_assert(LIM_HANDED_NO == 1 && LIM_HANDED_YES == 2 && LIM_HANDED_UNKNOWN == 3, "handed_over");
+static_assert(LIM_PHASE_ENDED == 4 && LIM_PHASE_BROKEN == 5, "phase");
+static_assert(LIM_WHY_NO_SUBSCRIBER == 1 && LIM_WHY_QUEUE_FULL == 6 && LIM_WHY_BACKLOG_FULL == 12 &&
+                  LIM_WHY_WORKERS_FULL == 15 && LIM_WHY_BAD_REQUEST == 17,
+              "why");
+static_assert(LIM_E_NOMEM == 1 && LIM_E_TOOBIG == 8 && LIM_E_PROTOCOL == 15 && LIM_E_DENIED == 16, "code");
+static_assert(LIM_NORMAL == 1 && LIM_LOST == 10 && LIM_DRAINED == 14, "reason");
 
 /* ---- the dump ---- */
 
@@ -316,12 +294,12 @@ static void dump_names(lim__buf *out, const lim__names *v)
     }
     lim__buf_text(out, "]");
 }
-static void dump_opt_headers(lim__buf *out, const lim__headers *v)
+static void dump_opt_headers(lim__buf *out, const lim_bytes *v)
 {
-    lim__headers rest = *v;
     lim_bytes key, value;
+    size_t pos = 0;
     lim__buf_text(out, "{");
-    for (const char *comma = ""; lim__headers_next(&rest, &key, &value); comma = ",") {
+    for (const char *comma = ""; lim__packed_next(*v, &pos, &key, &value); comma = ",") {
         lim__buf_text(out, comma);
         dump_name(out, &key);
         lim__buf_text(out, ":");

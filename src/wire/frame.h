@@ -16,9 +16,9 @@
  * So a fixed field needs no check, a variable one needs one, and a frame ends well exactly when slack is 0. Lengths on
  * the wire are only ever compared with slack; nothing is allocated.
  *
- * put: INVALID (a name that is not UTF-8), TOOBIG (a name over 255 bytes, a frame over 4 GiB), NOMEM (also marks
- * out->failed). After an error nothing was appended. Views of names and headers must come from a decoder or from the
- * builders below. Fields absent from the wire (flag not set) decode as empty; put sets those flags by itself, from
+ * put: INVALID (a name that is not UTF-8, headers that are no packed block of UTF-8), TOOBIG (a name over 255 bytes, a
+ * frame over 4 GiB), NOMEM (also marks out->failed). After an error nothing was appended. A lim__names must come from a
+ * decoder or from the builder below. Fields absent from the wire (flag not set) decode as empty; put sets those flags by itself, from
  * whether the field is empty; all other flags are the caller's. Any thread: nothing here has state. */
 #ifndef LIM__FRAME_H
 #define LIM__FRAME_H
@@ -26,6 +26,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "wire/frame_map.h"
+#include <liminal/liminal.h>
 
 #define LIM__HEADER_SIZE 10u
 
@@ -49,26 +50,11 @@ typedef enum lim__frame_type {
 #undef F
 } lim__frame_type;
 
-typedef enum lim__why {
-#define X(NAME, text) LIM__WHY_##NAME,
-    LIM__WHY_MAP(X)
-#undef X
-} lim__why;
-const char *lim__why_text(uint8_t why); /* "queue_full"; "unknown" for a number of a later version */
-
-/* The closed sets of pick fields. */
-enum { LIM__VERDICT_ACCEPT = 1, LIM__VERDICT_DEFER, LIM__VERDICT_REJECT };
-enum { LIM__POLICY_HOLD = 1, LIM__POLICY_DROP_OLDEST, LIM__POLICY_DROP_NEWEST, LIM__POLICY_CLOSE };
-enum { LIM__ON_CRASH_FAIL = 1, LIM__ON_CRASH_NEXT };
-enum { /* OUTCOME how; REPLY uses the first two, and: */
-    LIM__HOW_REPLY = 1, LIM__HOW_FAILED, LIM__HOW_REFUSED, LIM__HOW_CRASHED, LIM__HOW_TIMEOUT, LIM__HOW_CANCELLED,
-    LIM__HOW_CLOSED, LIM__HOW_LOST
-};
-enum { LIM__REPLY_NOTHING = 3 }; /* REPLY: done, nothing to say: frees the place, answers nobody */
-enum { LIM__HANDED_NO = 1, LIM__HANDED_YES, LIM__HANDED_UNKNOWN };
+/* The closed sets of pick fields. Verdict, why, policy, on_crash, how, handed_over and phase carry the numbers of
+ * lim_verdict, lim_why, lim_policy, lim_crash, lim_how, lim_handed and lim_phase (liminal.h). */
+enum { LIM__REPLY_REPLY = 1, LIM__REPLY_FAILED, LIM__REPLY_NOTHING /* done: frees the place, answers nobody */ };
 enum { LIM__SERVE_GROUP = 1, LIM__SERVE_QUEUE };
 enum { LIM__REVOKED_CANCELLED = 1, LIM__REVOKED_TIMED_OUT, LIM__REVOKED_TAKEN_BY_ANOTHER, LIM__REVOKED_ENDED };
-enum { LIM__PHASE_CLOSED = 4, LIM__PHASE_FAILED = 5 };
 
 /* ---- a frame as it came ---- */
 typedef struct lim__frame { /* VIEW into the input */
@@ -77,24 +63,16 @@ typedef struct lim__frame { /* VIEW into the input */
     const uint8_t *payload;
 } lim__frame;
 
-/* ---- views of lists ---- copy one, then call next until false */
+/* ---- lists of names ---- copy the view, then call next until false */
 typedef struct lim__names {
     const uint8_t *ptr;
     uint32_t len; /* bytes, without the count */
     uint16_t count;
 } lim__names;
-typedef struct lim__headers {
-    const uint8_t *ptr;
-    uint32_t len;
-    uint16_t count;
-} lim__headers;
 bool lim__names_next(lim__names *rest, lim_bytes *name);
-bool lim__headers_next(lim__headers *rest, lim_bytes *key, lim_bytes *value);
 /* Building: add each to an empty buffer, then view it; the buffer must outlive the put. INVALID, TOOBIG, NOMEM. */
 lim_err lim__names_add(lim__buf *b, lim_bytes name);
-lim_err lim__headers_add(lim__buf *b, lim_bytes key, lim_bytes value);
 lim__names lim__names_view(const lim__buf *b);
-lim__headers lim__headers_view(const lim__buf *b);
 
 /* ---- UTF-8 ---- */
 bool lim__utf8_check(const uint8_t *p, size_t n);
@@ -170,7 +148,7 @@ typedef struct lim__id16 {
 } lim__c_id16;
 typedef lim_bytes lim__c_rest;
 typedef lim_bytes lim__c_opt_name;
-typedef lim__headers lim__c_opt_headers;
+typedef lim_bytes lim__c_opt_headers; /* packed (data.h): lim__packed_next, lim__packed_add */
 typedef lim_bytes lim__c_blob;
 typedef lim_bytes lim__c_opt_string; /* absent: ptr NULL */
 
@@ -247,7 +225,7 @@ static inline bool lim__in_text(lim__in *in, lim_bytes *v, uint8_t arg)
     return lim__in_bytes(in, v, n) && lim__utf8_ok((const uint8_t *)v->ptr, n);
 }
 bool lim__in_names(lim__in *in, lim__names *v, uint8_t arg);
-bool lim__in_headers(lim__in *in, lim__headers *v); /* its two count bytes are already out of the slack */
+bool lim__in_headers(lim__in *in, lim_bytes *v); /* its two count bytes are already out of the slack */
 static inline bool lim__in_id16(lim__in *in, lim__c_id16 *v, uint8_t arg)
 {
     (void)arg;
@@ -269,9 +247,9 @@ static inline bool lim__in_opt_name(lim__in *in, lim_bytes *v, uint8_t arg)
         return true;
     return (in->slack -= 1) >= 0 && lim__in_name(in, v, arg);
 }
-static inline bool lim__in_opt_headers(lim__in *in, lim__headers *v, uint8_t arg)
+static inline bool lim__in_opt_headers(lim__in *in, lim_bytes *v, uint8_t arg)
 {
-    *v = (lim__headers){ NULL, 0, 0 };
+    *v = (lim_bytes){ NULL, 0 };
     if (LIM_LIKELY(!(in->flags & arg)))
         return true;
     return (in->slack -= 2) >= 0 && lim__in_headers(in, v);
@@ -342,13 +320,17 @@ static inline void lim__plan_opt_name(lim__plan *plan, lim_bytes *v, uint8_t arg
     plan->size += 1;
     lim__plan_name(plan, v, arg);
 }
-static inline void lim__plan_opt_headers(lim__plan *plan, const lim__headers *v, uint8_t arg)
+lim_err lim__headers_fault(lim_bytes block); /* INVALID, or OK */
+static inline void lim__plan_opt_headers(lim__plan *plan, lim_bytes *v, uint8_t arg)
 {
     plan->flags &= (uint8_t)~arg;
-    if (v->count == 0)
+    if (LIM_LIKELY(v->len == 0))
         return;
+    lim_err err = lim__headers_fault(*v);
+    if (err != LIM_OK)
+        plan->err = err;
     plan->flags |= arg;
-    plan->size += 2 + v->len;
+    plan->size += v->len;
 }
 #define LIM__PLAN_NOTHING(kind, type)                                                                                  \
     static inline void lim__plan_##kind(lim__plan *plan, const type *v, uint8_t arg)                                   \
@@ -414,9 +396,9 @@ static inline uint8_t *lim__out_opt_name(uint8_t *p, const lim_bytes *v)
 {
     return v->len == 0 ? p : lim__out_name(p, v);
 }
-static inline uint8_t *lim__out_opt_headers(uint8_t *p, const lim__headers *v)
+static inline uint8_t *lim__out_opt_headers(uint8_t *p, const lim_bytes *v)
 {
-    return v->count == 0 ? p : lim__out_rest(lim__store16(p, v->count), &(lim_bytes){ v->ptr, v->len });
+    return lim__out_rest(p, v);
 }
 static inline uint8_t *lim__out_blob(uint8_t *p, const lim_bytes *v)
 {

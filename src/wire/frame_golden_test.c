@@ -14,12 +14,10 @@
     {                                                                                                                  \
         literal, sizeof(literal) - 1                                                                                   \
     }
-#define LIST(n, literal)                                                                                               \
+#define NAMES(n, literal)                                                                                              \
     {                                                                                                                  \
         (const uint8_t *)(literal), sizeof(literal) - 1, n                                                             \
     }
-#define NAMES(n, literal)   LIST(n, literal)
-#define HEADERS(n, literal) LIST(n, literal)
 
 static void from_hex(lim__buf *out, const char *hex)
 {

@@ -9,7 +9,7 @@
 #ifndef LIM__FRAME_GOLDENS_H
 #define LIM__FRAME_GOLDENS_H
 
-/* The user of the map brings B(literal): bytes; NAMES(n, literal), HEADERS(n, literal): encoded lists. */
+/* The user of the map brings B(literal): bytes, also packed headers; NAMES(n, literal): encoded names. */
 #define LIM__GOLDEN_MAP(X)                                                                                             \
     X(connect, "a version 1.0 client, no token",                                                                       \
       "01 00 00000000 0000000c | 0001 | 0000 | 0001 | 0000 | 00000000",                                                \
@@ -54,7 +54,7 @@
       .corr = 7, .channel = B("orders"), .payload = B("hi"))                                                           \
     X(publish, "with the header k: v, mandatory",                                                                      \
       "42 05 00000000 00000014 | 00000008 | 06 6f7264657273 | 0001 01 6b 0001 76 | 6869",                              \
-      .corr = 8, .channel = B("orders"), .headers = HEADERS(1, "\001k\000\001v"), .payload = B("hi"), .flags = 0x04)   \
+      .corr = 8, .channel = B("orders"), .headers = B("\000\001\001k\000\001v"), .payload = B("hi"), .flags = 0x04)    \
     X(published, "publishes 7, 8 and 9 were accepted, each matched 2 subscriptions and was delivered to both",         \
       "43 00 00000000 00000028 | 00000007 | 00000003 | 01 | 00 | 00000002 | 00000002 | 00000000 | "                    \
       "00000000 | 00000000 | 00000000 | 00000000 | 0000",                                                              \
@@ -75,7 +75,7 @@
       .stream = 1, .seq = 1, .payload = B("hi"))                                                                       \
     X(deliver, "the second, with a header and the name of its channel",                                                \
       "46 03 00000001 0000001b | 0000000000000002 | 0001 01 6b 0001 76 | 09 6f72646572732e6575 | 6869",                \
-      .stream = 1, .seq = 2, .headers = HEADERS(1, "\001k\000\001v"), .channel = B("orders.eu"), .payload = B("hi"))   \
+      .stream = 1, .seq = 2, .headers = B("\000\001\001k\000\001v"), .channel = B("orders.eu"), .payload = B("hi"))    \
     X(ack, "everything up to 2 is done",                                                                               \
       "47 00 00000001 00000008 | 0000000000000002",                                                                    \
       .stream = 1, .upto_seq = 2)                                                                                      \
@@ -135,7 +135,7 @@
       "58 03 00000003 00000028 | 000000000000005a | 00000000000001f6 | ffffffff | 0002 | 0001 | 06 "                   \
       "636861726765 | 0001 01 6b 0001 76 | 7b7d",                                                                      \
       .stream = 3, .conversation = 90, .lease = 502, .remaining_ms = 0xffffffff, .attempt = 2, .losses = 1,            \
-      .type = B("charge"), .headers = HEADERS(1, "\001k\000\001v"), .payload = B("{}"), .flags = 0x02)                 \
+      .type = B("charge"), .headers = B("\000\001\001k\000\001v"), .payload = B("{}"), .flags = 0x02)                  \
     X(taken, "",                                                                                                       \
       "59 00 00000003 00000010 | 000000000000005a | 00000000000001f6",                                                 \
       .stream = 3, .conversation = 90, .lease = 502)                                                                   \

@@ -18,7 +18,8 @@
  *   id16        16 raw bytes                                                     -
  *   rest        all remaining bytes, always last                                 -
  *   opt_name    a name, there only if the frame's flag `arg` is set              flag
- *   opt_headers u16 count + that many (name key, text value), likewise           flag
+ *   opt_headers u16 count + that many (name key, text value), likewise; no empty  flag
+ *               key; in memory a packed block as in data.h, count in front
  *   blob        u32 length + bytes (version 1.0)                                 -
  *   opt_string  u8 0, or u8 1 + u32 length + UTF-8 (version 1.0)                 -
  *
@@ -169,24 +170,5 @@
 #define LIM__FIELDS_close(X)
 #define LIM__FIELDS_closed(X)  X(u8, phase, 0) X(u32, reason, 0) X(text, detail, 0)
 #define LIM__FIELDS_askin(X)   X(u64, corr, 0) X(u32, timeout_ms, 0) X(u64, to, 0) X(rest, payload, 0)
-
-/* Why an offer was not simply accepted. Numbers are the wire's: append only. */
-#define LIM__WHY_MAP(X)                                                                                                \
-    X(NONE, "none")                                                                                                    \
-    X(NO_SUBSCRIBER, "no_subscriber")                                                                                  \
-    X(SUBSCRIPTION_FULL, "subscription_full")                                                                          \
-    X(NO_PARTICIPANT, "no_participant")                                                                                \
-    X(PARTICIPANT_FULL, "participant_full")                                                                            \
-    X(ROUTING_FAULT, "routing_fault")                                                                                  \
-    X(QUEUE_FULL, "queue_full")                                                                                        \
-    X(TOO_BIG, "too_big")                                                                                              \
-    X(BAD_NAME, "bad_name")                                                                                            \
-    X(UNKNOWN_CHANNEL, "unknown_channel")                                                                              \
-    X(SCHEMA, "schema")                                                                                                \
-    X(CLOSING, "closing")                                                                                              \
-    X(BACKLOG_FULL, "backlog_full")                                                                                    \
-    X(MEMORY, "memory")                                                                                                \
-    X(ROUTER_CHOSE_NONE, "router_chose_none")                                                                          \
-    X(WORKERS_FULL, "workers_full")
 
 #endif
