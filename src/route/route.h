@@ -57,11 +57,11 @@ typedef struct lim__route_result {
 
 /* ---- a router ---- */
 typedef struct lim__route_limits { /* 0: the default */
-    uint64_t cpu_ns;         /* routing.cpu: of one call; 20 ms */
-    uint64_t wall_ns;        /* routing.wall: from call to answer; 5 s */
-    uint64_t slice_ns;       /* routing.slice: how long one call may keep its scheduler; 200 us */
+    uint64_t cpu_ns;         /* routing.cpu_us_max: of one call; 20 ms */
+    uint64_t wall_ns;        /* routing.wall_ms_max: from call to answer; 5 s */
+    uint64_t slice_ns;       /* routing.slice_us: how long one call may keep its scheduler; 200 us */
     uint32_t unfinished_max; /* routing.unfinished_max: calls put aside; 4. At most LIM__ROUTE_UNFINISHED_CAP */
-    uint32_t memory_max;     /* routing.memory_max: bytes of the Lua state beside candidates; 1 MiB; 64 KiB to 8 MiB */
+    uint32_t memory_max;     /* routing.memory_bytes_max: bytes of the Lua state beside candidates; 1 MiB; 64 KiB to 8 MiB */
 } lim__route_limits;
 enum { LIM__ROUTE_UNFINISHED_CAP = 64, LIM__ROUTE_SOURCE_MAX = 256 * 1024, LIM__ROUTE_TEXT_MAX = 64 * 1024 };
 

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * engine.h - what the engines behind route.h share: the router itself and the table each engine fills in. */
+#ifndef LIM__ROUTE_ENGINE_H
+#define LIM__ROUTE_ENGINE_H
+
+#include "base/rng.h"
+#include "route/route.h"
+
+typedef struct lim__engine_ops {
+    /* Compiles and checks; on success r->state is set. On failure it leaves nothing behind. */
+    lim_err (*open)(lim__router *r, lim_diag *diag);
+    /* n > 0. Whatever it answers except PENDING is in *result. */
+    lim__route_how (*call)(lim__router *r, const lim__route_msg *msg, const lim__candidate *const *candidates,
+                           uint32_t n, void *call_ctx, lim__route_result *result);
+    uint32_t (*resume)(lim__router *r);  /* one slice; answers how many are left */
+    uint32_t (*abandon)(lim__router *r); /* answers how many were dropped */
+    uint32_t (*pending)(const lim__router *r);
+    uint64_t (*memory)(const lim__router *r);
+    void (*close)(lim__router *r);
+} lim__engine_ops;
+
+extern const lim__engine_ops lim__engine_least_loaded, lim__engine_round_robin, lim__engine_lua;
+
+struct lim__router {
+    uint32_t refs; /* the owners' and one per unfinished call; one scheduler, so not atomic */
+    const lim__engine_ops *ops;
+    void *state;
+    lim__artifact *artifact;
+    lim__os *os;
+    lim__route_limits limits; /* none is 0 */
+    lim__rng rng;
+    uint64_t *counter, own_counter;
+    uint32_t instruction_ns;
+    void (*on_done)(void *ctx, void *call_ctx, const lim__route_result *result);
+    void *ctx;
+    lim__router_stats stats;
+    char name[48]; /* printable, shorter than what Lua would cut */
+    char hash_text[LIM__HASH_TEXT];
+    char text[512]; /* what results point at */
+};
+
+/* Counts a result that goes to the owner. */
+void lim__router_count(lim__router *r, const lim__route_result *result);
+
+#endif

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * route.c - a router: limits, references and counts around one engine.
+ *
+ *      lim__router_open --> engine.open --> [serving] --last reference, owners' or calls'--> engine.close, freed
+ *
+ * Invariants:
+ *   R1  refs == references of owners + unfinished calls, so a call never outlives its version.
+ *   R2  every call is counted once by how it ended; one that is PENDING is counted when it ends.
+ *   R3  on_done runs once per PENDING call, unless it was abandoned. */
+#include "route/engine.h"
+
+#include <stdlib.h>
+
+const char *lim__route_how_text(lim__route_how how)
+{
+    static const char *const texts[] = { "unknown", "decided", "none", "crashed", "timed_out", "not_started", "pending" };
+    return (size_t)how < LIM_COUNT(texts) ? texts[how] : texts[0];
+}
+
+/* ---- opening ---- */
+
+static bool take_limit64(uint64_t *limit, uint64_t otherwise, uint64_t max)
+{
+    if (*limit == 0)
+        *limit = otherwise;
+    return *limit <= max;
+}
+
+static bool take_limit32(uint32_t *limit, uint32_t otherwise, uint32_t min, uint32_t max)
+{
+    if (*limit == 0)
+        *limit = otherwise;
+    return *limit >= min && *limit <= max;
+}
+
+static lim_err take_limits(lim__route_limits *l, lim_diag *diag)
+{
+    const char *bad = NULL;
+    if (!take_limit64(&l->cpu_ns, 20000000, 60000000000u))
+        bad = "routing.cpu_us_max is over 60 s";
+    else if (!take_limit64(&l->wall_ns, 5000000000u, INT64_MAX))
+        bad = "routing.wall_ms_max is too large";
+    else if (!take_limit64(&l->slice_ns, 200000, 100000000))
+        bad = "routing.slice_us is over 100 ms";
+    else if (!take_limit32(&l->unfinished_max, 4, 1, LIM__ROUTE_UNFINISHED_CAP))
+        bad = "routing.unfinished_max is over 64";
+    else if (!take_limit32(&l->memory_max, 1 << 20, 64 << 10, 8 << 20))
+        bad = "routing.memory_bytes_max is not between 64 KiB and 8 MiB";
+    if (bad != NULL)
+        lim__diag_set(diag, 0, 0, "%s", bad);
+    return bad != NULL ? LIM_E_INVALID : LIM_OK;
+}
+
+static const lim__engine_ops *find_engine(const lim__artifact *a, lim_diag *diag)
+{
+    if (a->engine == LIM__ENGINE_LUA)
+        return &lim__engine_lua;
+    if (a->engine == LIM__ENGINE_BUILTIN && lim__bytes_eq(a->bytes, lim__str("least_loaded")))
+        return &lim__engine_least_loaded;
+    if (a->engine == LIM__ENGINE_BUILTIN && lim__bytes_eq(a->bytes, lim__str("round_robin")))
+        return &lim__engine_round_robin;
+    if (a->engine == LIM__ENGINE_BUILTIN)
+        lim__diag_set(diag, 0, 0, "no built-in strategy '%.*s': there are least_loaded and round_robin",
+                      (int)(a->bytes.len < 60 ? a->bytes.len : 60), (const char *)a->bytes.ptr);
+    else
+        lim__diag_set(diag, 0, 0, "the engine '%s' is not available", lim__engine_text(a->engine));
+    return NULL;
+}
+
+/* What is unprintable, or would be taken for the end of the name in a message, becomes '_'. */
+static void take_name(char *to, size_t size, const char *name)
+{
+    size_t n = 0;
+    for (; name[n] != 0 && n + 1 < size; n++)
+        to[n] = (char)(name[n] > 0x20 && name[n] < 0x7F && name[n] != ':' ? name[n] : '_');
+    if (n == 0)
+        to[n++] = '?';
+    to[n] = 0;
+}
+
+static lim__router *router_new(const lim__router_opts *opts)
+{
+    lim__router *r = calloc(1, sizeof *r);
+    if (r == NULL)
+        return NULL;
+    r->refs = 1;
+    r->os = opts->os ? opts->os : lim__os_linux();
+    r->artifact = lim__artifact_ref(opts->artifact);
+    r->limits = opts->limits;
+    r->rng = lim__rng_seeded(opts->seed);
+    r->counter = opts->counter ? opts->counter : &r->own_counter;
+    r->instruction_ns = opts->instruction_ns;
+    r->on_done = opts->on_done;
+    r->ctx = opts->ctx;
+    take_name(r->name, sizeof r->name, opts->name ? opts->name : opts->artifact->name);
+    lim__hash_text(opts->artifact->hash, r->hash_text);
+    return r;
+}
+
+static void router_free(lim__router *r)
+{
+    if (r->state != NULL)
+        r->ops->close(r);
+    lim__artifact_unref(r->artifact);
+    free(r);
+}
+
+lim_err lim__router_open(const lim__router_opts *opts, lim_diag *diag, lim__router **out)
+{
+    if (opts->artifact == NULL)
+        return LIM_E_MISUSE;
+    const lim__engine_ops *ops = find_engine(opts->artifact, diag);
+    if (ops == NULL)
+        return LIM_E_CODE;
+    lim__router *r = router_new(opts);
+    if (r == NULL)
+        return LIM_E_NOMEM;
+    r->ops = ops;
+    lim_err err = take_limits(&r->limits, diag);
+    if (err == LIM_OK)
+        err = ops->open(r, diag);
+    if (err != LIM_OK) {
+        router_free(r);
+        return err;
+    }
+    *out = r;
+    return LIM_OK;
+}
+
+lim_err lim__router_check(const lim__router_opts *opts, lim_diag *diag)
+{
+    lim__router *r = NULL;
+    lim_err err = lim__router_open(opts, diag, &r);
+    lim__router_unref(r);
+    return err;
+}
+
+lim__router *lim__router_ref(lim__router *r)
+{
+    LIM_ASSERT(r->refs > 0);
+    r->refs++;
+    return r;
+}
+
+void lim__router_unref(lim__router *r)
+{
+    if (r == NULL)
+        return;
+    LIM_ASSERT(r->refs > r->ops->pending(r) || r->refs > 1 || r->ops->pending(r) == 0); /* R1 */
+    if (--r->refs == 0)
+        router_free(r);
+}
+
+/* ---- calling ---- */
+
+void lim__router_count(lim__router *r, const lim__route_result *result)
+{
+    switch (result->how) {
+    case LIM__ROUTE_DECIDED:
+        r->stats.decided++;
+        return;
+    case LIM__ROUTE_NONE:
+        r->stats.none++;
+        return;
+    case LIM__ROUTE_CRASHED:
+        r->stats.crashed++;
+        return;
+    case LIM__ROUTE_TIMED_OUT:
+        r->stats.timed_out++;
+        return;
+    case LIM__ROUTE_NOT_STARTED:
+        r->stats.not_started++;
+        return;
+    case LIM__ROUTE_PENDING:
+        break;
+    }
+    LIM_NEVER("a result without an end");
+}
+
+lim__route_how lim__router_call(lim__router *r, const lim__route_msg *msg, const lim__candidate *const *candidates,
+                                uint32_t n, void *call_ctx, lim__route_result *result)
+{
+    lim__route_how how = LIM__ROUTE_NONE;
+    r->stats.calls++;
+    if (n == 0)
+        *result = (lim__route_result){ .how = how, .text = "", .hash = r->artifact->hash };
+    else
+        how = r->ops->call(r, msg, candidates, n, call_ctx, result);
+    if (how != LIM__ROUTE_PENDING)
+        lim__router_count(r, result);
+    return how;
+}
+
+uint32_t lim__router_resume(lim__router *r)
+{
+    lim__router_ref(r); /* on_done may give up the owner's */
+    uint32_t left = r->ops->resume(r);
+    lim__router_unref(r);
+    return left;
+}
+
+uint32_t lim__router_pending(const lim__router *r)
+{
+    return r->ops->pending(r);
+}
+
+uint32_t lim__router_abandon(lim__router *r)
+{
+    uint32_t dropped = r->ops->abandon(r);
+    LIM_ASSERT(r->refs > dropped); /* R1: the caller's own is left */
+    r->refs -= dropped;
+    return dropped;
+}
+
+void lim__router_stats_get(const lim__router *r, lim__router_stats *out)
+{
+    *out = r->stats;
+    out->unfinished = r->ops->pending(r);
+    out->memory_bytes = r->ops->memory(r);
+}
+
+lim__artifact *lim__router_artifact(const lim__router *r)
+{
+    return r->artifact;
+}
+
+const char *lim__router_hash_text(const lim__router *r)
+{
+    return r->hash_text;
+}
