@@ -16,10 +16,10 @@
  * So a fixed field needs no check, a variable one needs one, and a frame ends well exactly when slack is 0. Lengths on
  * the wire are only ever compared with slack; nothing is allocated.
  *
- * put: INVALID (a name that is not UTF-8, headers that are no packed block of UTF-8), TOOBIG (a name over 255 bytes, a
- * frame over 4 GiB), NOMEM (also marks out->failed). After an error nothing was appended. A lim__names must come from a
- * decoder or from the builder below. Fields absent from the wire (flag not set) decode as empty; put sets those flags by itself, from
- * whether the field is empty; all other flags are the caller's. Any thread: nothing here has state. */
+ * put: INVALID (a name that is not UTF-8, headers that are no packed block of UTF-8), TOOBIG (a name over 255 bytes,
+ * a frame over 4 GiB), NOMEM (also marks out->failed). After an error nothing was appended. A lim__names must come from
+ * a decoder or from the builder below. Fields absent from the wire (flag not set) decode as empty; put sets those flags
+ * by itself, from whether the field is empty; all other flags are the caller's. Any thread: nothing here has state. */
 #ifndef LIM__FRAME_H
 #define LIM__FRAME_H
 
@@ -78,19 +78,24 @@ lim__names lim__names_view(const lim__buf *b);
 bool lim__utf8_check(const uint8_t *p, size_t n);
 /* The longest prefix of at most max bytes that is valid UTF-8. */
 lim_bytes lim__utf8_clip(lim_bytes text, size_t max);
+/* ASCII, the usual case, is seen in a few overlapping loads; only other text is looked at character by character. */
 static inline bool lim__utf8_ok(const uint8_t *p, size_t n)
 {
-    uint64_t seen = 0, word;
-    if (n < 8) {
-        for (size_t i = 0; i < n; i++)
-            seen |= p[i];
-        return (seen & 0x80) == 0 || lim__utf8_check(p, n);
+    uint64_t seen = 0, word = 0;
+    uint32_t first, last;
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 <= n; i += 8) {
+            memcpy(&word, p + i, 8);
+            seen |= word;
+        }
+        memcpy(&word, p + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(&first, p, 4);
+        memcpy(&last, p + n - 4, 4);
+        seen = first | last;
+    } else if (n > 0) {
+        seen = p[0] | p[n / 2] | p[n - 1];
     }
-    for (size_t i = 0; i + 8 <= n; i += 8) {
-        memcpy(&word, p + i, 8);
-        seen |= word;
-    }
-    memcpy(&word, p + n - 8, 8);
     return ((seen | word) & 0x8080808080808080u) == 0 || lim__utf8_check(p, n);
 }
 
@@ -260,24 +265,26 @@ bool lim__in_opt_string(lim__in *in, lim_bytes *v, uint8_t arg);
 /* ---- encoding the kinds: first all sizes (which is all that can fail), then all bytes ---- */
 typedef struct lim__plan {
     size_t size;
+    lim_bytes text; /* the frame's text, cut; copying the whole struct instead would stall on what was just stored */
     uint8_t flags;
     lim_err err;
 } lim__plan;
 
 lim_err lim__name_fault(lim_bytes name); /* TOOBIG, INVALID, or OK */
-static inline void lim__plan_name(lim__plan *plan, lim_bytes *v, uint8_t arg)
+static inline void lim__plan_name(lim__plan *plan, const lim_bytes *v, uint8_t arg)
 {
     (void)arg;
     if (LIM_UNLIKELY(v->len > 255 || !lim__utf8_ok((const uint8_t *)v->ptr, v->len)))
         plan->err = lim__name_fault(*v);
     plan->size += v->len;
 }
-static inline void lim__plan_text(lim__plan *plan, lim_bytes *v, uint8_t arg)
+static inline void lim__plan_text(lim__plan *plan, const lim_bytes *v, uint8_t arg)
 {
     (void)arg;
+    plan->text = *v;
     if (LIM_UNLIKELY(v->len > UINT16_MAX || !lim__utf8_ok((const uint8_t *)v->ptr, v->len)))
-        *v = lim__utf8_clip(*v, UINT16_MAX);
-    plan->size += v->len;
+        plan->text = lim__utf8_clip(*v, UINT16_MAX);
+    plan->size += plan->text.len;
 }
 static inline void lim__plan_pick(lim__plan *plan, const uint8_t *v, uint8_t arg)
 {
@@ -304,14 +311,14 @@ static inline void lim__plan_blob(lim__plan *plan, const lim_bytes *v, uint8_t a
     (void)arg;
     plan->size += v->len;
 }
-static inline void lim__plan_opt_string(lim__plan *plan, lim_bytes *v, uint8_t arg)
+static inline void lim__plan_opt_string(lim__plan *plan, const lim_bytes *v, uint8_t arg)
 {
     if (v->ptr == NULL)
         return;
     lim__plan_text(plan, v, arg);
     plan->size += 4;
 }
-static inline void lim__plan_opt_name(lim__plan *plan, lim_bytes *v, uint8_t arg)
+static inline void lim__plan_opt_name(lim__plan *plan, const lim_bytes *v, uint8_t arg)
 {
     plan->flags &= (uint8_t)~arg;
     if (v->len == 0)
@@ -321,7 +328,7 @@ static inline void lim__plan_opt_name(lim__plan *plan, lim_bytes *v, uint8_t arg
     lim__plan_name(plan, v, arg);
 }
 lim_err lim__headers_fault(lim_bytes block); /* INVALID, or OK */
-static inline void lim__plan_opt_headers(lim__plan *plan, lim_bytes *v, uint8_t arg)
+static inline void lim__plan_opt_headers(lim__plan *plan, const lim_bytes *v, uint8_t arg)
 {
     plan->flags &= (uint8_t)~arg;
     if (LIM_LIKELY(v->len == 0))
@@ -379,9 +386,9 @@ static inline uint8_t *lim__out_name(uint8_t *p, const lim_bytes *v)
     *p = (uint8_t)v->len;
     return lim__out_rest(p + 1, v);
 }
-static inline uint8_t *lim__out_text(uint8_t *p, const lim_bytes *v)
+static inline uint8_t *lim__out_text(uint8_t *p, const lim_bytes *planned)
 {
-    return lim__out_rest(lim__store16(p, (uint16_t)v->len), v);
+    return lim__out_rest(lim__store16(p, (uint16_t)planned->len), planned);
 }
 static inline uint8_t *lim__out_names(uint8_t *p, const lim__names *v)
 {
@@ -404,10 +411,10 @@ static inline uint8_t *lim__out_blob(uint8_t *p, const lim_bytes *v)
 {
     return lim__out_rest(lim__store32(p, (uint32_t)v->len), v);
 }
-static inline uint8_t *lim__out_opt_string(uint8_t *p, const lim_bytes *v)
+static inline uint8_t *lim__out_opt_string(uint8_t *p, const lim_bytes *planned)
 {
-    *p++ = v->ptr != NULL;
-    return v->ptr == NULL ? p : lim__out_blob(p, v);
+    *p++ = planned->ptr != NULL;
+    return planned->ptr == NULL ? p : lim__out_blob(p, planned);
 }
 
 static inline uint8_t *lim__out_begin(lim__buf *out, size_t n)
@@ -423,11 +430,34 @@ static inline uint8_t *lim__out_header(uint8_t *p, uint8_t type, uint8_t flags, 
 }
 
 /* ---- and now all frames ---- */
+/* Where put takes a field from: the frame, or the plan. */
+#define LIM__FROM_u8(field)           &f->field
+#define LIM__FROM_u16(field)          &f->field
+#define LIM__FROM_u32(field)          &f->field
+#define LIM__FROM_u64(field)          &f->field
+#define LIM__FROM_pick(field)         &f->field
+#define LIM__FROM_pick0(field)        &f->field
+#define LIM__FROM_name(field)         &f->field
+#define LIM__FROM_text(field)         &plan.text
+#define LIM__FROM_names(field)        &f->field
+#define LIM__FROM_id16(field)         &f->field
+#define LIM__FROM_rest(field)         &f->field
+#define LIM__FROM_opt_name(field)     &f->field
+#define LIM__FROM_opt_headers(field)  &f->field
+#define LIM__FROM_blob(field)         &f->field
+#define LIM__FROM_opt_string(field)   &plan.text
+enum {
+    LIM__TEXTS_u8 = 0, LIM__TEXTS_u16 = 0, LIM__TEXTS_u32 = 0, LIM__TEXTS_u64 = 0, LIM__TEXTS_pick = 0,
+    LIM__TEXTS_pick0 = 0, LIM__TEXTS_name = 0, LIM__TEXTS_text = 1, LIM__TEXTS_names = 0, LIM__TEXTS_id16 = 0,
+    LIM__TEXTS_rest = 0, LIM__TEXTS_opt_name = 0, LIM__TEXTS_opt_headers = 0, LIM__TEXTS_blob = 0,
+    LIM__TEXTS_opt_string = 1
+};
 #define LIM__MEMBER(kind, field, arg) lim__c_##kind field;
 #define LIM__LEAST(kind, field, arg)  +(int)LIM__LEAST_##kind
 #define LIM__GET(kind, field, arg)    && lim__in_##kind(&in, &f->field, arg)
-#define LIM__PLAN(kind, field, arg)   lim__plan_##kind(&plan, &v.field, arg);
-#define LIM__PUT(kind, field, arg)    p = lim__out_##kind(p, &v.field);
+#define LIM__PLAN(kind, field, arg)   lim__plan_##kind(&plan, &f->field, arg);
+#define LIM__PUT(kind, field, arg)    p = lim__out_##kind(p, LIM__FROM_##kind(field));
+#define LIM__TEXTS(kind, field, arg)  +(int)LIM__TEXTS_##kind
 #define LIM__SCOPE_CONTROL            false
 #define LIM__SCOPE_STREAM             true
 
@@ -448,15 +478,15 @@ static inline uint8_t *lim__out_header(uint8_t *p, uint8_t type, uint8_t flags, 
     static inline lim_err lim__put_##name(lim__buf *out, const lim__f_##name *f)                                       \
     {                                                                                                                  \
         LIM_ASSERT((f->stream != 0) == LIM__SCOPE_##scope);                                                            \
-        lim__f_##name v = *f;                                                                                          \
-        lim__plan plan = { LIM__LEAST_OF_##NAME, v.flags, LIM_OK };                                                    \
+        _Static_assert((0 LIM__FIELDS_##name(LIM__TEXTS)) <= 1, "a plan has room for one text");                       \
+        lim__plan plan = { LIM__LEAST_OF_##NAME, { NULL, 0 }, f->flags, LIM_OK };                                      \
         LIM__FIELDS_##name(LIM__PLAN)                                                                                  \
         if (LIM_UNLIKELY(plan.err != LIM_OK || plan.size > UINT32_MAX))                                                \
             return plan.err != LIM_OK ? plan.err : LIM_E_TOOBIG;                                                       \
         uint8_t *p = lim__out_begin(out, LIM__HEADER_SIZE + plan.size);                                                \
         if (LIM_UNLIKELY(p == NULL))                                                                                   \
             return LIM_E_NOMEM;                                                                                        \
-        p = lim__out_header(p, id, plan.flags, v.stream, (uint32_t)plan.size);                                         \
+        p = lim__out_header(p, id, plan.flags, f->stream, (uint32_t)plan.size);                                        \
         LIM__FIELDS_##name(LIM__PUT)                                                                                   \
         out->end += LIM__HEADER_SIZE + plan.size;                                                                      \
         LIM_CHECK(p == out->ptr + out->end);                                                                           \
