@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * args.c - flags and words, by one table.
+ *
+ * A flag means the same in every command, so whether it takes a value is known before the command is, and flags may
+ * stand before the verb, behind it or between its words. Which command takes which is the command table's business.
+ *
+ *   --name VALUE   --name=VALUE   --switch   -h   a lone - is a word   -- ends the flags */
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+static const char *const policies[] = { "hold", "drop-oldest", "drop-newest", "close", NULL };
+static const char *const faults[] = { "reject", "previous", "least-loaded", NULL };
+static_assert(LIM_HOLD_BACK == 1 && LIM_DROP_OLDEST == 2 && LIM_DROP_NEWEST == 3 && LIM_CLOSE_SUB == 4,
+              "policies are in the order of lim_policy");
+static_assert(LIM_ON_FAULT_REJECT == 1 && LIM_ON_FAULT_PREVIOUS == 2 && LIM_ON_FAULT_LEAST_LOADED == 3,
+              "faults are in the order of lim_on_fault");
+
+#define AT(field) offsetof(cli_opts, field)
+static const cli_flag flags[] = {
+    { "server", CLI_TEXT, AT(server), "HOST:PORT", "the server (default: $LIMINAL_SERVER, else 127.0.0.1:4777)", NULL,
+      true },
+    { "json", CLI_SWITCH, AT(json), NULL, "print JSON, one object a line", NULL, true },
+    { "help", CLI_SWITCH, AT(help), NULL, "show this", NULL, true },
+    { "version", CLI_SWITCH, AT(version), NULL, "print the version", NULL, true },
+    { "mandatory", CLI_SWITCH, AT(mandatory), NULL, "reject the message when nobody subscribes", NULL, false },
+    { "max", CLI_NUMBER, AT(max), "N", "end after N of them", NULL, false },
+    { "window", CLI_NUMBER, AT(window), "N", "messages under way at once (default 1024)", NULL, false },
+    { "backlog", CLI_NUMBER, AT(backlog), "N", "messages the server keeps beyond the window (default 65536)", NULL,
+      false },
+    { "policy", CLI_CHOICE, AT(policy), "POLICY", "what happens to a message that finds both full", policies, false },
+    { "timeout", CLI_DURATION, AT(timeout_us), "D", "give up after this long: 250ms, 2s, 5m, forever", NULL, false },
+    { "type", CLI_MANY, AT(types), "T", "the activity type; workers may give several", NULL, false },
+    { "tag", CLI_MANY, AT(tags), "T", "a tag that routing functions see; may be given several times", NULL, false },
+    { "next", CLI_SWITCH, AT(next), NULL, "when the participant dies, ask the next one (it may run twice)", NULL,
+      false },
+    { "wait", CLI_SWITCH, AT(wait), NULL, "wait: for a participant (ask), for the results (dispatch)", NULL, false },
+    { "exec", CLI_TEXT, AT(exec), "CMD", "the command, run by sh -c: payload on stdin, reply on stdout", NULL, false },
+    { "capacity", CLI_NUMBER, AT(capacity), "N", "requests in hand at once (default 1)", NULL, false },
+    { "identity", CLI_TEXT, AT(identity), "NAME", "a name that is unique in the group", NULL, false },
+    { "reconnect", CLI_SWITCH, AT(reconnect), NULL, "dial again when the connection breaks", NULL, false },
+    { "no-reconnect", CLI_SWITCH, AT(no_reconnect), NULL, "end when the connection breaks", NULL, false },
+    { "builtin", CLI_TEXT, AT(builtin), "NAME", "least_loaded or round_robin instead of a file", NULL, false },
+    { "cpu", CLI_DURATION, AT(cpu_us), "D", "computing time of one decision, at most (default 20ms)", NULL, false },
+    { "wall", CLI_DURATION, AT(wall_us), "D", "one decision from begin to end, at most (default 5s)", NULL, false },
+    { "memory", CLI_SIZE, AT(memory_bytes), "SIZE", "memory of this version, at most (default 1MiB)", NULL, false },
+    { "on-fault", CLI_CHOICE, AT(on_fault), "WHAT", "who decides when the function fails", faults, false },
+    { "allow-hold", CLI_SWITCH, AT(allow_hold), NULL, "subscriptions with policy hold may make publishes rejected",
+      NULL, false },
+};
+static_assert(LIM_COUNT(flags) <= 64, "cli_args.given has a bit for each");
+
+const cli_flag *cli_flags(size_t *count)
+{
+    *count = LIM_COUNT(flags);
+    return flags;
+}
+
+static bool problem(cli_args *a, const char *flag, const char *value, const char *why)
+{
+    snprintf(a->problem, sizeof a->problem, value ? "--%s %s: %s" : "--%s: %s%s", flag, value ? value : "", why);
+    return false;
+}
+
+static const cli_flag *flag_named(const char *name, size_t len)
+{
+    for (size_t i = 0; i < LIM_COUNT(flags); i++) {
+        if (strlen(flags[i].name) == len && memcmp(flags[i].name, name, len) == 0)
+            return &flags[i];
+    }
+    return NULL;
+}
+
+static bool set_choice(cli_args *a, const cli_flag *flag, int *field, const char *value)
+{
+    char all[160] = "";
+    for (int i = 0; flag->choices[i]; i++) {
+        if (strcmp(flag->choices[i], value) == 0) {
+            *field = i + 1;
+            return true;
+        }
+        size_t used = strlen(all);
+        snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", flag->choices[i]);
+    }
+    char why[240];
+    snprintf(why, sizeof why, "there is no such choice; write one of %s", all);
+    return problem(a, flag->name, value, why);
+}
+
+static bool add_to_list(cli_args *a, const cli_flag *flag, cli_list *list, const char *value)
+{
+    if (list->count + 1 >= LIM_COUNT(list->items))
+        return problem(a, flag->name, value, "32 of them are the limit; leave some out");
+    list->items[list->count++] = value;
+    return true;
+}
+
+static bool set(cli_args *a, const cli_flag *flag, const char *value)
+{
+    void *field = (char *)&a->opts + flag->offset;
+    const char *why = "";
+    a->given |= UINT64_C(1) << (flag - flags);
+    switch (flag->kind) {
+    case CLI_SWITCH:
+        *(bool *)field = true;
+        return true;
+    case CLI_TEXT:
+        *(const char **)field = value;
+        return true;
+    case CLI_MANY:
+        return add_to_list(a, flag, field, value);
+    case CLI_CHOICE:
+        return set_choice(a, flag, field, value);
+    case CLI_NUMBER:
+        return cli_number(value, field, &why) || problem(a, flag->name, value, why);
+    case CLI_SIZE:
+        return cli_size(value, field, &why) || problem(a, flag->name, value, why);
+    case CLI_DURATION:
+        return cli_duration(value, field, &why) || problem(a, flag->name, value, why);
+    }
+    return false;
+}
+
+/* Near means: near among the flags of the command, as far as that is known by now. */
+static bool unknown_flag(cli_args *a, const char *word)
+{
+    size_t dashes = strspn(word, "-"), len = strcspn(word + dashes, "=");
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)(len < 63 ? len : 63), word + dashes);
+    cli_nearest near = { .word = name };
+    const cli_command *command = cli_command_in(a);
+    for (size_t i = 0; i < LIM_COUNT(flags); i++) {
+        if (!command || flags[i].everywhere || cli_command_takes(command, &flags[i]))
+            cli_nearest_offer(&near, flags[i].name);
+    }
+    char todo[120];
+    if (near.best)
+        snprintf(todo, sizeof todo, "did you mean --%s?", near.best);
+    else
+        snprintf(todo, sizeof todo, "see liminal help%s%s; for a word that begins with -, write -- before it",
+                 command ? " " : "", command ? command->name : "");
+    snprintf(a->problem, sizeof a->problem, "%.*s%s: unknown flag; %s", (int)dashes, word, name, todo);
+    return false;
+}
+
+/* One flag at argv[*i]; takes the next word if it is its value. */
+static bool take_flag(cli_args *a, int argc, char **argv, int *i)
+{
+    const char *word = argv[*i];
+    if (strcmp(word, "-h") == 0)
+        word = "--help";
+    size_t len = strncmp(word, "--", 2) == 0 ? strcspn(word + 2, "=") : 0;
+    const cli_flag *flag = len > 0 ? flag_named(word + 2, len) : NULL;
+    if (!flag)
+        return unknown_flag(a, word);
+    const char *value = word[2 + len] == '=' ? word + 3 + len : NULL;
+    if (flag->kind == CLI_SWITCH)
+        return value ? problem(a, flag->name, value, "it takes no value; leave it out") : set(a, flag, NULL);
+    if (!value && *i + 1 >= argc) {
+        char why[80];
+        snprintf(why, sizeof why, "its value is missing; write --%s %s", flag->name, flag->value);
+        return problem(a, flag->name, NULL, why);
+    }
+    return set(a, flag, value ? value : argv[++*i]);
+}
+
+bool cli_args_parse(cli_args *a, int argc, char **argv)
+{
+    bool flags_end = false;
+    *a = (cli_args){ 0 };
+    for (int i = 1; i < argc; i++) {
+        bool is_flag = !flags_end && argv[i][0] == '-' && argv[i][1] != 0;
+        if (is_flag && strcmp(argv[i], "--") == 0) {
+            flags_end = true;
+        } else if (is_flag) {
+            if (!take_flag(a, argc, argv, &i))
+                return false;
+        } else if (a->word_count == CLI_WORDS_MAX) {
+            snprintf(a->problem, sizeof a->problem, "%s: too many words; put text with spaces in quotes", argv[i]);
+            return false;
+        } else {
+            a->words[a->word_count++] = argv[i];
+        }
+    }
+    return true;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * command.c - the commands: one table, from which come what `liminal` alone prints, each command's help, the check of
+ * words and flags, and the shell completion.
+ *
+ * A command's name is one word, or a noun and a verb ("channel ls"). Rows of the same noun stand together: the overview
+ * folds them into one line. */
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+#define NOUN_ROWS(noun, example)                                                                                       \
+    { noun " ls", "", "list them", "liminal " noun " ls", "timeout", 0, 0, cli_run_list },                             \
+    {                                                                                                                  \
+        noun " show", "NAME", "show one", "liminal " noun " show " example, "timeout", 1, 1, cli_run_show              \
+    }
+#define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
+#define SUB_FLAGS   "max window backlog policy reconnect"
+
+static const cli_command commands[] = {
+    { "pub", "CHANNEL [PAYLOAD|-]", "publish a message; - publishes each line of standard input",
+      "liminal pub orders.new '{\"amount\":1200}'", "mandatory", 1, 2, cli_run_pub },
+    { "sub", "CHANNEL", "print what is published; * is one segment, a last > the rest", "liminal sub 'orders.>' --json",
+      SUB_FLAGS, 1, 1, cli_run_sub },
+    { "serve", "GROUP --exec CMD", "answer a group's asks with a command", "liminal serve echo --exec cat", SERVE_FLAGS,
+      1, 1, cli_run_serve },
+    { "ask", "GROUP [PAYLOAD|-]", "ask one participant of a group; print its reply",
+      "liminal ask echo hello --timeout 2s", "timeout type next wait", 1, 2, cli_run_ask },
+    { "work", "QUEUE --exec CMD", "execute a queue's tasks with a command",
+      "liminal work thumbs --exec ./thumb.sh --capacity 4", SERVE_FLAGS, 1, 1, cli_run_work },
+    { "dispatch", "QUEUE [PAYLOAD|-]", "give a queue a task; - takes one task a line",
+      "liminal dispatch thumbs - --wait <tasks.jsonl", "wait timeout type", 1, 2, cli_run_dispatch },
+    { "deploy", "GROUP FILE.lua", "route a group with a function, from now on", "liminal deploy thumbs route.lua",
+      "builtin cpu wall memory on-fault timeout", 1, 2, cli_run_deploy },
+    NOUN_ROWS("channel", "orders.new"),
+    { "channel create", "NAME", "create a channel", "liminal channel create orders.new --allow-hold",
+      "allow-hold timeout", 1, 1, cli_run_channel_create },
+    { "channel close", "NAME", "close a channel; its subscribers are told", "liminal channel close orders.new",
+      "timeout", 1, 1, cli_run_channel_close },
+    NOUN_ROWS("group", "echo"),
+    NOUN_ROWS("queue", "thumbs"),
+    NOUN_ROWS("worker", "worker-1"),
+    NOUN_ROWS("conversation", "000000010000002a"),
+    { "conversation cancel", "ID", "end a conversation or task: cancelled",
+      "liminal conversation cancel 000000010000002a", "timeout", 1, 1, cli_run_conversation_cancel },
+    NOUN_ROWS("artifact", "9f86d081"),
+    { "events", "", "print what happens on the bus", "liminal events", "max reconnect", 0, 0, cli_run_events },
+    { "info", "", "the server: version, counts, limits", "liminal info --json", "timeout", 0, 0, cli_run_info },
+    { "completion", "bash|zsh|fish", "print a completion script for a shell", "eval \"$(liminal completion bash)\"", "",
+      1, 1, cli_run_completion },
+    { "version", "", "print the version", "liminal version", "", 0, 0, cli_run_version },
+    { "help", "[COMMAND]", "explain a command", "liminal help dispatch", "", 0, 2, cli_run_help },
+};
+
+const cli_command *cli_commands(size_t *count)
+{
+    *count = LIM_COUNT(commands);
+    return commands;
+}
+
+/* ---- finding ---- */
+
+static bool word_in(const char *words, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *at = words; (at = strstr(at, word)); at += len) {
+        if ((at == words || at[-1] == ' ') && (at[len] == ' ' || at[len] == 0))
+            return true;
+    }
+    return false;
+}
+
+bool cli_command_takes(const cli_command *command, const cli_flag *flag)
+{
+    return flag->everywhere || word_in(command->flags, flag->name);
+}
+
+static bool two_words(const cli_command *command)
+{
+    return strchr(command->name, ' ');
+}
+
+/* Bytes of the first word of a name. */
+static size_t noun_len(const char *name)
+{
+    return strcspn(name, " ");
+}
+
+static bool same_noun(const char *name, const char *noun)
+{
+    size_t len = noun_len(name);
+    return name[len] == ' ' && strlen(noun) == len && memcmp(name, noun, len) == 0;
+}
+
+static const cli_command *matching(const char *const *words, int count)
+{
+    for (size_t i = 0; i < LIM_COUNT(commands); i++) {
+        const char *name = commands[i].name;
+        if (count > 0 && strcmp(name, words[0]) == 0)
+            return &commands[i];
+        if (count > 1 && same_noun(name, words[0]) && strcmp(name + noun_len(name) + 1, words[1]) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+const cli_command *cli_command_in(const cli_args *a)
+{
+    return matching(a->words, a->word_count);
+}
+
+const char *cli_word(const struct cli *cli, int i)
+{
+    int at = i + (two_words(cli->command) ? 2 : 1);
+    return at < cli->args.word_count ? cli->args.words[at] : NULL;
+}
+
+/* ---- complaints ---- */
+
+/* "channel": its verbs are known, the one given is missing or unknown. */
+static bool verb_problem(cli_args *a)
+{
+    const char *noun = a->words[0], *verb = a->word_count > 1 ? a->words[1] : NULL;
+    cli_nearest near = { .word = verb ? verb : "" };
+    char verbs[80] = "";
+    for (size_t i = 0; i < LIM_COUNT(commands); i++) {
+        const char *name = commands[i].name;
+        if (!same_noun(name, noun))
+            continue;
+        cli_nearest_offer(&near, name + noun_len(name) + 1);
+        size_t used = strlen(verbs);
+        snprintf(verbs + used, sizeof verbs - used, "%s%s", used ? ", " : "", name + noun_len(name) + 1);
+    }
+    if (!*verbs)
+        return false;
+    if (!verb)
+        snprintf(a->problem, sizeof a->problem, "%s: its verb is missing; write one of %s", noun, verbs);
+    else if (near.best)
+        snprintf(a->problem, sizeof a->problem, "%s %s: unknown verb; did you mean %s %s?", noun, verb, noun,
+                 near.best);
+    else
+        snprintf(a->problem, sizeof a->problem, "%s %s: unknown verb; write one of %s", noun, verb, verbs);
+    return true;
+}
+
+static void unknown_problem(cli_args *a)
+{
+    cli_nearest near = { .word = a->words[0] };
+    for (size_t i = 0; i < LIM_COUNT(commands); i++) {
+        static char nouns[LIM_COUNT(commands)][24]; /* near.best points into it */
+        snprintf(nouns[i], sizeof nouns[i], "%.*s", (int)noun_len(commands[i].name), commands[i].name);
+        cli_nearest_offer(&near, nouns[i]);
+    }
+    if (near.best)
+        snprintf(a->problem, sizeof a->problem, "%s: unknown command; did you mean %s?", a->words[0], near.best);
+    else
+        snprintf(a->problem, sizeof a->problem, "%s: unknown command; liminal alone lists them", a->words[0]);
+}
+
+static bool flags_fit(cli_args *a, const cli_command *command)
+{
+    size_t count;
+    const cli_flag *flags = cli_flags(&count);
+    for (size_t i = 0; i < count; i++) {
+        if ((a->given >> i & 1) == 0 || cli_command_takes(command, &flags[i]))
+            continue;
+        snprintf(a->problem, sizeof a->problem, "--%s: %s does not take this flag; see liminal help %s", flags[i].name,
+                 command->name, command->name);
+        return false;
+    }
+    return true;
+}
+
+static bool words_fit(cli_args *a, const cli_command *command)
+{
+    int have = a->word_count - (two_words(command) ? 2 : 1);
+    if (have < command->words_min)
+        snprintf(a->problem, sizeof a->problem, "%s: something is missing; write liminal %s %s", command->name,
+                 command->name, command->args);
+    else if (have > command->words_max)
+        snprintf(a->problem, sizeof a->problem,
+                 "%s: one word too many; write liminal %s%s%s, text with spaces in quotes", a->words[a->word_count - 1],
+                 command->name, *command->args ? " " : "", command->args);
+    else
+        return true;
+    return false;
+}
+
+const cli_command *cli_command_find(cli_args *a)
+{
+    const cli_command *command = cli_command_in(a);
+    if (!command && !verb_problem(a))
+        unknown_problem(a);
+    if (!command || !flags_fit(a, command))
+        return NULL;
+    return a->opts.help || words_fit(a, command) ? command : NULL;
+}
+
+/* ---- help ---- */
+
+/* Rows of one noun are one line: "channel ls|show|create|close". Answers the rows it covers. */
+static size_t overview_line(lim__buf *out, size_t from)
+{
+    const cli_command *c = &commands[from];
+    size_t to = from + 1, len = noun_len(c->name);
+    char left[80];
+    if (!two_words(c)) {
+        snprintf(left, sizeof left, "%s %s", c->name, c->args);
+        lim__buf_format(out, "  %-34s %s\n  %-34s   %s\n", left, c->summary, "", c->example);
+        return 1;
+    }
+    snprintf(left, sizeof left, "%s", c->name);
+    while (to < LIM_COUNT(commands) && strncmp(commands[to].name, c->name, len + 1) == 0) {
+        size_t used = strlen(left);
+        snprintf(left + used, sizeof left - used, "|%s", commands[to++].name + len + 1);
+    }
+    lim__buf_format(out, "  %-34s %s\n", left, commands[to - 1].example);
+    return to - from;
+}
+
+static void everywhere_lines(lim__buf *out)
+{
+    size_t count;
+    const cli_flag *flags = cli_flags(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (!flags[i].everywhere)
+            continue;
+        char left[60];
+        snprintf(left, sizeof left, "--%s %s", flags[i].name, flags[i].value ? flags[i].value : "");
+        lim__buf_format(out, "  %-34s %s\n", left, flags[i].help);
+    }
+}
+
+int cli_help_all(lim__buf *out)
+{
+    lim__buf_text(out, "liminal - talk to a liminal bus\n\n");
+    for (size_t i = 0; i < LIM_COUNT(commands);)
+        i += overview_line(out, i);
+    lim__buf_text(out, "\nEverywhere, before or after the verb:\n");
+    everywhere_lines(out);
+    lim__buf_text(out, "\nExit codes: 0 done, 1 the work failed, 2 usage, 3 server unreachable or lost, 4 participant"
+                       " crashed,\n  5 timeout, 6 rejected or refused, 7 not found, 8 cancelled or closed."
+                       "  More: liminal help COMMAND, man liminal\n");
+    return CLI_DONE;
+}
+
+static void flag_lines(lim__buf *out, const cli_command *command)
+{
+    size_t count;
+    const cli_flag *flags = cli_flags(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (flags[i].everywhere || !cli_command_takes(command, &flags[i]))
+            continue;
+        char left[60];
+        snprintf(left, sizeof left, "--%s %s", flags[i].name, flags[i].value ? flags[i].value : "");
+        lim__buf_format(out, "  %-22s %s", left, flags[i].help);
+        for (int k = 0; flags[i].choices && flags[i].choices[k]; k++)
+            lim__buf_format(out, "%s%s", k ? ", " : ": ", flags[i].choices[k]);
+        lim__buf_text(out, "\n");
+    }
+}
+
+int cli_help_one(lim__buf *out, const cli_command *command)
+{
+    lim__buf_format(out, "liminal %s%s%s - %s\n\n  %s\n\n", command->name, *command->args ? " " : "", command->args,
+                    command->summary, command->example);
+    flag_lines(out, command);
+    lim__buf_text(out, "  --server HOST:PORT, --json, --help everywhere\n");
+    return CLI_DONE;
+}
+
+/* `liminal help channel`: all of a noun. */
+static bool help_noun(lim__buf *out, const char *noun)
+{
+    size_t before = lim__buf_len(out);
+    for (size_t i = 0; i < LIM_COUNT(commands); i++) {
+        if (!same_noun(commands[i].name, noun))
+            continue;
+        if (lim__buf_len(out) > before)
+            lim__buf_text(out, "\n");
+        cli_help_one(out, &commands[i]);
+    }
+    return lim__buf_len(out) > before;
+}
+
+int cli_run_help(struct cli *cli)
+{
+    cli_args asked = { .word_count = cli->args.word_count - 1 };
+    if (asked.word_count == 0)
+        return cli_help_all(&cli->out);
+    for (int i = 0; i < asked.word_count; i++)
+        asked.words[i] = cli->args.words[i + 1];
+    const cli_command *command = cli_command_in(&asked);
+    if (command)
+        return cli_help_one(&cli->out, command);
+    if (asked.word_count == 1 && help_noun(&cli->out, asked.words[0]))
+        return CLI_DONE;
+    if (!verb_problem(&asked))
+        unknown_problem(&asked);
+    cli_note("liminal: %s", asked.problem);
+    return CLI_USAGE;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * deploy.c - load a routing function, then put it into a group's slot: two asks, and a bad one changes nothing. */
+#include "cli/cli.h"
+#include "data/data.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CODE_MAX = 1 << 20 };
+
+/* The function's text, malloc'd; NULL: told. */
+static void *code_read(struct cli *cli, const char *path, size_t *len)
+{
+    void *code = NULL;
+    int err = lim__file_read(path, CODE_MAX, &code, len);
+    if (err == 0)
+        return code;
+    bool missing = err == -ENOENT || err == -ENOTDIR;
+    cli_fault(cli, missing ? CLI_NOT_FOUND : CLI_FAILED, path, err == -EFBIG ? "longer than 1 MiB" : strerror(-err),
+              missing ? "name a file of Lua text, or --builtin least_loaded" : "make it readable and short");
+    return NULL;
+}
+
+static void load_request(lim__buf *b, const char *engine, const char *name, lim_bytes code)
+{
+    lim__json j = lim__json_begin(b);
+    lim__json_open(&j, NULL, '{');
+    lim__json_str(&j, "op", "load");
+    lim__json_str(&j, "engine", engine);
+    lim__json_str(&j, "name", name);
+    lim__json_bytes(&j, "code", code);
+    lim__json_close(&j);
+}
+
+static void deploy_request(lim__buf *b, const struct cli *cli, const char *hash)
+{
+    static const char *const faults[] = { NULL, "reject", "previous", "least_loaded" };
+    const cli_opts *o = cli->opts;
+    lim__json j = lim__json_begin(b);
+    lim__json_open(&j, NULL, '{');
+    lim__json_str(&j, "op", "deploy");
+    lim__json_str(&j, "group", cli_word(cli, 0));
+    lim__json_str(&j, "hash", hash);
+    if (o->cpu_us)
+        lim__json_i64(&j, "cpu_us", o->cpu_us);
+    if (o->wall_us)
+        lim__json_i64(&j, "wall_ms", (o->wall_us + 999) / 1000);
+    if (o->memory_bytes)
+        lim__json_u64(&j, "memory_bytes", o->memory_bytes);
+    if (o->on_fault)
+        lim__json_str(&j, "on_fault", faults[o->on_fault]);
+    lim__json_close(&j);
+}
+
+static void say_deployed(struct cli *cli, lim__val reply)
+{
+    if (cli->opts->json) {
+        lim__json j = lim__json_begin(&cli->out);
+        lim__json_val(&j, NULL, reply);
+        lim__buf_text(&cli->out, "\n");
+        return;
+    }
+    const char *previous = lim__val_str(reply, "previous", "");
+    lim__buf_format(&cli->out, "%s: %s routes", cli_word(cli, 0), lim__val_str(reply, "short", "it"));
+    if (*previous)
+        lim__buf_format(&cli->out, ", %.8s did before", previous);
+    lim__buf_text(&cli->out, "\n");
+}
+
+/* Both asks; what is found wrong is told. */
+static void deploy(struct cli *cli, const char *engine, const char *name, lim_bytes code)
+{
+    lim__buf request = { 0 };
+    lim__doc *doc = lim__doc_new();
+    load_request(&request, engine, name, code);
+    if (cli_sys(cli, "$sys.artifacts", name, lim__buf_bytes(&request), doc)) {
+        char hash[80];
+        snprintf(hash, sizeof hash, "%s", lim__val_str(lim__doc_root(doc), "hash", ""));
+        lim__buf_fini(&request);
+        deploy_request(&request, cli, hash);
+        if (cli_sys(cli, "$sys.groups", cli_word(cli, 0), lim__buf_bytes(&request), doc))
+            say_deployed(cli, lim__doc_root(doc));
+    }
+    cli_finish(cli);
+    lim__buf_fini(&request);
+    lim__doc_free(doc);
+}
+
+int cli_run_deploy(struct cli *cli)
+{
+    const char *path = cli_word(cli, 1), *builtin = cli->opts->builtin;
+    size_t len = 0;
+    if (!path == !builtin) {
+        cli_fault(cli, CLI_USAGE, "deploy",
+                  path ? "a file and --builtin were both given" : "there is nothing to deploy",
+                  "write liminal deploy GROUP FILE.lua, or --builtin least_loaded");
+        return CLI_USAGE;
+    }
+    if (builtin) {
+        deploy(cli, "builtin", builtin, lim__str(builtin));
+        return cli->code;
+    }
+    void *code = code_read(cli, path, &len);
+    if (code)
+        deploy(cli, "lua", path, lim__bytes(code, len));
+    free(code);
+    return cli->code;
+}

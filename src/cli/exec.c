@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * exec.c - `serve` and `work`: a command answers requests, as many at once as the capacity says.
+ *
+ *   handed over --> RUNNING --ended--> ANSWERING --taken by the client--> (freed)
+ *                      `--revoked--> REVOKED --ended--> (freed; nobody wants its result)
+ *
+ * The end of the program is the end of its children: they are killed, then the group is left, so that what was in hand
+ * moves on at once and never runs beside a survivor. With --max, requests beyond the last one are held unanswered until
+ * then and move on, too. */
+#include "cli/job.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+enum { SERVE_CAPACITY = 16, WORK_CAPACITY = 1, RETRY_NS = 5000000 };
+
+typedef struct serving {
+    struct cli *cli;
+    const char *name;
+    bool work;
+    lim__list requests;
+    char identity[256];
+    uint32_t taken, finished;
+    lim_participant self;
+    cli_job probe; /* is the command there at all? */
+} serving;
+
+typedef struct request {
+    lim__list node;
+    cli_job job;
+    serving *serving;
+    enum { RUNNING = 1, REVOKED, ANSWERING } state;
+    lim_participant self;
+    lim_conv conv;
+    uint64_t lease, started_ns;
+    int status;
+} request;
+
+static void request_free(request *r)
+{
+    lim__list_remove(&r->node);
+    cli_job_fini(&r->job);
+    free(r);
+}
+
+/* ---- the answer ---- */
+
+static void say_finished(const request *r)
+{
+    serving *s = r->serving;
+    lim__buf *out = &s->cli->out;
+    uint64_t ms = (cli_now_ns() - r->started_ns) / 1000000;
+    if (!s->cli->opts->json) {
+        lim__buf_format(out, CLI_ID_FORMAT " exit %d, %llu ms\n", (unsigned long long)r->conv.id,
+                        cli_job_exit(r->status), (unsigned long long)ms);
+        return;
+    }
+    lim__json j = lim__json_begin(out);
+    lim__json_open(&j, NULL, '{');
+    cli_json_id(&j, "conversation", r->conv.id);
+    lim__json_u64(&j, "ms", ms);
+    lim__json_i64(&j, "exit", cli_job_exit(r->status));
+    lim__json_close(&j);
+    lim__buf_text(out, "\n");
+}
+
+/* What its standard error said, or, when that was nothing, how it ended. */
+static void reason(const request *r, char *out, size_t size)
+{
+    int code = cli_job_exit(r->status);
+    lim_bytes said = cli_trim(lim__buf_bytes(&r->job.complaint));
+    const char *missing = code == 127 ? "the command does not exist: " : code == 126 ? "the command cannot run: " : "";
+    if (r->job.overflowed)
+        snprintf(out, size, "the reply is over %d bytes", CLI_REPLY_MAX);
+    else if (said.len > 0)
+        snprintf(out, size, "%s%.*s", missing, (int)said.len, (const char *)said.ptr);
+    else if (WIFSIGNALED(r->status))
+        snprintf(out, size, "killed by signal %d (%s)", WTERMSIG(r->status), strsignal(WTERMSIG(r->status)));
+    else
+        snprintf(out, size, "%sexit code %d", missing, code);
+}
+
+static lim_err send_answer(request *r)
+{
+    lim_client *c = r->serving->cli->client;
+    char why[CLI_COMPLAINT_MAX + 64];
+    lim_bytes reply = lim__buf_bytes(&r->job.reply);
+    if (r->status == 0 && !r->job.overflowed) {
+        lim_err err = lim_client_reply_to(c, r->self, r->conv, r->lease, reply);
+        if (err != LIM_E_TOOBIG)
+            return err;
+        snprintf(why, sizeof why, "the reply has %zu bytes, which is over the limit", reply.len);
+    } else {
+        reason(r, why, sizeof why);
+    }
+    return lim_client_fail_to(c, r->self, r->conv, r->lease, why);
+}
+
+static void leave(serving *s)
+{
+    while (!lim__list_empty(&s->requests))
+        request_free(LIM_CONTAINER(s->requests.next, request, node));
+    lim_err err = lim_client_leave(s->cli->client, s->self);
+    (void)err; /* GONE: it has been left already */
+    cli_end(s->cli, CLI_DONE);
+}
+
+/* A client that has too much to write keeps the request here; the alarm tries again. */
+static void answer(request *r)
+{
+    serving *s = r->serving;
+    r->state = ANSWERING;
+    if (send_answer(r) == LIM_E_FULL) {
+        s->cli->alarm_ns = cli_now_ns() + RETRY_NS;
+        return;
+    }
+    say_finished(r);
+    request_free(r);
+    s->finished++;
+    if (s->finished == s->cli->opts->max)
+        leave(s);
+}
+
+static void on_alarm(void *state)
+{
+    serving *s = state;
+    LIM__LIST_EACH_SAFE(node, next, &s->requests)
+    {
+        request *r = LIM_CONTAINER(node, request, node);
+        if (r->state != ANSWERING)
+            continue;
+        bool last = s->finished + 1 == s->cli->opts->max;
+        answer(r);
+        if (last || s->cli->alarm_ns != 0) /* left: the list is gone; or still too much to write */
+            return;
+    }
+}
+
+static void on_child_end(cli_job *job, int status)
+{
+    request *r = LIM_CONTAINER(job, request, job);
+    r->status = status;
+    if (r->state == REVOKED)
+        request_free(r);
+    else
+        answer(r);
+}
+
+/* ---- the request ---- */
+
+static int start(request *r, const lim_delivery *d)
+{
+    const serving *s = r->serving;
+    char conversation[64], type[300], attempt[64], losses[64], identity[300];
+    const char *const env[] = { conversation, type, attempt, losses, identity, NULL };
+    snprintf(conversation, sizeof conversation, "LIMINAL_CONVERSATION=" CLI_ID_FORMAT, (unsigned long long)d->conv.id);
+    snprintf(type, sizeof type, "LIMINAL_TYPE=%.*s", (int)d->type.len, (const char *)d->type.ptr);
+    snprintf(attempt, sizeof attempt, "LIMINAL_ATTEMPT=%u", (unsigned)d->attempt);
+    snprintf(losses, sizeof losses, "LIMINAL_LOSSES=%u", (unsigned)d->losses);
+    snprintf(identity, sizeof identity, "LIMINAL_IDENTITY=%s", s->identity);
+    return cli_job_start(&r->job, s->cli, s->cli->opts->exec, env, d->payload);
+}
+
+static request *request_new(serving *s, const lim_delivery *d)
+{
+    request *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->serving = s;
+    r->state = RUNNING;
+    r->self = d->self;
+    r->conv = d->conv;
+    r->lease = d->lease;
+    r->started_ns = cli_now_ns();
+    r->job.on_end = on_child_end;
+    lim__list_push(&s->requests, &r->node);
+    return r;
+}
+
+static lim_done on_message(lim_client *client, const lim_delivery *d, void *ctx)
+{
+    serving *s = ctx;
+    uint32_t max = s->cli->opts->max;
+    if (cli_over(s->cli) || (max > 0 && s->taken == max))
+        return LIM_HOLD;
+    request *r = request_new(s, d);
+    int err = r ? start(r, d) : -ENOMEM;
+    s->taken++;
+    if (err == 0)
+        return LIM_HOLD;
+    char why[120];
+    snprintf(why, sizeof why, "cannot start the command: %s", strerror(-err));
+    cli_note("liminal: %s: %s; free processes, descriptors or memory", s->cli->opts->exec, why);
+    if (r)
+        request_free(r);
+    lim_err failed = lim_client_fail(client, d, why);
+    (void)failed; /* GONE: nobody waits any more */
+    return LIM_DONE;
+}
+
+static void on_revoked(void *ctx, lim_conv conv, uint64_t lease, const char *why)
+{
+    serving *s = ctx;
+    (void)why;
+    LIM__LIST_EACH_SAFE(node, next, &s->requests)
+    {
+        request *r = LIM_CONTAINER(node, request, node);
+        if (r->conv.id != conv.id || r->lease != lease || r->state == REVOKED)
+            continue;
+        if (r->state == ANSWERING) {
+            request_free(r);
+            continue;
+        }
+        r->state = REVOKED;
+        cli_job_kill(&r->job);
+    }
+}
+
+/* ---- the registration ---- */
+
+static void on_ready(void *ctx, const char *identity)
+{
+    serving *s = ctx;
+    snprintf(s->identity, sizeof s->identity, "%s", identity);
+    cli_note("%s %s as %s", s->work ? "working on" : "serving", s->name, identity);
+}
+
+static void on_end(void *ctx, lim_err why, const char *detail)
+{
+    serving *s = ctx;
+    if (cli_over(s->cli))
+        return;
+    lim_diag diag = { 0 };
+    lim__diag_set(&diag, 0, 0, "%s", detail ? detail : "");
+    if (why != LIM_OK)
+        cli_err(s->cli, s->name, why, &diag);
+    cli_end(s->cli, CLI_DONE);
+}
+
+static void on_interrupt(void *state)
+{
+    serving *s = state;
+    if (!s->cli->ended)
+        leave(s);
+}
+
+/* ---- is there such a command? ---- */
+
+static void on_probed(cli_job *job, int status)
+{
+    serving *s = LIM_CONTAINER(job, serving, probe);
+    if (status != 0)
+        cli_note("liminal: warning: %s: sh finds no such command; requests will fail until there is one",
+                 s->cli->opts->exec);
+}
+
+/* Only when the first word is one that the shell would take as it stands. */
+static void probe(serving *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
+    const char *command = s->cli->opts->exec;
+    size_t len = strspn(command, plain);
+    if (len == 0 || len > 200 || command[0] == '-' || (command[len] != 0 && command[len] != ' '))
+        return;
+    char line[256];
+    snprintf(line, sizeof line, "command -v %.*s >/dev/null 2>&1", (int)len, command);
+    s->probe.on_end = on_probed;
+    int err = cli_job_start(&s->probe, s->cli, line, NULL, lim__bytes(NULL, 0));
+    (void)err; /* then the first request says it */
+}
+
+static lim_err enter(serving *s, lim_diag *diag)
+{
+    const cli_opts *o = s->cli->opts;
+    const lim_client_serve_opts opts = {
+        .size = sizeof opts,
+        .identity = o->identity,
+        .capacity = o->capacity ? o->capacity
+                    : s->work   ? WORK_CAPACITY
+                                : SERVE_CAPACITY,
+        .types = o->types.count ? o->types.items : NULL,
+        .tags = o->tags.count ? o->tags.items : NULL,
+        .handler = { .on_message = on_message, .on_end = on_end, .ctx = s },
+        .on_ready = on_ready,
+        .on_revoked = on_revoked,
+    };
+    return s->work ? lim_client_work(s->cli->client, s->name, &opts, diag, &s->self)
+                   : lim_client_serve(s->cli->client, s->name, &opts, diag, &s->self);
+}
+
+static int run(struct cli *cli, bool work)
+{
+    serving s = { .cli = cli, .name = cli_word(cli, 0), .work = work };
+    lim_diag diag = { 0 };
+    lim__list_init(&s.requests);
+    if (!cli->opts->exec || !*cli->opts->exec) {
+        cli_fault(cli, CLI_USAGE, "--exec", "nothing says what answers the requests", "write --exec 'CMD'");
+        return CLI_USAGE;
+    }
+    if (!cli_connect(cli, !cli->opts->no_reconnect))
+        return cli->code;
+    cli->state = &s;
+    cli->on_interrupt = on_interrupt;
+    cli->on_alarm = on_alarm;
+    lim_err err = enter(&s, &diag);
+    if (err != LIM_OK) {
+        cli_err(cli, s.name, err, &diag);
+        cli_end(cli, CLI_DONE);
+    } else {
+        probe(&s);
+    }
+    cli_run(cli);
+    while (!lim__list_empty(&s.requests))
+        request_free(LIM_CONTAINER(s.requests.next, request, node));
+    cli_job_fini(&s.probe);
+    return cli->code;
+}
+
+int cli_run_serve(struct cli *cli)
+{
+    return run(cli, false);
+}
+
+int cli_run_work(struct cli *cli)
+{
+    return run(cli, true);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * words.c - what the words of a command line mean: durations, numbers, sizes, and the name that was probably meant.
+ *
+ * A duration without a unit is refused rather than guessed: 5 has been seconds in one tool and milliseconds in the next
+ * often enough. Nothing here allocates or prints. */
+#include "cli/cli.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+/* Digits only, no sign; the rest of the text is at *end. */
+static bool digits(const char *text, uint64_t max, uint64_t *out, const char **end)
+{
+    uint64_t n = 0;
+    const char *p = text;
+    for (; isdigit((unsigned char)*p); p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (n > (max - digit) / 10)
+            return false;
+        n = n * 10 + digit;
+    }
+    *out = n;
+    *end = p;
+    return p != text;
+}
+
+static int64_t unit_us(const char *unit)
+{
+    static const struct {
+        const char *name;
+        int64_t us;
+    } units[] = {
+        { "us", 1 }, { "ms", 1000 }, { "s", 1000000 }, { "m", 60 * INT64_C(1000000) }, { "h", 3600 * INT64_C(1000000) }
+    };
+    for (size_t i = 0; i < LIM_COUNT(units); i++) {
+        if (strcmp(unit, units[i].name) == 0)
+            return units[i].us;
+    }
+    return 0;
+}
+
+bool cli_duration(const char *text, int64_t *us, const char **why)
+{
+    if (strcmp(text, "forever") == 0) {
+        *us = LIM_FOREVER;
+        return true;
+    }
+    uint64_t n;
+    const char *unit;
+    if (!digits(text, INT64_MAX / 3600000000, &n, &unit)) {
+        *why = "not a duration; write 250ms, 2s, 5m or forever";
+        return false;
+    }
+    if (*unit == 0) {
+        *why = "a bare number could be seconds or milliseconds; write 250ms, 2s or 5m";
+        return false;
+    }
+    *us = (int64_t)n * unit_us(unit);
+    if (*us > 0)
+        return true;
+    *why = n == 0 ? "zero leaves no time at all; write 250ms, 2s, 5m or forever"
+                  : "not a unit of time; write us, ms, s, m or h";
+    return false;
+}
+
+bool cli_number(const char *text, uint32_t *out, const char **why)
+{
+    uint64_t n;
+    const char *end;
+    *why = "not a whole number from 1 to 4294967294; write one, without unit or sign";
+    if (!digits(text, LIM_UNLIMITED - 1, &n, &end) || *end || n == 0)
+        return false;
+    *out = (uint32_t)n;
+    return true;
+}
+
+bool cli_size(const char *text, uint32_t *out, const char **why)
+{
+    uint64_t n;
+    const char *unit;
+    *why = "not a size; write bytes, or 64KiB, 1MiB (below 4 GiB)";
+    if (!digits(text, UINT32_MAX, &n, &unit))
+        return false;
+    if (strcmp(unit, "KiB") == 0)
+        n <<= 10;
+    else if (strcmp(unit, "MiB") == 0)
+        n <<= 20;
+    else if (*unit && strcmp(unit, "B") != 0)
+        return false;
+    if (n == 0 || n > UINT32_MAX)
+        return false;
+    *out = (uint32_t)n;
+    return true;
+}
+
+enum { NAME_MAX_LEN = 63 };
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Letters to insert, delete, change or swap with their neighbour, at the least. */
+static size_t edit_distance(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    size_t rows[3][NAME_MAX_LEN + 1];
+    size_t *above2 = rows[0], *above = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= b_len; j++)
+        above[j] = j;
+    for (size_t i = 1; i <= a_len; i++) {
+        row[0] = i;
+        for (size_t j = 1; j <= b_len; j++) {
+            row[j] = least(least(above[j], row[j - 1]) + 1, above[j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = least(row[j], above2[j - 2] + 1);
+        }
+        size_t *free_row = above2;
+        above2 = above;
+        above = row;
+        row = free_row;
+    }
+    return above[b_len];
+}
+
+void cli_nearest_offer(cli_nearest *n, const char *name)
+{
+    size_t word_len = strlen(n->word), name_len = strlen(name);
+    if (word_len == 0 || word_len > NAME_MAX_LEN || name_len > NAME_MAX_LEN)
+        return;
+    size_t distance = edit_distance(n->word, word_len, name, name_len);
+    if (word_len >= 3 && strncmp(n->word, name, word_len) == 0)
+        distance = 1; /* the beginning of a name is near to it, however much is missing */
+    if (distance > least(word_len, name_len) / 2 || (n->best && distance >= n->distance))
+        return;
+    n->best = name;
+    n->distance = distance;
+}
+
+/* Bytes of the UTF-8 character at p, 0 if it is none: shortest form, no surrogates, up to U+10FFFF. */
+static size_t character(const uint8_t *p, size_t left)
+{
+    if (p[0] < 0x80)
+        return 1;
+    size_t len = p[0] >= 0xC2 && p[0] <= 0xDF ? 2 : (p[0] & 0xF0) == 0xE0 ? 3 : p[0] >= 0xF0 && p[0] <= 0xF4 ? 4 : 0;
+    if (len == 0 || len > left)
+        return 0;
+    for (size_t i = 1; i < len; i++) {
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    }
+    bool bad = (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) ||
+               (p[0] == 0xF4 && p[1] > 0x8F);
+    return bad ? 0 : len;
+}
+
+bool cli_utf8(lim_bytes text)
+{
+    const uint8_t *p = text.ptr;
+    for (size_t at = 0, len; at < text.len; at += len) {
+        len = character(p + at, text.len - at);
+        if (len == 0)
+            return false;
+    }
+    return true;
+}
+
+void cli_base64(lim__buf *out, lim_bytes bytes)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *p = bytes.ptr;
+    for (size_t i = 0; i < bytes.len; i += 3) {
+        size_t have = bytes.len - i;
+        uint32_t three = (uint32_t)p[i] << 16 | (have > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (have > 2 ? p[i + 2] : 0u);
+        char four[4] = { letters[three >> 18], letters[three >> 12 & 63], have > 1 ? letters[three >> 6 & 63] : '=',
+                         have > 2 ? letters[three & 63] : '=' };
+        lim__buf_add(out, four, sizeof four);
+    }
+}
+
+lim_bytes cli_trim(lim_bytes text)
+{
+    const char *p = text.ptr;
+    size_t from = 0, to = text.len;
+    while (from < to && isspace((unsigned char)p[from]))
+        from++;
+    while (to > from && isspace((unsigned char)p[to - 1]))
+        to--;
+    return lim__bytes(p + from, to - from);
+}
