@@ -97,18 +97,19 @@
       "| 71",                                                                                                          \
       .corr = 2, .timeout_ms = 0xffffffff, .on_crash = 2, .participant = 9, .type = B("quote"), .payload = B("q"),     \
       .flags = 0x02)                                                                                                   \
-    X(outcome, "the reply `42` from `w1`",                                                                             \
-      "51 00 00000000 00000039 | 0000000000000001 | 01 | 02 | 01 | 00 | 00000000 | 000000000000004d | "                \
-      "0000000000000000 | 00000000 | 00000000 | 00000000 | 0001 | 0000 | 02 7731 | 0000 | 0000 | 3432",                \
+    X(outcome, "the reply `42` from `w1`, whom `least_loaded` chose",                                                  \
+      "51 00 00000000 0000004e | 0000000000000001 | 01 | 02 | 01 | 00 | 00000000 | 000000000000004d | "                \
+      "0000000000000000 | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0001 | 0000 | 02 7731 | 0c "             \
+      "6c656173745f6c6f61646564 | 0000 | 0000 | 3432",                                                                 \
       .corr = 1, .how = 1, .handed_over = 2, .verdict = 1, .conversation = 77, .attempts = 1, .participant = B("w1"),  \
-      .payload = B("42"))                                                                                              \
+      .router = B("least_loaded"), .payload = B("42"))                                                                 \
     X(outcome, "crashed: its connection was lost (reason 10) 1.5 ms ago, after it had the request",                    \
-      "51 00 00000000 00000049 | 0000000000000002 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004e | "                \
-      "00000000000005dc | 00000000 | 00000000 | 00000000 | 0002 | 0001 | 02 7732 | 0001 02 7731 | 000f "               \
-      "636f6e6e656374696f6e206c6f7374",                                                                                \
+      "51 00 00000000 0000005e | 0000000000000002 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004e | "                \
+      "00000000000005dc | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0002 | 0001 | 02 7732 | 0c "             \
+      "6c656173745f6c6f61646564 | 0001 02 7731 | 000f 636f6e6e656374696f6e206c6f7374",                                 \
       .corr = 2, .how = 4, .handed_over = 2, .verdict = 1, .reason = 10, .conversation = 78, .crashed_us = 1500,       \
-      .attempts = 2, .losses = 1, .participant = B("w2"), .excluded = NAMES(1, "\002w1"),                              \
-      .detail = B("connection lost"))                                                                                  \
+      .attempts = 2, .losses = 1, .participant = B("w2"), .router = B("least_loaded"),                                 \
+      .excluded = NAMES(1, "\002w1"), .detail = B("connection lost"))                                                  \
     X(cancel, "",                                                                                                      \
       "52 00 00000000 00000008 | 0000000000000001",                                                                    \
       .corr = 1)                                                                                                       \
@@ -159,8 +160,8 @@
       "5e 00 00000003 00000013 | 000000000000005a | 00000000000001f6 | 01 | 0000",                                     \
       .stream = 3, .conversation = 90, .lease = 502, .accepted = 1)                                                    \
     X(dispatch, "priority 4, key `order-7`, with OUTCOME when it has ended",                                           \
-      "60 02 00000000 00000027 | 0000000000000003 | 0000ea60 | 04 | 08 7061796d656e7473 | 06 636861726765 "            \
-      "| 07 6f726465722d37 | 7b7d",                                                                                    \
+      "60 02 00000000 00000029 | 0000000000000003 | 0000ea60 | 04 | 0000 | 08 7061796d656e7473 | 06 "                  \
+      "636861726765 | 07 6f726465722d37 | 7b7d",                                                                       \
       .corr = 3, .timeout_ms = 60000, .priority = 4, .queue = B("payments"), .type = B("charge"),                      \
       .key = B("order-7"), .payload = B("{}"), .flags = 0x02)                                                          \
     X(dispatched, "kept, but the queue is past its high water mark: slow down",                                        \
