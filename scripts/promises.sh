@@ -34,6 +34,10 @@ awk -v only="$*" '
         sub(/\].*/, "", state)
         text = $0
         sub(/^[^]]*\] */, "", text)
+        if (length(text) > 96) {
+            text = substr(text, 1, 96)
+            sub(/ [^ ]*$/, " ...", text)
+        }
         known[id] = 1
         lines++
         states[state]++
@@ -43,7 +47,7 @@ awk -v only="$*" '
         if (state != "not yet" && !count[id])
             broken = broken "\n" id ": said to be " state ", and no test proves it"
         if (only == "" || index(" " only " ", " " id " "))
-            printf "%-5s %-10s %s%s\n", id, state, (length(text) > 96 ? substr(text, 1, 96) "..." : text), tests[id]
+            printf "%-5s %-10s %s%s\n", id, state, text, tests[id]
     }
     END {
         for (id in count)
