@@ -80,6 +80,8 @@ LIM_API lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out
 /* Ends every process with LIM_KILLED, joins the threads, frees everything. No handler runs afterwards. */
 LIM_API_VOID void lim_runtime_close(lim_runtime *rt); /* B */
 LIM_API int lim_runtime_fd(lim_runtime *rt);          /* A: becomes readable when a turn has work; own_loop only */
+/* At most how long the host may wait for that before it calls lim_runtime_turn: until the next timer; -1: no limit. */
+LIM_API int64_t lim_runtime_wait_ms(lim_runtime *rt); /* A: own_loop only, on the thread that turns it */
 /* One turn of the loop; waits at most max_wait_ms (0: not at all, -1: until there is work). */
 LIM_API lim_err lim_runtime_turn(lim_runtime *rt, int max_wait_ms); /* B: own_loop only */
 

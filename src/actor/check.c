@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * check.c - what must hold of a process and of a scheduler between two turns, by the names the essays give it. */
+#include "actor/internal.h"
+
+enum { WALK_MAX = 64 }; /* of long lists only a beginning is walked: a check must not make tests slow */
+
+static void check_mailbox(const lim_process *p) /* M3 */
+{
+    uint32_t counted = 0, seen = 0;
+    const lim__letter *l = p->head;
+    for (; l && seen < WALK_MAX; l = l->next, seen++) {
+        LIM_ASSERT(l->to.id == p->pid.id);
+        LIM_ASSERT(l->kind >= LIM__MESSAGE && l->kind <= LIM__VOID);
+        LIM_ASSERT(!(l->flags & LIM__RESERVED));
+        counted += l->flags & LIM__COUNTED ? 1 : 0;
+    }
+    uint32_t local = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
+    LIM_ASSERT(l ? counted <= local : counted == local);
+    LIM_ASSERT((p->head == NULL) == (p->tail == &p->head));
+}
+
+static void check_links(const lim_process *p) /* S1 */
+{
+    uint32_t seen = 0;
+    const lim__node *n = p->links;
+    for (; n && seen < WALK_MAX; n = n->next, seen++) {
+        const lim__link_end *e = LIM_CONTAINER(n, lim__link_end, node);
+        LIM_ASSERT(e->phase == LIM__LINKED || e->phase == LIM__MUTED);
+        LIM_ASSERT(*n->prev == n);
+        LIM_ASSERT(e->other.id != p->pid.id);
+    }
+    LIM_ASSERT(n || seen == p->link_count);
+}
+
+static void check_monitors(const lim_process *p) /* S4 */
+{
+    uint32_t seen = 0;
+    for (const lim__node *n = p->monitors; n && seen < WALK_MAX; n = n->next, seen++) {
+        const lim__monitor *m = LIM_CONTAINER(n, lim__monitor, node);
+        lim__ref_kind kind;
+        LIM_ASSERT(lim__refs_find(p->sched, m->letter.ref, &kind) == m);
+        LIM_ASSERT(kind == LIM__REF_MONITOR || (kind == LIM__REF_REQUEST));
+        LIM_ASSERT(m->letter.from.id == p->pid.id);
+    }
+}
+
+static void check_timers(const lim_process *p) /* T2 */
+{
+    uint32_t seen = 0;
+    for (const lim__node *n = p->timers; n && seen < WALK_MAX; n = n->next, seen++) {
+        const lim__timer *t = LIM_CONTAINER(n, lim__timer, node);
+        LIM_ASSERT(t->owner == p);
+        LIM_ASSERT(t->heap_index == LIM__FIRED ||
+                   (t->heap_index < p->sched->heap_count && p->sched->heap[t->heap_index].timer == t));
+    }
+}
+
+void lim__proc_check(const lim_process *p)
+{
+    LIM_ASSERT(p->phase >= LIM__IDLE && p->phase <= LIM__GHOST);
+    if (p->phase == LIM__GHOST)
+        return;
+    LIM_ASSERT(p->slot->u.process == p);
+    LIM_ASSERT(p->phase != LIM__IDLE || !p->head);
+    check_mailbox(p);
+    check_links(p);
+    check_monitors(p);
+    check_timers(p);
+}
+
+void lim__sched_check(const lim__sched *s)
+{
+    LIM_ASSERT(!s->dying && !s->letter); /* between turns nobody is half dead and no letter is in a handler's hands */
+    uint32_t seen = 0;
+    for (const lim_process *p = s->run_head; p && seen < WALK_MAX; p = p->run_next, seen++) {
+        LIM_ASSERT(p->phase == LIM__QUEUED || p->phase == LIM__GHOST); /* P3 */
+        lim__proc_check(p);
+    }
+    for (uint32_t i = 1; i < s->heap_count && i < WALK_MAX; i++) { /* T1 */
+        LIM_ASSERT(s->heap[i].timer->heap_index == i);
+        LIM_ASSERT(s->heap[i].due_ns >= s->heap[(i - 1) / 4].due_ns);
+    }
+    seen = 0;
+    for (const lim__flush *f = s->flush_head; f && seen < WALK_MAX; f = f->next, seen++)
+        LIM_ASSERT(f->owner->flushes > 0); /* L3 */
+}

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * internal.h - what the files of src/actor share: the shapes of letters, processes, slots and schedulers.
+ *
+ * One owner per piece of state. A scheduler owns its processes, their mailboxes, links, monitors and timers; nothing
+ * of that is atomic. What other threads may touch is listed in `struct lim__sched` and `struct lim__slot` under
+ * "any thread" and is reached in one of three ways only:
+ *
+ *      inbox       a stack of letters: anybody pushes with one CAS, the owner takes everything with one exchange
+ *      slot        looked up by pid: is it alive, is there room (and the place reserved in `remote`)
+ *      counters    read by the census
+ *
+ *      lim_send(self) --same scheduler--> mailbox of the target            (pointer push)
+ *           |
+ *           `--other scheduler--> outbox[target] --end of turn, one CAS--> inbox --next turn--> mailbox
+ *      lim_runtime_send (host thread) ------------------one CAS----------> inbox
+ *
+ * Everything that reaches a process is a letter and waits in its mailbox in the order it came: messages, exits, and
+ * also what the two ends of links and monitors say to each other across schedulers (LINK, UNLINK, ...), which the
+ * handler never sees. That one order is what makes the rules of signal.c short. */
+#ifndef LIM__ACTOR_INTERNAL_H
+#define LIM__ACTOR_INTERNAL_H
+
+#include "actor/actor.h"
+#include "base/base.h"
+#include "base/map.h"
+#include <assert.h>
+#include <stdatomic.h>
+
+/* ---- sizes ---- */
+enum {
+    LIM__SCHEDULERS_MAX = 63,
+    LIM__SLOT_BITS = 24,
+    LIM__GENERATION_BITS = 26,
+    LIM__CHUNK_SLOTS = 1024, /* 32 KiB of slots at a time */
+    LIM__CHUNKS_MAX = (1 << LIM__SLOT_BITS) / LIM__CHUNK_SLOTS,
+    LIM__EVENTS_MAX = 256,       /* readiness events taken per turn */
+    LIM__TURN_SIGNALS_MAX = 4096, /* signals handled per turn */
+    LIM__TURN_NS_MAX = 200000,
+    LIM__SLICE_SIGNALS_MAX = 64, /* signals one process handles before the next one's turn */
+    LIM__MAILBOX_DEFAULT = 1024,
+    LIM__STATE_BYTES_MAX = 64 * 1024,
+    LIM__LINKS_SCANNED_MAX = 16, /* more links than this are found through a map */
+    LIM__SPARE_LETTERS = 64,     /* kept for exits that may not fail when memory has run out */
+};
+#define LIM__BODY_BYTES_MAX (1u << 30)
+
+/* ---- pool ---- classes 0..16 are 32 c + 24 bytes (a glibc chunk wastes nothing), then coarser; beyond: malloc */
+enum {
+    LIM__CLASS_SMALL_MAX = 16,
+    LIM__CLASS_COUNT = 27,
+    LIM__CLASS_HUGE = 255,
+    LIM__SMALL_BYTES_MAX = 32 * LIM__CLASS_SMALL_MAX + 24,
+};
+typedef struct lim__block { /* a free block */
+    struct lim__block *next;
+    struct lim__block *batch_next; /* in the first block of a batch in the depot */
+    uint64_t count;                /* ditto */
+} lim__block;
+typedef struct lim__magazine {
+    lim__block *free;
+    uint32_t count;
+} lim__magazine;
+typedef struct lim__depot { /* what schedulers have too much of, for those who have none; locked */
+    lim__mutex lock;
+    lim__block *batches[LIM__CLASS_COUNT];
+    _Atomic uint32_t batch_count[LIM__CLASS_COUNT];
+    lim__block *spare;      /* letters for exits */
+    uint32_t spare_count;
+} lim__depot;
+
+extern _Atomic uint64_t lim__alloc_countdown; /* 0: not armed; reaches 1: that allocation fails */
+/* The n-th allocation from now (1: the next) fails, once; 0 disarms. For tests. */
+void lim__alloc_fail_at(uint64_t n);
+uint32_t lim__class_large(size_t bytes);
+void *lim__block_refill(lim__sched *s, uint32_t klass);
+void lim__block_spill(lim__sched *s, uint32_t klass);
+void *lim__host_alloc(uint32_t klass, size_t bytes);
+size_t lim__class_bytes(uint32_t klass);
+lim_err lim__depot_init(lim__depot *d);
+void lim__depot_fini(lim__depot *d);
+void lim__pool_fini(lim__sched *s);
+
+/* ---- letters ---- */
+typedef enum lim__kind {
+    LIM__MESSAGE = LIM_SIGNAL_MESSAGE,
+    LIM__EXIT = LIM_SIGNAL_EXIT,         /* ref: the receiver's link end, 0: sent by lim_exit_process */
+    LIM__DOWN = LIM_SIGNAL_DOWN,         /* ref: the watcher's monitor or request */
+    LIM__TIMER = LIM_SIGNAL_TIMER,       /* ref: the timer; the letter is the timer's own block */
+    LIM__RESPONSE = LIM_SIGNAL_RESPONSE, /* ref: the request */
+    LIM__LINK,                           /* the block is the receiver's end of the link */
+    LIM__UNLINK,                         /* ref: the receiver's end; the block is the sender's and goes back as... */
+    LIM__UNLINKED,                       /* ...this */
+    LIM__MONITOR,                        /* the block is the target's end of the monitor */
+    LIM__DEMONITOR,                      /* ref: the target's end; the block was the watcher's */
+    LIM__TIMEOUT,                        /* ref: the request; the letter is the timer's own block */
+    LIM__VOID,                           /* taken back while it waited in the mailbox */
+} lim__kind;
+
+enum {
+    LIM__COUNTED = 1,  /* in its slot's `local` */
+    LIM__RESERVED = 2, /* in its slot's `remote` */
+};
+
+typedef struct lim__letter {
+    struct lim__letter *next;
+    lim_pid to, from;
+    uint64_t ref;
+    const lim__letter_type *type;
+    uint64_t at_ns;
+    uint32_t tag, len; /* len: of the body, which follows */
+    uint32_t reason;
+    uint8_t kind, flags, klass, unused;
+} lim__letter;
+static_assert(sizeof(lim__letter) == 64, "a letter's header is one cache line, its body 16-aligned");
+
+lim__letter *lim__letter_make(lim__sched *s, size_t len); /* NULL: no memory */
+void lim__letter_drop(lim__sched *s, lim__letter *l);     /* any letter of any kind: type->drop, then the block */
+lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s); /* never fails short of LIM__SPARE_LETTERS in a row */
+
+/* ---- slots: what the world knows of a process ---- */
+typedef struct lim__slot {
+    /* any thread */
+    _Atomic uint64_t pid;         /* 0: free. Released by the spawner, cleared by the owner */
+    _Atomic uint32_t remote;      /* places reserved by other threads, not yet in the mailbox */
+    _Atomic uint32_t local;       /* counted messages in the mailbox; written by the owner only */
+    _Atomic uint32_t mailbox_max;
+    _Atomic uint8_t named;        /* the registry may know it */
+    uint8_t shared;               /* set once: it goes back to the list that other threads spawn from */
+    union {
+        lim_process *process; /* owner only, valid while pid is set */
+        struct {
+            uint32_t generation, next; /* while free: of the next tenant; index + 1 of the next free slot */
+        } idle;
+    } u;
+} lim__slot;
+static_assert(sizeof(lim__slot) == 32, "two slots per cache line");
+
+typedef struct lim__slot_list { /* FIFO of free slots, by index + 1 */
+    uint32_t first, last;
+} lim__slot_list;
+
+/* ---- links and monitors (signal.c) ---- */
+typedef struct lim__node { /* in a list whose head is a plain pointer */
+    struct lim__node *next, **prev;
+} lim__node;
+
+typedef enum lim__link_phase {
+    LIM__LINKED = 1,
+    LIM__UNLINKING, /* the block travels as UNLINK, in no list; UNLINKED brings it home */
+    LIM__MUTED,     /* the peer's EXIT is on its way and will be swallowed */
+} lim__link_phase;
+typedef struct lim__link_end {
+    lim__letter letter; /* becomes the EXIT (or UNLINK) to the peer: dying and unlinking allocate nothing */
+    lim__node node;     /* in owner->links */
+    struct lim__link_end *peer; /* a cookie: only the peer's owner may follow it */
+    lim_pid other;
+    uint32_t phase;
+    bool mine; /* made by lim_link of this side; both sides may have linked at the same time */
+} lim__link_end;
+
+typedef struct lim__timer {
+    lim__letter letter;  /* TIMER or TIMEOUT once fired */
+    lim__node node;      /* in owner->timers, from start until its letter is taken */
+    lim_process *owner;
+    uint32_t heap_index; /* LIM__FIRED: in the mailbox */
+} lim__timer;
+#define LIM__FIRED UINT32_MAX
+
+typedef struct lim__watcher { /* at the target; becomes the DOWN */
+    lim__letter letter;
+    lim__node node; /* in target->watchers */
+} lim__watcher;
+typedef struct lim__monitor { /* at the watcher; becomes the DEMONITOR */
+    lim__letter letter; /* .to target, .from watcher, .ref its own number until it travels */
+    lim__node node;     /* in watcher->monitors */
+    lim__watcher *far;  /* a cookie: only the target's scheduler may follow it */
+    lim__timer *timer;  /* requests with a deadline */
+} lim__monitor;
+
+/* Numbers for timers, monitors and requests: generation 32 | index + 1 32, one table per scheduler. */
+typedef enum lim__ref_kind { LIM__REF_FREE = 0, LIM__REF_TIMER, LIM__REF_MONITOR, LIM__REF_REQUEST } lim__ref_kind;
+typedef struct lim__ref {
+    void *object;
+    uint32_t generation;
+    uint32_t kind_or_next; /* lim__ref_kind in use; free: index + 1 of the next free entry */
+} lim__ref;
+typedef struct lim__refs {
+    lim__ref *entries;
+    uint32_t cap, used;
+    uint32_t free_first, free_last;
+} lim__refs;
+
+/* ---- processes ----
+ *   IDLE --signal--> QUEUED --slice--> RUNNING --mailbox empty--> IDLE
+ *                       ^------more than a slice-----'
+ *   any --lim_exit, fatal exit--> ENDING (or ENDING_QUEUED while in the run queue) --bury--> freed
+ *   ENDING_QUEUED --bury--> GHOST --popped from the run queue--> freed */
+typedef enum lim__phase {
+    LIM__IDLE = 1,
+    LIM__QUEUED,
+    LIM__RUNNING,
+    LIM__ENDING,
+    LIM__ENDING_QUEUED,
+    LIM__GHOST,
+} lim__phase;
+
+struct lim_process { /* owner only */
+    lim_pid pid;
+    lim__sched *sched;
+    lim__slot *slot;
+    lim__letter *head, **tail; /* mailbox */
+    lim_process *run_next, *dying_next;
+    lim_on_signal *on_signal;
+    void (*on_end)(void *state, lim_reason reason);
+    const char *name;
+    lim__node *links, *monitors, *watchers, *timers;
+    lim__watch *watches;
+    lim__map *link_index; /* key -> end, for LINKED ends; NULL: few links, or no memory for it */
+    uint32_t link_count;
+    uint32_t reason;
+    uint32_t state_bytes;
+    uint16_t flushes; /* queued lim__flush of this process */
+    uint8_t phase;
+    bool trap;
+};
+static_assert(sizeof(lim_process) % 16 == 0, "the state that follows is 16-aligned");
+
+/* ---- scheduler ---- */
+typedef struct lim__counters { /* one writer each; differences between threads cancel out in the sum */
+    _Atomic uint64_t processes, link_ends, monitors, timers, messages, letter_bytes, wakes;
+} lim__counters;
+
+typedef struct lim__heap_entry {
+    uint64_t due_ns, seq;
+    lim__timer *timer;
+} lim__heap_entry;
+
+typedef struct lim__outbox {
+    lim__letter *newest, *oldest; /* newest->next->...->oldest */
+} lim__outbox;
+
+struct lim__sched {
+    /* any thread */
+    _Alignas(64) _Atomic(lim__letter *) inbox; /* newest first */
+    _Atomic uint32_t sleeping;                 /* 1: whoever pushes and exchanges it to 0 must wake */
+    _Alignas(64) _Atomic uint64_t phase;       /* odd while in a turn; turns = phase / 2 */
+    _Atomic uint64_t born_here, born_from_elsewhere, died;
+    _Atomic uint32_t busy_permille;
+    _Atomic uint32_t spared_wakes;   /* for the mutation lost_wake */
+    _Atomic uint64_t busy_window_ns; /* when that share was last computed */
+    lim__counters counters;
+    _Atomic(lim__slot *) *chunks; /* entries are set once */
+
+    /* under `slots_lock` */
+    _Alignas(64) lim__mutex slots_lock;
+    lim__slot_list shared_free; /* slots that other threads spawn into */
+    uint32_t chunk_count;
+
+    /* set once */
+    lim_runtime *rt;
+    lim__os *os;
+    lim__poller *poller;
+    uint32_t index;
+    lim__thread thread;
+
+    /* owner only */
+    _Alignas(64) lim_process *run_head, **run_tail;
+    lim_process *dying, **dying_tail;
+    lim__letter *letter;   /* being handled; NULL once kept */
+    lim__slot_list free;   /* slots for processes spawned here */
+    uint64_t now_ns;
+    lim__refs refs;
+    lim__heap_entry *heap;
+    uint32_t heap_count, heap_cap;
+    uint64_t timer_seq;
+    uint64_t outbox_mask; /* bit i: outbox[i] is not empty */
+    lim__flush *flush_head, **flush_tail;
+    uint32_t flush_count;
+    uint32_t watch_count;
+    uint32_t since_poll; /* signals handled since the poller was last asked */
+    uint32_t turns_since_poll;
+    uint64_t busy_ns, busy_from_ns;
+    bool worked; /* the last turn found something to do: worth a spin */
+    int event_count, event_next;
+    lim__magazine magazines[LIM__CLASS_COUNT];
+    lim__outbox outbox[LIM__SCHEDULERS_MAX + 1];
+    lim__io_event events[LIM__EVENTS_MAX];
+};
+
+typedef struct lim__registry {
+    lim__mutex lock;
+    lim__smap by_name; /* lim__name */
+    lim__map by_pid;   /* first lim__name of a process */
+} lim__registry;
+
+struct lim_runtime {
+    lim__os *os;
+    uint32_t count;
+    bool threads, own_loop;
+    uint64_t spin_ns;
+    _Atomic uint32_t closing;
+    lim__counters host; /* any thread, fetch_add */
+    lim__depot depot;
+    lim__registry registry;
+    lim__sched *scheds[LIM__SCHEDULERS_MAX + 1];
+};
+
+/* ---- counting ---- */
+static inline void lim__bump(_Atomic uint64_t *counter, uint64_t delta) /* owner's counter */
+{
+    uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, n + delta, memory_order_relaxed);
+}
+#define LIM__COUNT(s, rt_, field, delta)                                                                               \
+    ((s) ? lim__bump(&(s)->counters.field, (uint64_t)(delta))                                                          \
+         : (void)atomic_fetch_add_explicit(&(rt_)->host.field, (uint64_t)(delta), memory_order_relaxed))
+
+/* ---- pids ---- */
+static inline uint32_t lim__pid_sched(lim_pid pid)
+{
+    return (uint32_t)(pid.id >> (LIM__SLOT_BITS + LIM__GENERATION_BITS)) & 63;
+}
+static inline uint32_t lim__pid_node(lim_pid pid)
+{
+    return (uint32_t)(pid.id >> 56);
+}
+static inline uint32_t lim__pid_slot(lim_pid pid)
+{
+    return (uint32_t)(pid.id >> LIM__GENERATION_BITS) & ((1u << LIM__SLOT_BITS) - 1);
+}
+static inline uint64_t lim__pid_make(uint32_t sched, uint32_t slot, uint32_t generation)
+{
+    return (uint64_t)sched << (LIM__SLOT_BITS + LIM__GENERATION_BITS) | (uint64_t)slot << LIM__GENERATION_BITS |
+           generation;
+}
+/* The scheduler a pid names; NULL: another node, or none of ours. */
+static inline lim__sched *lim__sched_of(const lim_runtime *rt, lim_pid pid)
+{
+    return lim__pid_node(pid) == 0 ? rt->scheds[lim__pid_sched(pid)] : NULL;
+}
+/* The slot a pid names, whoever lives there now; NULL: it never existed. Any thread. */
+static inline lim__slot *lim__slot_of(const lim__sched *s, lim_pid pid)
+{
+    uint32_t index = lim__pid_slot(pid);
+    lim__slot *chunk = atomic_load_explicit(&s->chunks[index / LIM__CHUNK_SLOTS], memory_order_acquire);
+    return LIM_LIKELY(chunk != NULL) ? &chunk[index % LIM__CHUNK_SLOTS] : NULL;
+}
+/* The living process on its own scheduler, ENDING ones included; NULL: gone. Owner only. */
+static inline lim_process *lim__process_of(const lim__sched *s, lim_pid pid)
+{
+    lim__slot *slot = lim__slot_of(s, pid);
+    /* acquire: pairs with the release of a spawn on another thread */
+    if (LIM_UNLIKELY(!slot || !pid.id || atomic_load_explicit(&slot->pid, memory_order_acquire) != pid.id))
+        return NULL;
+    return slot->u.process;
+}
+static inline bool lim__ending(const lim_process *p)
+{
+    return p->phase >= LIM__ENDING;
+}
+static inline void *lim__state(const lim_process *p)
+{
+    return (void *)(p + 1);
+}
+
+/* ---- lists ---- */
+static inline void lim__node_insert(lim__node **head, lim__node *n)
+{
+    n->next = *head;
+    n->prev = head;
+    if (n->next)
+        n->next->prev = &n->next;
+    *head = n;
+}
+static inline void lim__node_remove(lim__node *n)
+{
+    *n->prev = n->next;
+    if (n->next)
+        n->next->prev = n->prev;
+    n->next = NULL;
+    n->prev = NULL;
+}
+
+/* ---- pool, fast paths ---- */
+#if defined(__SANITIZE_ADDRESS__)
+#define LIM__POOL_BYPASS 1 /* let the sanitizer see every block */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LIM__POOL_BYPASS 1
+#endif
+#endif
+#ifndef LIM__POOL_BYPASS
+#define LIM__POOL_BYPASS 0
+#endif
+
+static inline uint32_t lim__class_of(size_t bytes)
+{
+    return LIM_LIKELY(bytes <= LIM__SMALL_BYTES_MAX) ? (uint32_t)(bytes + 7) >> 5 : lim__class_large(bytes);
+}
+static inline uint32_t lim__magazine_max(uint32_t klass)
+{
+    return klass <= LIM__CLASS_SMALL_MAX ? 256 : 16;
+}
+/* `bytes` matters only for LIM__CLASS_HUGE. */
+static inline void *lim__block_take(lim__sched *s, uint32_t klass, size_t bytes)
+{
+    bool armed = atomic_load_explicit(&lim__alloc_countdown, memory_order_relaxed) != 0;
+    if (LIM_UNLIKELY(armed || !s || klass == LIM__CLASS_HUGE || LIM__POOL_BYPASS))
+        return lim__host_alloc(klass, bytes);
+    lim__magazine *m = &s->magazines[klass];
+    lim__block *b = m->free;
+    if (LIM_UNLIKELY(!b))
+        return lim__block_refill(s, klass);
+    m->free = b->next;
+    m->count--;
+    return b;
+}
+void lim__block_release(void *block); /* free() */
+static inline void lim__block_give(lim__sched *s, void *block, uint32_t klass)
+{
+    if (LIM_UNLIKELY(!s || klass == LIM__CLASS_HUGE || LIM__POOL_BYPASS)) {
+        lim__block_release(block);
+        return;
+    }
+#ifdef LIM_DEBUG
+    memset(block, 0xdb, klass <= LIM__CLASS_SMALL_MAX ? 32 * klass + 24 : 64);
+#endif
+    lim__magazine *m = &s->magazines[klass];
+    lim__block *b = block;
+    b->next = m->free;
+    m->free = b;
+    if (LIM_UNLIKELY(++m->count > lim__magazine_max(klass)))
+        lim__block_spill(s, klass);
+}
+/* A block of a struct that starts with a letter and travels as one. */
+static inline void *lim__letter_block(lim__sched *s, size_t bytes)
+{
+    uint32_t klass = lim__class_of(bytes);
+    lim__letter *l = lim__block_take(s, klass, bytes);
+    if (LIM_LIKELY(l != NULL)) {
+        memset(l, 0, bytes);
+        l->klass = (uint8_t)klass;
+    }
+    return l;
+}
+
+/* ---- mailbox.c ---- */
+static inline void lim__run_push(lim__sched *s, lim_process *p)
+{
+    p->phase = LIM__QUEUED;
+    p->run_next = NULL;
+    *s->run_tail = p;
+    s->run_tail = &p->run_next;
+}
+static inline void lim__mailbox_push(lim_process *p, lim__letter *l)
+{
+    l->next = NULL;
+    *p->tail = l;
+    p->tail = &l->next;
+    if (p->phase == LIM__IDLE)
+        lim__run_push(p->sched, p);
+}
+static inline lim__letter *lim__mailbox_take(lim_process *p)
+{
+    lim__letter *l = p->head;
+    if (!l)
+        return NULL;
+    p->head = l->next;
+    if (!p->head)
+        p->tail = &p->head;
+    if (l->flags & LIM__COUNTED) {
+        uint32_t n = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
+        atomic_store_explicit(&p->slot->local, n - 1, memory_order_relaxed);
+    }
+    return l;
+}
+/* Where a message will go: a place reserved, to be used or given back. */
+typedef struct lim__place {
+    lim_process *near; /* on the calling scheduler */
+    lim__slot *slot;   /* elsewhere: one of its `remote` places is ours */
+    lim__sched *sched;
+} lim__place;
+lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *out);
+void lim__place_give_back(lim__place *place);
+void lim__place_use(lim__sched *s, lim__place *place, lim__letter *l);
+void lim__deal(lim__sched *s, lim__letter *l);  /* to a mailbox of this scheduler, or undeliverable */
+void lim__route(lim__sched *s, lim__letter *l); /* a signal: mailbox here, or outbox; never counted */
+void lim__inbox_push(lim__sched *target, lim__letter *newest, lim__letter *oldest);
+void lim__inbox_deal(lim__sched *s);
+void lim__outboxes_push(lim__sched *s);
+
+/* ---- process.c ---- */
+/* Marks the end; bury_all finishes it when no handler is on the stack. */
+void lim__process_end(lim_process *p, lim_reason reason);
+void lim__bury_all(lim__sched *s);
+static inline void lim__bury(lim__sched *s)
+{
+    if (LIM_UNLIKELY(s->dying != NULL))
+        lim__bury_all(s);
+}
+void lim__process_free(lim__sched *s, lim_process *p);
+void lim__process_kill_all(lim__sched *s);
+lim_err lim__slots_init(lim__sched *s);
+void lim__slots_fini(lim__sched *s);
+uint64_t lim__population(const lim__sched *s);
+
+/* ---- signal.c ---- */
+typedef struct lim__link_pair {
+    lim__link_end *near, *far;
+} lim__link_pair;
+lim_err lim__link_reserve(lim__sched *s, lim__link_pair *pair);
+void lim__link_cancel(lim__sched *s, lim__link_pair *pair);
+/* Both ends of a link that both processes hold from now on; `child` is not running anywhere yet, or lives here. */
+void lim__link_commit(lim_process *parent, lim_process *child, const lim__link_pair *pair);
+typedef struct lim__monitor_pair {
+    lim__monitor *near;
+    lim__watcher *far;
+} lim__monitor_pair;
+lim_err lim__monitor_reserve(lim_process *watcher, lim_pid target, lim__ref_kind kind, lim__monitor_pair *pair);
+void lim__monitor_cancel(lim__sched *s, lim__monitor_pair *pair);
+/* Starts watching: inserts, sends MONITOR, or answers DOWN noproc. */
+void lim__monitor_commit(lim_process *watcher, const lim__monitor_pair *pair);
+void lim__monitor_commit_child(lim_process *watcher, lim_process *child, const lim__monitor_pair *pair);
+/* Forgets the watcher's side; tells the target unless it is known to be dead. Frees or sends m. */
+void lim__monitor_end(lim_process *watcher, lim__monitor *m, bool target_dead);
+void lim__signal_take(lim__sched *s, lim_process *p, lim__letter *l); /* acts on one letter of p's mailbox */
+void lim__signals_tell_end(lim__sched *s, lim_process *p);  /* p is dead: mailbox, links, watchers, monitors */
+void lim__signal_undeliverable(lim__sched *s, lim__letter *l);
+void lim__signal_show(lim__sched *s, lim_process *p, const lim_signal *signal);
+
+/* ---- request.c ---- */
+void lim__request_answer(lim__sched *s, lim_process *p, lim__letter *l); /* RESPONSE, DOWN or TIMEOUT taken */
+
+/* ---- timer.c ---- */
+lim_err lim__refs_take(lim__sched *s, lim__ref_kind kind, void *object, uint64_t *out);
+void lim__refs_give(lim__sched *s, uint64_t ref);
+void *lim__refs_find(const lim__sched *s, uint64_t ref, lim__ref_kind *kind);
+lim__timer *lim__timer_new(lim_process *p); /* not started; room in the heap is certain */
+void lim__timer_begin(lim_process *p, lim__timer *t, uint64_t delay_ns);
+void lim__timer_discard(lim__sched *s, lim__timer *t); /* not started, or taken from the mailbox */
+void lim__timer_stop(lim__sched *s, lim__timer *t);    /* in the heap: freed; fired: its letter becomes VOID */
+void lim__timers_fire(lim__sched *s);
+void lim__timers_end(lim__sched *s, lim_process *p);
+uint64_t lim__timer_next(const lim__sched *s);
+
+/* ---- sched.c, loop.c ---- */
+void *lim__sched_main(void *arg);
+lim__sched *lim__sched_enter(lim__sched *s); /* the calling thread becomes s; returns what it was */
+void lim__sched_leave(lim__sched *outer);
+void lim__watches_serve(lim__sched *s);
+void lim__watches_end(lim__sched *s, lim_process *p);
+void lim__flushes_run(lim__sched *s);
+void lim__flushes_end(lim__sched *s, lim_process *p);
+/* If it sleeps; s: whose thread this is, NULL: a host thread. */
+void lim__sched_wake(lim__sched *s, lim__sched *target);
+lim_err lim__sched_init(lim_runtime *rt, uint32_t index, lim__sched **out);
+void lim__sched_fini(lim__sched *s);
+
+/* ---- registry.c ---- */
+void lim__registry_init(lim__registry *r, uint64_t seed);
+void lim__registry_fini(lim__registry *r);
+void lim__registry_forget(lim_runtime *rt, lim_pid pid);
+
+/* ---- check.c: what must hold between turns ---- */
+void lim__proc_check(const lim_process *p);
+void lim__sched_check(const lim__sched *s);
+
+#endif

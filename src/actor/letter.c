@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * letter.c - the block that every signal travels in: a 64-byte header and the body behind it.
+ *
+ * Whoever holds a letter owns it. A letter is in exactly one place: somebody's hands, an outbox, an inbox, a mailbox.
+ * What a typed letter's body refers to is released by type->drop wherever the letter ends: after the handler, in the
+ * mailbox of a process that died, or at once when it is refused. `recycle` is for a handler that kept the letter and
+ * moved those references on. */
+#include "actor/internal.h"
+
+lim__letter *lim__letter_make(lim__sched *s, size_t len)
+{
+    if (len > LIM__BODY_BYTES_MAX)
+        return NULL;
+    size_t bytes = sizeof(lim__letter) + len;
+    uint32_t klass = lim__class_of(bytes);
+    lim__letter *l = lim__block_take(s, klass, bytes);
+    if (LIM_UNLIKELY(!l))
+        return NULL;
+    *l = (lim__letter){ .len = (uint32_t)len, .kind = LIM__MESSAGE, .klass = (uint8_t)klass };
+    return l;
+}
+
+void lim__letter_drop(lim__sched *s, lim__letter *l)
+{
+    if (l->type && l->type->drop)
+        l->type->drop(l + 1);
+    lim__block_give(s, l, l->klass);
+}
+
+/* The spare letters are given back by nobody: each is replaced when memory is there again. */
+static lim__letter *spare_letter(lim_runtime *rt)
+{
+    lim__depot *d = &rt->depot;
+    pthread_mutex_lock(&d->lock);
+    lim__block *b = d->spare;
+    if (b) {
+        d->spare = b->next;
+        d->spare_count--;
+    }
+    pthread_mutex_unlock(&d->lock);
+    return (lim__letter *)b;
+}
+
+lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s)
+{
+    lim__letter *l = lim__letter_make(s, 0);
+    if (LIM_UNLIKELY(!l)) {
+        l = spare_letter(rt);
+        LIM_ASSERT(l); /* an exit may not be lost: out of memory 64 times over ends the program */
+        *l = (lim__letter){ .klass = (uint8_t)lim__class_of(sizeof(lim__letter)) };
+    }
+    l->kind = LIM__EXIT;
+    return l;
+}
+
+static lim__letter *letter_of(void *body)
+{
+    return (lim__letter *)body - 1;
+}
+
+void *lim__letter_new(lim__sched *s, const lim__letter_type *type, size_t bytes)
+{
+    lim__letter *l = lim__letter_make(s, bytes);
+    if (!l)
+        return NULL;
+    l->type = type;
+    return l + 1;
+}
+
+void lim__letter_free(lim__sched *s, void *body)
+{
+    if (body)
+        lim__letter_drop(s, letter_of(body));
+}
+
+void lim__letter_recycle(lim__sched *s, void *body)
+{
+    if (body)
+        lim__block_give(s, letter_of(body), letter_of(body)->klass);
+}
+
+void *lim__letter_keep(lim_process *self, const lim_signal *signal)
+{
+    lim__sched *s = self->sched;
+    LIM_ASSERT(s->letter && signal->body.ptr == s->letter + 1); /* the letter being handled, and not kept before */
+    lim__letter *l = s->letter;
+    s->letter = NULL;
+    return l + 1;
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * sched.c - a scheduler: one event loop, one run queue, and the turn that joins them.
+ *
+ *   1 wait      nothing to run: spin a little (if configured), then sleep until an event, a wake or the next timer
+ *   2 inbox     everything other threads sent, in order, once per turn: before sockets, so that what was acknowledged
+ *               to one connection is visible to what the next one reads
+ *   3 sockets   on_ready of every ready watch (loop.c)
+ *   4 timers    those due go to their mailboxes
+ *   5 processes round robin, 64 signals each, until the queue is empty or the turn's budget is spent
+ *   6 outboxes  one CAS per target scheduler, one wake per sleeping one: their wake-up overlaps with our sends
+ *   7 flushes   one write per dirty connection (loop.c)
+ *
+ * There is no tick: with nothing due a scheduler sleeps for ever. Falling asleep is `sleeping = 1`, look at the inbox
+ * once more, wait; a pusher pushes, then looks at `sleeping` (M5 in mailbox.c).
+ *
+ * A turn is odd in `phase`, the time between turns even. Whoever wants to free something that turns may have loaded
+ * takes a stamp and waits until every scheduler was even or has moved on (lim__quiet_*). */
+#include "actor/internal.h"
+#include <stdlib.h>
+
+enum { SPIN_LOOKS = 64, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
+#define SECOND_NS 1000000000ull
+
+static _Thread_local lim__sched *current __attribute__((tls_model("initial-exec")));
+static atomic_flag spin_token = ATOMIC_FLAG_INIT;
+
+lim__sched *lim__sched_current(void)
+{
+    return current;
+}
+
+lim__sched *lim__sched_enter(lim__sched *s)
+{
+    lim__sched *outer = current;
+    current = s;
+    return outer;
+}
+
+void lim__sched_leave(lim__sched *outer)
+{
+    current = outer;
+}
+
+/* ---- how busy ---- */
+static void busy_pause(lim__sched *s, uint64_t now)
+{
+    s->busy_ns += now - s->busy_from_ns;
+    s->busy_from_ns = now;
+}
+
+/* Closes the window once a second. */
+static void busy_note(lim__sched *s, uint64_t now)
+{
+    uint64_t start = atomic_load_explicit(&s->busy_window_ns, memory_order_relaxed);
+    if (LIM_LIKELY(now - start < SECOND_NS))
+        return;
+    busy_pause(s, now);
+    uint64_t permille = s->busy_ns * 1000 / (now - start);
+    atomic_store_explicit(&s->busy_permille, permille > 1000 ? 1000 : (uint32_t)permille, memory_order_relaxed);
+    atomic_store_explicit(&s->busy_window_ns, now, memory_order_relaxed);
+    s->busy_ns = 0;
+}
+
+uint32_t lim__sched_busy_permille(const lim__sched *s)
+{
+    uint64_t now = s->os->now_ns(s->os);
+    uint64_t noted = atomic_load_explicit(&s->busy_window_ns, memory_order_relaxed);
+    if (now > noted + 2 * SECOND_NS && atomic_load_explicit(&s->sleeping, memory_order_relaxed))
+        return 0; /* asleep since */
+    return atomic_load_explicit(&s->busy_permille, memory_order_relaxed);
+}
+
+/* ---- wait ---- */
+static bool inbox_empty(lim__sched *s)
+{
+    return atomic_load(&s->inbox) == NULL; /* seq_cst: M5 */
+}
+
+static bool has_work(lim__sched *s)
+{
+    return s->run_head || s->flush_head || s->outbox_mask || !inbox_empty(s);
+}
+
+static void poll_events(lim__sched *s, int64_t timeout_ns)
+{
+    int n = s->os->poller_wait(s->os, s->poller, s->events, LIM__EVENTS_MAX, timeout_ns);
+    s->event_count = n > 0 ? n : 0;
+    s->since_poll = 0;
+    s->turns_since_poll = 0;
+}
+
+/* While there is work, sockets are looked at every few hundred signals, not every turn. */
+static bool may_skip_poll(lim__sched *s)
+{
+    if (!s->rt->threads || s->since_poll >= UNPOLLED_SIGNALS_MAX)
+        return false;
+    return ++s->turns_since_poll < UNPOLLED_TURNS_MAX;
+}
+
+static int64_t time_to_wait(lim__sched *s, int64_t max_wait_ns, uint64_t now)
+{
+    uint64_t due = lim__timer_next(s);
+    if (due == UINT64_MAX)
+        return max_wait_ns < 0 ? -1 : max_wait_ns;
+    uint64_t wait = due > now ? due - now : 0;
+    if (wait > INT64_MAX)
+        wait = INT64_MAX;
+    return max_wait_ns < 0 || (int64_t)wait < max_wait_ns ? (int64_t)wait : max_wait_ns;
+}
+
+/* True: something came while we looked. */
+static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
+{
+    uint64_t limit = s->rt->spin_ns;
+    if (limit == 0 || !s->worked || atomic_flag_test_and_set_explicit(&spin_token, memory_order_acquire))
+        return false;
+    if (timeout_ns >= 0 && (uint64_t)timeout_ns < limit)
+        limit = (uint64_t)timeout_ns;
+    uint64_t deadline = now + limit;
+    bool found = false;
+    while (!found) {
+        for (int i = 0; i < SPIN_LOOKS && !found; i++) {
+            found = atomic_load_explicit(&s->inbox, memory_order_relaxed) != NULL;
+            __builtin_ia32_pause();
+        }
+        if (found)
+            break;
+        poll_events(s, 0);
+        found = s->event_count > 0;
+        if (!found && s->os->now_ns(s->os) >= deadline)
+            break;
+        if (!found)
+            lim__thread_yield();
+    }
+    atomic_flag_clear_explicit(&spin_token, memory_order_release);
+    return found;
+}
+
+static void sleep_until(lim__sched *s, int64_t timeout_ns)
+{
+    atomic_store(&s->sleeping, 1); /* seq_cst: M5 */
+    poll_events(s, inbox_empty(s) ? timeout_ns : 0);
+    atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
+}
+
+static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
+{
+    s->event_count = s->event_next = 0;
+    bool ready = has_work(s);
+    if (ready || max_wait_ns == 0) {
+        atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
+        if (!ready || !may_skip_poll(s))
+            poll_events(s, 0);
+        s->now_ns = s->os->now_ns(s->os);
+        return;
+    }
+    uint64_t now = s->os->now_ns(s->os);
+    busy_pause(s, now);
+    int64_t timeout = time_to_wait(s, max_wait_ns, now);
+    if (!spin(s, now, timeout))
+        sleep_until(s, timeout);
+    s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
+}
+
+/* ---- processes ---- */
+/* Handles up to max signals of one process; returns how many. The process may be gone afterwards. */
+static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t max)
+{
+    uint32_t n = 0;
+    lim__letter *l;
+    p->phase = LIM__RUNNING;
+    while (n < max && (l = lim__mailbox_take(p)) != NULL) {
+        n++;
+        lim__signal_take(s, p, l);
+        if (LIM_UNLIKELY(s->dying != NULL)) {
+            bool ended = lim__ending(p);
+            lim__bury_all(s);
+            if (ended)
+                return n;
+        }
+    }
+    if (p->head)
+        lim__run_push(s, p);
+    else
+        p->phase = LIM__IDLE;
+    return n;
+}
+
+static lim_process *run_pop(lim__sched *s)
+{
+    lim_process *p = s->run_head;
+    s->run_head = p->run_next;
+    if (!s->run_head)
+        s->run_tail = &s->run_head;
+    return p;
+}
+
+static void run_processes(lim__sched *s)
+{
+    uint32_t left = LIM__TURN_SIGNALS_MAX, until_look = LIM__SLICE_SIGNALS_MAX;
+    uint64_t deadline = s->now_ns + LIM__TURN_NS_MAX;
+    while (s->run_head && left > 0) {
+        lim_process *p = run_pop(s);
+        if (p->phase == LIM__GHOST) {
+            lim__process_free(s, p);
+            continue;
+        }
+        uint32_t n = run_slice(s, p, left < LIM__SLICE_SIGNALS_MAX ? left : LIM__SLICE_SIGNALS_MAX);
+        left -= n;
+        s->since_poll += n;
+        if (n < until_look) {
+            until_look -= n;
+            continue;
+        }
+        until_look = LIM__SLICE_SIGNALS_MAX;
+        if (s->os->now_ns(s->os) >= deadline)
+            break;
+    }
+}
+
+/* ---- the turn ---- */
+static void phase_step(lim__sched *s)
+{
+    /* seq_cst: what a turn loads is loaded after its odd phase is visible; pairs with lim__quiet_stamp_take */
+    atomic_store(&s->phase, atomic_load_explicit(&s->phase, memory_order_relaxed) + 1);
+}
+
+static void check_sometimes(lim__sched *s)
+{
+#ifdef LIM_DEBUG
+    if (atomic_load_explicit(&s->phase, memory_order_relaxed) % 128 == 1)
+        lim__sched_check(s);
+#else
+    (void)s;
+#endif
+}
+
+/* Without a thread of its own a scheduler sleeps between turns: pushes must ring. */
+static bool rest(lim__sched *s)
+{
+    if (has_work(s))
+        return true;
+    if (s->rt->threads)
+        return false;
+    atomic_store(&s->sleeping, 1); /* seq_cst: M5 */
+    return !inbox_empty(s);
+}
+
+bool lim__sched_turn(lim__sched *s, int64_t max_wait_ns)
+{
+    lim__sched *outer = lim__sched_enter(s);
+    wait_for_work(s, max_wait_ns);
+    phase_step(s);
+    busy_note(s, s->now_ns);
+    lim__inbox_deal(s);
+    lim__watches_serve(s);
+    lim__timers_fire(s);
+    s->worked = s->event_count > 0 || s->run_head;
+    run_processes(s);
+    lim__outboxes_push(s);
+    if (s->flush_head) {
+        lim__flushes_run(s);
+        lim__outboxes_push(s);
+    }
+    check_sometimes(s);
+    phase_step(s);
+    bool more = rest(s);
+    lim__sched_leave(outer);
+    return more;
+}
+
+void *lim__sched_main(void *arg)
+{
+    lim__sched *s = arg;
+    while (!atomic_load(&s->rt->closing))
+        (void)lim__sched_turn(s, -1);
+    lim__sched *outer = lim__sched_enter(s);
+    lim__process_kill_all(s);
+    lim__outboxes_push(s);
+    lim__sched_leave(outer);
+    return NULL;
+}
+
+uint64_t lim__sched_next_due_ns(const lim__sched *s)
+{
+    return lim__timer_next(s);
+}
+
+/* ---- quiet ---- */
+void lim__quiet_stamp_take(lim_runtime *rt, lim__quiet_stamp *stamp)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* what was retired before is unreachable for turns that begin later */
+    for (uint32_t i = 0; i < rt->count; i++)
+        stamp->turns[i] = atomic_load(&rt->scheds[i]->phase);
+}
+
+bool lim__quiet_since(lim_runtime *rt, const lim__quiet_stamp *stamp)
+{
+    for (uint32_t i = 0; i < rt->count; i++)
+        if (stamp->turns[i] % 2 == 1 && atomic_load(&rt->scheds[i]->phase) == stamp->turns[i])
+            return false;
+    return true;
+}
+
+/* ---- birth and end ---- */
+lim_err lim__sched_init(lim_runtime *rt, uint32_t index, lim__sched **out)
+{
+    lim__sched *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
+    if (!s)
+        return LIM_E_NOMEM;
+    memset((void *)s, 0, sizeof *s);
+    *out = s; /* fini accepts it half-built */
+    s->rt = rt;
+    s->os = rt->os;
+    s->index = index;
+    s->run_tail = &s->run_head;
+    s->dying_tail = &s->dying;
+    s->flush_tail = &s->flush_head;
+    s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
+    atomic_store(&s->busy_window_ns, s->now_ns);
+    atomic_store(&s->sleeping, rt->threads ? 0 : 1);
+    lim_err err = lim__slots_init(s);
+    if (err != LIM_OK)
+        return err;
+    s->poller = s->os->poller_open(s->os);
+    return s->poller ? LIM_OK : LIM_E_NOMEM;
+}
+
+void lim__sched_fini(lim__sched *s)
+{
+    if (!s)
+        return;
+    if (s->poller)
+        s->os->poller_close(s->os, s->poller);
+    lim__free(s, s->refs.entries, s->refs.cap * sizeof *s->refs.entries);
+    lim__free(s, s->heap, s->heap_cap * sizeof *s->heap);
+    lim__slots_fini(s);
+    lim__pool_fini(s);
+    free(s);
+}
+
+uint32_t lim__sched_index(const lim__sched *s)
+{
+    return s->index;
+}
+
+lim_runtime *lim__sched_runtime(const lim__sched *s)
+{
+    return s->rt;
+}
