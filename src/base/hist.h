@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * hist.h - a log-linear histogram of u64 values: under 8 KiB, no allocation, constant time to record, error at most 1/32.
+ * hist.h - a log-linear histogram of u64 values: under 8 KiB, no allocation, constant time to record, error at most
+ * 1/32.
  *
  * Values below 32 have a bucket each; above, every power of two is cut into 16 equal buckets, and a percentile answers
  * the middle of its bucket, but never less or more than what was seen. One writer; zeroed memory is an empty

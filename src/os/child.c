@@ -217,7 +217,11 @@ int lim__child_start(lim__child *c, const char *command, const char *const *env)
     char *text = strdup(command);
     char *argv[] = { sh, dash_c, text, NULL };
     struct plan plan = {
-        .std = { -1, -1, -1 }, .armed = { -1, -1 }, .parent = getpid(), .argv = argv, .env = merged_env(env),
+        .std = { -1, -1, -1 },
+        .armed = { -1, -1 },
+        .parent = getpid(),
+        .argv = argv,
+        .env = merged_env(env),
     };
     *c = (lim__child){ .pid = -1, .pidfd = -1, .in = -1, .out = -1, .err = -1 };
     int err = text && plan.env ? open_pipes(c, &plan) : -ENOMEM;

@@ -166,8 +166,8 @@ static void test_extra_environment_is_added_and_overrides(void **state)
     lim__child c;
     char text[64];
     static const char *const env[] = { "LIM_TEST_ONE=1", "HOME=/elsewhere", NULL };
-    assert_int_equal(lim__child_start(&c, "echo $LIM_TEST_ONE $HOME; env | grep -c ^HOME=; [ -n \"$PATH\" ] && echo y",
-                                      env), 0);
+    assert_int_equal(
+        lim__child_start(&c, "echo $LIM_TEST_ONE $HOME; env | grep -c ^HOME=; [ -n \"$PATH\" ] && echo y", env), 0);
     read_text(c.out, text, sizeof text, false);
     assert_string_equal(text, "1 /elsewhere\n1\ny\n");
     end_of(&c);

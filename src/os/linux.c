@@ -3,8 +3,8 @@
  *
  * A poller is one epoll instance with one eventfd in it. The eventfd is registered edge-triggered and never read: each
  * write is a new edge, so a wake costs its reader no system call. Interest is remembered in an array indexed by
- * descriptor, which tells ADD from MOD from DEL, saves the call when nothing changed, and resolves an event to its
- * ctx when the event is handed out: one that was queued before a removal finds nothing and is dropped.
+ * descriptor, which tells ADD from MOD from DEL, and resolves an event to its ctx when the event is handed out: one
+ * that was queued before a removal finds nothing and is dropped.
  *
  * Random numbers are drawn from the kernel 256 bytes at a time, per thread; a fork makes every buffer stale, so that
  * parent and child never hand out the same number. */
@@ -147,8 +147,8 @@ static int slots_cover(lim__poller *p, int fd)
  * new socket: the other operation is then the right one. */
 static int epoll_put(lim__poller *p, int fd, uint32_t interest, bool known)
 {
-    struct epoll_event ev = { .events = (interest & LIM__IO_READ ? EPOLLIN : 0u) |
-                                        (interest & LIM__IO_WRITE ? EPOLLOUT : 0u),
+    struct epoll_event ev = { .events =
+                                  (interest & LIM__IO_READ ? EPOLLIN : 0u) | (interest & LIM__IO_WRITE ? EPOLLOUT : 0u),
                               .data.fd = fd };
     int op = known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (epoll_ctl(p->epoll, op, fd, &ev) == 0)
@@ -179,7 +179,7 @@ static int poller_set(lim__os *os, lim__poller *p, int fd, uint32_t interest, vo
         return 0;
     }
     int err = slots_cover(p, fd);
-    if (err == 0 && known != interest)
+    if (err == 0) /* even if nothing changed: the number may be a new socket, which the kernel does not watch yet */
         err = epoll_put(p, fd, interest, known != 0);
     if (err == 0)
         p->slots[fd] = (struct slot){ ctx, interest };

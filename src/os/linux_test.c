@@ -205,8 +205,8 @@ static void test_a_number_that_was_closed_unremoved_can_be_watched_again(void **
     t.os->close(t.os, t.server);
     int again = dup(t.client); /* takes the lowest free number: the same one */
     assert_int_equal(again, t.server);
-    assert_int_equal(t.os->poller_set(t.os, t.p, again, LIM__IO_READ | LIM__IO_WRITE, &t), 0);
-    assert_int_equal(t.os->poller_wait(t.os, t.p, &ev, 1, LONG_NS), 1);
+    assert_int_equal(t.os->poller_set(t.os, t.p, again, LIM__IO_READ, &t), 0);
+    assert_int_equal(t.os->poller_wait(t.os, t.p, &ev, 1, LONG_NS), 1); /* the end of what was closed */
     pair_close(&t);
 }
 

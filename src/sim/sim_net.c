@@ -87,11 +87,11 @@ static lim__sim_end *end_new(lim__sim *sim, lim__sim_machine *machine, enum lim_
 
 static void end_check(const lim__sim_end *e)
 {
-    LIM_CHECK(e->inbound_bytes <= e->inbound_max);          /* N2 */
+    LIM_CHECK(e->inbound_bytes <= e->inbound_max); /* N2 */
     LIM_CHECK(lim__buf_len(&e->ring) <= e->ring_max);
-    LIM_CHECK((e->fd >= 0) == (e->process != NULL));        /* N3 */
+    LIM_CHECK((e->fd >= 0) == (e->process != NULL)); /* N3 */
     LIM_CHECK(e->state != LIM__SIM_GONE || e->fd < 0);
-    if (e->peer && e->state == LIM__SIM_OPEN)               /* N1 */
+    if (e->peer && e->state == LIM__SIM_OPEN) /* N1 */
         LIM_CHECK(e->peer->sent == e->received + lim__buf_len(&e->ring) + e->inbound_bytes);
     (void)e;
 }
@@ -266,8 +266,7 @@ static void answer_with_reset(lim__sim_end *e)
     lim__sim_end *peer = e->peer;
     if (!peer || peer->state != LIM__SIM_OPEN)
         return;
-    if (!lim__list_empty(&peer->inbound) &&
-        LIM_CONTAINER(peer->inbound.prev, struct segment, link)->kind == SEG_RST)
+    if (!lim__list_empty(&peer->inbound) && LIM_CONTAINER(peer->inbound.prev, struct segment, link)->kind == SEG_RST)
         return;
     send_reset(peer, e->machine);
 }

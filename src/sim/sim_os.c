@@ -20,8 +20,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-static const uint64_t START_NS = 1000000000u;            /* not 0: that often means "no time" */
-static const uint64_t WALL_NS = 1750000000000000000u;    /* what 0 on our clock is since 1970 */
+static const uint64_t START_NS = 1000000000u;         /* not 0: that often means "no time" */
+static const uint64_t WALL_NS = 1750000000000000000u; /* what 0 on our clock is since 1970 */
 enum { US = 1000, MS = 1000000 };
 
 enum poller_mark { SETTLED = 1, WOKEN, RETURNED_EARLY };
@@ -107,19 +107,18 @@ static uint64_t one_of(lim__rng *r, uint64_t a, uint64_t b, uint64_t c)
 static void draw_net(lim__sim *sim)
 {
     lim__rng *r = &sim->chance;
-    sim->net = (lim__sim_net){
-        .delay_min_ns = 10 * US,
-        .delay_max_ns = one_of(r, 50 * US, 500 * US, 5 * MS),
-        .spike_max_ns = one_of(r, 10 * MS, 50 * MS, 200 * MS),
-        .spike_permille = (uint32_t)one_of(r, 0, 5, 20),
-        .buffer_min = (uint32_t)one_of(r, 256, 4096, 65536),
-        .short_read_permille = (uint32_t)one_of(r, 0, 100, 500),
-        .short_write_permille = (uint32_t)one_of(r, 0, 100, 500),
-        .turn_min_ns = 1 * US,
-        .turn_max_ns = one_of(r, 2 * US, 20 * US, 200 * US),
-        .clock_read_ns = 20,
-    };
-    sim->net.buffer_max = sim->net.buffer_min * 4;
+    lim__sim_net *net = &sim->net; /* one statement per draw: the order inside an initialiser is the compiler's */
+    net->delay_min_ns = 10 * US;
+    net->delay_max_ns = one_of(r, 50 * US, 500 * US, 5 * MS);
+    net->spike_max_ns = one_of(r, 10 * MS, 50 * MS, 200 * MS);
+    net->spike_permille = (uint32_t)one_of(r, 0, 5, 20);
+    net->buffer_min = (uint32_t)one_of(r, 256, 4096, 65536);
+    net->buffer_max = net->buffer_min * 4;
+    net->short_read_permille = (uint32_t)one_of(r, 0, 100, 500);
+    net->short_write_permille = (uint32_t)one_of(r, 0, 100, 500);
+    net->turn_min_ns = 1 * US;
+    net->turn_max_ns = one_of(r, 2 * US, 20 * US, 200 * US);
+    net->clock_read_ns = 20;
 }
 
 lim__sim *lim__sim_open(uint64_t seed)

@@ -33,14 +33,14 @@ enum { LIM__SIM_MACHINES_MAX = 64 };
 /* The network's manners. lim__sim_open draws them from the seed (tiny buffers in one world, slow links in another);
  * get, change and set them to fix some. Buffers are drawn per direction of each new connection. */
 typedef struct lim__sim_net {
-    uint64_t delay_min_ns, delay_max_ns;   /* of one segment between two machines */
-    uint64_t spike_max_ns;                 /* a delayed segment's delay, at most ... */
-    uint32_t spike_permille;               /* ... and how often that happens */
-    uint32_t buffer_min, buffer_max;       /* bytes a socket can send ahead, and as many it can receive unread; > 0 */
-    uint32_t short_read_permille;          /* recv returns less than it could */
-    uint32_t short_write_permille;         /* send takes less than it could */
-    uint64_t turn_min_ns, turn_max_ns;     /* what a task's turn takes; > 0, or a busy task would stop the clock */
-    uint64_t clock_read_ns;                /* what reading the clock takes: a loop that waits for time gets there */
+    uint64_t delay_min_ns, delay_max_ns; /* of one segment between two machines */
+    uint64_t spike_max_ns;               /* a delayed segment's delay, at most ... */
+    uint32_t spike_permille;             /* ... and how often that happens */
+    uint32_t buffer_min, buffer_max;     /* bytes a socket can send ahead, and as many it can receive unread; > 0 */
+    uint32_t short_read_permille;        /* recv returns less than it could */
+    uint32_t short_write_permille;       /* send takes less than it could */
+    uint64_t turn_min_ns, turn_max_ns;   /* what a task's turn takes; > 0, or a busy task would stop the clock */
+    uint64_t clock_read_ns;              /* what reading the clock takes: a loop that waits for time gets there */
 } lim__sim_net;
 
 /* ---- the world ---- */
@@ -84,7 +84,8 @@ void lim__sim_reset(lim__sim *sim, lim__os *a, lim__os *b);
 uint64_t lim__sim_now(const lim__sim *sim);
 /* Lets the network and the scripts happen until then, running no task. */
 void lim__sim_advance_to(lim__sim *sim, uint64_t when_ns);
-/* Runs fn once, between turns, when the clock gets there (the past: at the next step). Same instant: in order of call. */
+/* Runs fn once, between turns, when the clock gets there (the past: at the next step). Same instant: in order of call.
+ */
 void lim__sim_at(lim__sim *sim, uint64_t when_ns, void (*fn)(lim__sim *sim, void *ctx), void *ctx);
 
 /* ---- tasks: what would be threads ---- */
@@ -108,7 +109,7 @@ bool lim__sim_run(lim__sim *sim, uint64_t until_ns, bool (*done)(void *ctx), voi
 /* ---- history ---- */
 /* Adds a line to the history. No addresses, no real time, nothing that differs between two runs of a seed. */
 void lim__sim_note(lim__sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
-uint64_t lim__sim_hash(const lim__sim *sim);   /* of every line so far */
+uint64_t lim__sim_hash(const lim__sim *sim); /* of every line so far */
 uint64_t lim__sim_steps(const lim__sim *sim);
 void lim__sim_trace(lim__sim *sim, FILE *out); /* from now on also print the lines there; NULL: no more */
 

@@ -17,8 +17,8 @@ struct lim__sim_machine {
     char name[32], address[16];
     uint32_t index;
     enum lim__sim_power power;
-    uint64_t cut;             /* one bit per machine that cannot be reached */
-    uint16_t port_next;       /* for listen(0) and connect */
+    uint64_t cut;              /* one bit per machine that cannot be reached */
+    uint16_t port_next;        /* for listen(0) and connect */
     lim__sim_process *process; /* the running one, or the last */
 };
 
@@ -57,21 +57,21 @@ struct lim__sim_end {
     lim__list all;   /* in sim->ends */
 
     /* a connection */
-    lim__sim_end *peer;             /* NULL: none yet */
-    lim__sim_machine *far;          /* where it leads, NULL: to nowhere */
+    lim__sim_end *peer;    /* NULL: none yet */
+    lim__sim_machine *far; /* where it leads, NULL: to nowhere */
     uint16_t far_port;
-    enum lim__sim_flow rx, tx;      /* ENDED: the peer's end was received, ours was sent */
-    lim__buf ring;                  /* received, unread */
+    enum lim__sim_flow rx, tx; /* ENDED: the peer's end was received, ours was sent */
+    lim__buf ring;             /* received, unread */
     size_t ring_max;
-    lim__list inbound;              /* segments on their way here: the peer's send buffer */
+    lim__list inbound; /* segments on their way here: the peer's send buffer */
     size_t inbound_bytes, inbound_max;
-    enum lim__sim_stall stall;      /* why the first of them is not delivered though its time has come */
-    int error;                      /* BROKEN: what to report */
-    enum lim__sim_flow report;      /* ENDED: it was reported */
+    enum lim__sim_stall stall; /* why the first of them is not delivered though its time has come */
+    int error;                 /* BROKEN: what to report */
+    enum lim__sim_flow report; /* ENDED: it was reported */
     uint32_t idle_ms, user_timeout_ms;
-    uint64_t dead_at;               /* when the kernel gives up, if nothing is heard until then */
-    uint64_t syn_since, syn_wait;   /* CONNECTING */
-    uint64_t sent, received;        /* bytes, over all */
+    uint64_t dead_at;             /* when the kernel gives up, if nothing is heard until then */
+    uint64_t syn_since, syn_wait; /* CONNECTING */
+    uint64_t sent, received;      /* bytes, over all */
 
     /* a listener, and who waits in it */
     lim__list waiting;
@@ -107,7 +107,7 @@ void lim__sim_event_push(lim__sim *sim, lim__sim_event event);
 bool lim__sim_watched(const lim__sim_process *process, int fd); /* by any poller */
 
 /* sim_net.c */
-void lim__sim_net_table(lim__os *os);               /* fills in the TCP half */
+void lim__sim_net_table(lim__os *os); /* fills in the TCP half */
 void lim__sim_net_event(lim__sim *sim, const lim__sim_event *event);
 uint32_t lim__sim_end_ready(const lim__sim_end *end); /* LIM__IO_* */
 void lim__sim_net_drop_process(lim__sim_process *process, bool tell_peers);
