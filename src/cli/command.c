@@ -213,7 +213,7 @@ static size_t overview_line(lim__buf *out, size_t from)
         size_t used = strlen(left);
         snprintf(left + used, sizeof left - used, "|%s", commands[to++].name + len + 1);
     }
-    lim__buf_format(out, "  %-34s %s\n", left, commands[to - 1].example);
+    lim__buf_format(out, "  %-34s %s\n", left, commands[from + (to > from + 1)].example);
     return to - from;
 }
 
