@@ -73,11 +73,9 @@ static lim__route_how least_loaded(lim__router *r, const lim__route_msg *msg, co
     for (uint32_t i = 1; i < n; i++) {
         int c = less_loaded(candidates[i], candidates[best]);
         if (c > 0)
-            ties = 0;
-        if (c < 0 || (c == 0 && lim__rng_below(&r->rng, ++ties) != 0))
-            continue;
-        best = i;
-        ties += ties == 0;
+            ties = 1;
+        if (c > 0 || (c == 0 && lim__rng_below(&r->rng, ++ties) == 0))
+            best = i;
     }
     return decided(r, candidates[best], best, result);
 }

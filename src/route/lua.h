@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * lua.h - one Lua state of one router, shared by the files lua_*.c.
+ *
+ *   lua.c          calls: start, slice, put aside, finish, drop        lua_sandbox.c  what a script can name
+ *   lua_limits.c   memory and time                                     lua_message.c  msg
+ *   lua_view.c     candidates                                          lua_report.c   what is told to people
+ *
+ * Main stack of the state, set once by lim__lua_setup and used by index (so nothing on a call's way is looked up by
+ * name, and dropping a coroutine is writing nil over it, which cannot fail):
+ *
+ *      FN | ARRAY | VIEWS | META | ENV | coroutine 0 | message 0 | coroutine 1 | message 1 | ...
+ *
+ * and of each coroutine, below what it runs: FN | MSG | ARRAY. */
+#ifndef LIM__ROUTE_LUA_H
+#define LIM__ROUTE_LUA_H
+
+#include <lua.h>
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "base/list.h"
+#include "route/engine.h"
+
+enum { LUA__FN = 1, LUA__ARRAY, LUA__VIEWS, LUA__META, LUA__ENV, LUA__SLOTS }; /* main stack */
+enum { CO__FN = 1, CO__MSG, CO__ARRAY };                                     /* each coroutine's */
+enum {
+    LUA__STEP = 1000,         /* instructions from hook to hook, at most */
+    LUA__CHARGE_MAX = 1 << 17, /* bytes moved between two hooks before the next one is called early */
+    LUA__ITEMS_MAX = 4096     /* that one call of a library function looks at */
+};
+
+/* What the router remembers of a candidate's table: the slots of lim__candidate index these. */
+typedef struct lim__lua_view {
+    uint64_t id, stamp; /* 0: no table */
+    const void *table;  /* identity only: Lua moves nothing, and VIEWS holds it */
+    char *name;
+    size_t name_len, bytes; /* bytes: what the table took of the state's memory, beside the script's limit */
+    uint32_t in_flight, max_in_flight, buffer_depth, latency_us; /* as they were written into the table */
+} lim__lua_view;
+
+/* The candidates of a call. Current one: the router's; a call that is put aside keeps the one it started with. */
+typedef struct lim__lua_list {
+    uint32_t refs, count, capacity, names_len, names_capacity;
+    char *names;
+    struct lim__lua_listed {
+        uint64_t id;
+        const void *table;
+        uint32_t name, name_len; /* in names */
+    } items[];
+} lim__lua_list;
+
+typedef enum lim__lua_phase { LUA__IDLE = 1, LUA__RUNNING, LUA__ASIDE } lim__lua_phase;
+
+/*  IDLE --call--> RUNNING --ends--> IDLE
+ *                 |    ^
+ *              yields  resume
+ *                 v    |
+ *                 ASIDE --at its limit: dropped--> IDLE (without coroutine) */
+typedef struct lim__lua_call {
+    lim__lua_phase phase;
+    uint32_t index;    /* its places on the main stack */
+    lua_State *co;     /* NULL: to be made */
+    uint32_t array_gen; /* of the ARRAY on its stack */
+    int step;          /* instructions to the next hook, as set */
+    struct lim__lua *lua;
+    /* the message */
+    uint64_t serial; /* grows with each end: proxies of an earlier message answer nil */
+    lim__doc *doc;
+    enum { DOC__UNREAD = 1, DOC__GOOD, DOC__BAD } read;
+    lim_bytes payload, headers;
+    lim__msg *keep;
+    void *copy;
+    /* time: of its processor clock, which stands still between slices */
+    uint64_t slice_start_ns, last_hook_ns; /* 0: not looked yet */
+    uint64_t cpu_ns;                       /* of earlier slices */
+    uint64_t aside_ns;                     /* wall: when it was put aside first, less what it had used */
+    lim__lua_list *list;
+    void *call_ctx;
+    lim__list link; /* in aside */
+} lim__lua_call;
+
+typedef struct lim__lua {
+    lua_State *L;
+    lim__router *router;
+    lim__lua_call *running; /* whose instructions are executed; NULL: none of a script's */
+    lim__lua_call *calls;   /* unfinished_max of them */
+    lim__list aside;        /* oldest first */
+    uint32_t aside_count;
+    uint32_t array_gen, array_len;
+    bool array_shared;
+    lim__lua_list *list;
+    lim__lua_view *views;
+    uint32_t view_count;
+    /* limits */
+    size_t used, limit; /* bytes; limit: the script's, and what is the bus's: sandbox, candidates, coroutines */
+    bool bus_allocates; /* what is allocated now is not the script's */
+    enum { REFUSED__NOTHING = 0, REFUSED__MEMORY, REFUSED__TEXT } refused; /* the last refusal */
+    size_t charged;        /* bytes moved since the last hook */
+    uint64_t virtual_ns;   /* the processor clock if instruction_ns is set */
+} lim__lua;
+
+static inline lim__lua *lim__lua_of(lua_State *L)
+{
+    return *(lim__lua **)lua_getextraspace(L);
+}
+static inline int lim__lua_co_at(const lim__lua_call *c)
+{
+    return LUA__SLOTS + 2 * (int)c->index;
+}
+static inline int lim__lua_msg_at(const lim__lua_call *c)
+{
+    return LUA__SLOTS + 2 * (int)c->index + 1;
+}
+
+/* ---- lua_limits.c ---- */
+void *lim__lua_alloc(void *lua, void *block, size_t old_size, size_t new_size);
+void lim__lua_hook(lua_State *L, lua_Debug *ar);
+/* Work of about `bytes` bytes moved that no instruction count sees: brings the next hook forward if it adds up. */
+void lim__lua_charge(lim__lua *m, size_t bytes);
+uint64_t lim__lua_clock(lim__lua *m); /* the processor clock: os, or instructions */
+void lim__lua_slice_begin(lim__lua_call *c);
+void lim__lua_slice_end(lim__lua_call *c, bool yielded); /* adds to cpu_ns */
+
+/* ---- lua_sandbox.c ---- */
+/* Protected C function: one argument, the lim__lua; answers what stands on the main stack from ARRAY on. */
+int lim__lua_setup(lua_State *L);
+
+/* ---- lua_message.c ---- */
+void lim__lua_message_meta(lua_State *L);                        /* pushes the metatable */
+void lim__lua_message_push(lua_State *L, lim__lua_call *c);      /* pushes the call's msg; metatable from the registry */
+int lim__lua_message_pairs(lua_State *L);                        /* pairs(proxy): argument 1 is one */
+
+/* ---- lua_view.c ---- */
+/* Does everything that may allocate before a call: tables, numbers, the array, the coroutine. False: no memory. */
+bool lim__lua_sync(lim__lua *m, lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n);
+bool lim__lua_in_sync(const lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n);
+lim__lua_list *lim__lua_list_new(uint32_t capacity); /* NULL: no memory */
+lim__lua_list *lim__lua_list_ref(lim__lua_list *list);
+void lim__lua_list_unref(lim__lua_list *list);
+void lim__lua_views_free(lim__lua *m);
+
+/* ---- lua_report.c ---- all write r->text */
+lim__route_how lim__lua_crashed(lim__lua_call *c, int status, lim__route_result *out); /* error value on c->co */
+lim__route_how lim__lua_nonsense(lim__lua_call *c, lim__route_result *out); /* what was returned is on top of c->co */
+lim__route_how lim__lua_timed_out(lim__lua *m, uint64_t after_ns, bool wall, lim__route_result *out);
+lim__route_how lim__lua_not_started(lim__lua *m, bool memory, lim__route_result *out);
+void lim__lua_compile_fault(lim__lua *m, lua_State *L, int status, lim_diag *diag); /* error value on top of L */
+
+#endif
