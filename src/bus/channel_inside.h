@@ -14,14 +14,15 @@
  *   any thread   appends to a subscription's backlog under the subscription's own `lock`, a leaf.
  *   the owner    delivers: it alone moves a subscription's messages out of the backlog or past it.
  *
- * Order of locks: lock -> host_lock -> a subscription's lock. No callback runs under any of them.
+ * Order of locks: host_lock -> lock -> a subscription's lock (reclaiming under `lock` only tries host_lock). No callback
+ * runs under any of them. A publish on a scheduler takes a lock only for subscriptions it cannot deliver to at once.
  *
  * Invariants (lim__sub_check, lim__channels_check):
  *   C1  a live subscription stands exactly once in the table of every open channel its pattern matches.
  *   C2  queued <= limit, and in_flight <= window.
  *   C3  hold: places >= in_flight + queued, equal when no publish is under way. A message that got a place is kept.
  *   C4  a message bypasses the backlog only when the backlog is empty: so what is published first is delivered first.
- *   C5  belled = 1 while a bell is on its way to the owner: at most one per subscription, however much was appended. */
+ *   C5  belled is true while a bell is on its way to the owner: at most one per subscription, however much was appended. */
 #ifndef LIM__CHANNEL_INSIDE_H
 #define LIM__CHANNEL_INSIDE_H
 
@@ -65,17 +66,21 @@ static inline lim_bytes lim__name_bytes(const lim__name *name)
 bool lim__pattern_is_wild(lim_bytes pattern);
 
 /* ---- ids of public values: generation 32 | index + 1 32; a slot holds a pointer ---- */
+typedef struct lim__id_slot {
+    _Atomic(void *) object;
+    uint32_t generation; /* under the lock of the registry, like `next` */
+    uint32_t next;       /* while free: index + 1 of the next free slot */
+} lim__id_slot;
 typedef struct lim__ids {
-    /* any thread: the pointer read may belong to another id, so the reader compares the object's own id */
-    _Atomic(_Atomic(void *) *) chunks[LIM__ID_CHUNKS_MAX];
-    /* under the lock of the registry */
-    uint32_t *generations; /* of `cap` slots */
-    uint32_t *free_ring;   /* indices, first in first out, so that a generation is used up as late as possible */
-    uint32_t cap, free_first, free_count;
+    _Atomic(lim__id_slot *) chunks[LIM__ID_CHUNKS_MAX]; /* any thread; entries are set once */
+    /* under the lock of the registry; free slots are taken first in, first out */
+    uint32_t cap, free_first, free_last;
 } lim__ids;
-uint64_t lim__ids_take(lim__ids *ids, void *object); /* 0: no memory, or all taken */
-void lim__ids_give(lim__ids *ids, uint64_t id);
-void *lim__ids_get(const lim__ids *ids, uint64_t id); /* whoever is in that slot, or NULL */
+uint64_t lim__ids_take(lim__ids *ids); /* reserves; 0: no memory, or all taken */
+void lim__ids_set(lim__ids *ids, uint64_t id, void *object);
+void lim__ids_give(lim__ids *ids, uint64_t id); /* a slot whose generation is used up is never given out again */
+/* Whoever is in that slot, or NULL: the caller compares the object's own id. */
+void *lim__ids_get(const lim__ids *ids, uint64_t id);
 void lim__ids_fini(lim__ids *ids);
 
 /* ---- what is freed later ---- */
@@ -152,16 +157,15 @@ struct lim__sub {
     /* any thread */
     _Alignas(64) _Atomic uint32_t state; /* lim__sub_state; written under `lock` */
     _Atomic uint32_t queued;             /* messages in the ring; written under `lock` */
-    _Atomic uint32_t places;             /* hold only */
-    _Atomic uint32_t belled;
+    _Atomic uint32_t places;             /* hold only: in flight, queued, or promised by a publish under way */
     _Atomic uint32_t episode;            /* 1: has dropped since its backlog was empty last; written under `lock` */
     _Atomic uint64_t dropped;            /* written under `lock` */
     _Atomic uint32_t refs;               /* the owner's, and the bell's */
     /* under `lock` */
     _Alignas(64) lim__mutex lock;
-    lim__kept *ring;
+    lim__kept *ring; /* ring_cap (a power of two) places, the oldest message at ring_head */
     uint32_t ring_cap, ring_head;
-    bool tell_dropped;
+    bool belled, tell_dropped;
     lim_err why;
     /* registry */
     lim__list in_all, in_wild;
@@ -197,20 +201,24 @@ static inline void lim__unlock(lim__mutex *m)
     int err = pthread_mutex_unlock(m);
     LIM_ASSERT(err == 0);
 }
+/* The scheduler of this bus whose turn it is on the calling thread; NULL: a host thread, or another bus's scheduler. */
+static inline lim__sched *lim__sched_here(const lim__channels *all)
+{
+    lim__sched *s = lim__sched_current();
+    return s && lim__sched_runtime(s) == all->rt ? s : NULL;
+}
 /* For counters with one writer. */
 #define LIM__ADD_OWN(counter, n)                                                                                       \
     atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), memory_order_relaxed)
 #define LIM__RELAXED(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
 
 /* ---- registry (channel.c) ---- */
-void lim__retire_locked(lim__channels *all, lim__retired *what, void (*free)(lim__retired *));
-void lim__channel_unref_locked(lim__channel *ch);
+void lim__retire(lim__channels *all, lim__retired *what, void (*free)(lim__retired *)); /* takes `lock` */
 lim_err lim__channel_open_locked(lim__channels *all, lim_bytes name, const lim_channel_opts *opts, lim__channel **out);
-/* Takes a channel out of the registry; the caller then ends `*ended`: what was subscribed by its exact name, NULL-ended. */
-void lim__channel_close_locked(lim__channel *ch);
+void lim__channel_close_locked(lim__channel *ch); /* and ends its subscriptions */
 /* Puts a subscription into every table it belongs to. FULL, NOMEM, MISUSE, GONE (closed meanwhile): nothing changed. */
 lim_err lim__sub_enter(lim__sub *sub, lim_diag *diag);
-void lim__sub_leave(lim__sub *sub); /* idempotent: out of every table, any thread */
+void lim__sub_leave(lim__sub *sub); /* idempotent: out of every table; any thread */
 void lim__channels_check(lim__channels *all);
 
 /* ---- subscription (channel_sub.c) ---- */
@@ -218,18 +226,42 @@ lim_err lim__sub_new(lim__channels *all, const lim__sub_config *config, lim_diag
 void lim__sub_own(lim__sub *sub, lim_pid owner); /* before lim__sub_enter */
 void lim__sub_ref(lim__sub *sub);
 void lim__sub_unref(lim__sub *sub);
-/* Any thread: nothing is delivered or kept any more, what was kept is gone. What lim__sub_close begins with. */
+/* Any thread: nothing is kept or delivered any more, what was kept is gone. What lim__sub_close begins with. */
 void lim__sub_detach(lim__sub *sub);
 void lim__sub_end(lim__sub *sub, lim__sub_state to, lim_err why); /* any thread; the owner is told by a bell */
-/* Rings unless a bell is on its way. self NULL: a host thread, or a handler without its process at hand. */
-void lim__sub_ring(lim__sub *sub, lim_process *self);
-void lim__sub_credit(lim_process *owner, lim__sub *sub, uint32_t n); /* n delivered messages are done; delivers more */
-void lim__sub_tell(lim__sub *sub); /* owner's scheduler: `dropped`, if there is something to tell */
+/* A bell: the letter that makes the owner look at the subscription. Only while it is not CLOSED, and one at a time.
+ * self NULL: a host thread, or a handler without its process at hand. */
+bool lim__sub_want_bell_locked(lim__sub *sub);
+void lim__sub_send_bell(lim__sub *sub, lim_process *self);
+void lim__sub_ring(lim__sub *sub, lim_process *self); /* both */
+void lim__sub_return(lim__sub *sub, uint32_t n); /* owner's scheduler: n delivered messages are done */
+void lim__sub_credit(lim_process *owner, lim__sub *sub, uint32_t n); /* the same, and delivers more */
+void lim__sub_tell_dropped(lim__sub *sub); /* owner's scheduler: if there is something to tell */
 void lim__sub_check(lim__sub *sub);
-/* One message out of the window's reach: into the ring. */
-typedef enum lim__keep { LIM__KEPT_IN_WINDOW = 1, LIM__KEPT, LIM__KEPT_FOR_OLDEST, LIM__NOT_KEPT } lim__keep;
-lim__keep lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel);
-/* Owner's scheduler: delivers past the backlog. */
+
+typedef enum lim__keep {
+    LIM__KEEP_GONE = 1,  /* the subscription ended meanwhile */
+    LIM__KEEP_IN_WINDOW, /* will be delivered as soon as its owner looks */
+    LIM__KEEP_BACKLOG,
+    LIM__KEEP_FOR_OLDEST, /* in the backlog, the oldest of which was dropped */
+    LIM__KEEP_DROPPED,    /* by policy, or for want of memory (msg NULL) */
+} lim__keep;
+/* What the publisher knows of the owner: on another scheduler; here and not ready to write; here. */
+typedef enum lim__near { LIM__FAR = 1, LIM__NEAR_BUSY, LIM__NEAR } lim__near;
+/* Any thread. Policy hold: a place was reserved. *bell: the caller is to send a bell. *current: messages in flight and
+ * queued before this one. */
+lim__keep lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near, bool *bell, uint32_t *current);
+/* Owner's scheduler, backlog empty: delivers past it (C4). */
 void lim__sub_deliver(lim__sub *sub, lim_bytes channel, lim_bytes headers, lim_bytes payload, lim__msg *msg);
+/* Owner's scheduler: window and `ready` allow another one. */
+static inline bool lim__sub_may_deliver(const lim__sub *sub)
+{
+    return LIM__RELAXED(sub->in_flight) < sub->window && (!sub->ops->ready || sub->ops->ready(sub->ctx));
+}
+
+/* ---- publish (channel_publish.c) ---- for who has seen to it that the entry and its table stay: on a scheduler, or
+ * (sched NULL) under host_lock. self may be NULL in both. */
+lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *sched, lim__channel *ch, lim_bytes payload,
+                             lim_bytes headers, bool mandatory, lim_admission *out);
 
 #endif

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * channel_publish.c - one message to all who want it, and one verdict for who sent it.
+ *
+ *      table of the channel
+ *        |
+ *        |  1. hold: a place in each, or REJECT and every place given back: nobody got it
+ *        |  2. each: deliver past an empty backlog when its owner is at hand (no copy, no lock)
+ *        |           else keep it in the backlog (one copy for all), or what its policy says
+ *        v
+ *      REJECT nobody got it | DEFER a hold subscription keeps it beyond its window | ACCEPT
+ *
+ * Step 1 is skipped when the table has no hold subscription. A subscription that ends between the steps simply does not
+ * count; one that appears after step 0 (the count was read) is for the next message.
+ *
+ * On a scheduler a publish is covered by the scheduler's turn, on a host thread by `host_lock`: see channel_inside.h.
+ */
+#include "bus/channel_inside.h"
+
+typedef struct offer {
+    lim__channel *ch;
+    lim_process *self;
+    lim__sched *sched; /* NULL: a host thread */
+    lim__tally *tally;
+    lim__table *table;
+    uint32_t count; /* places of the table that existed when the publish began */
+    lim_bytes payload, headers;
+    lim__msg *msg; /* made when the first one keeps it */
+} offer;
+
+static lim__sub *offer_sub(const offer *o, uint32_t i)
+{
+    lim__sub *sub = atomic_load_explicit(&o->table->subs[i], memory_order_relaxed);
+    /* acquire: pairs with the stores of `state` under the subscription's lock */
+    bool open = sub && atomic_load_explicit(&sub->state, memory_order_acquire) == LIM__SUB_OPEN;
+    return open ? sub : NULL;
+}
+
+static bool is_near(const offer *o, const lim__sub *sub)
+{
+    return sub->sched == o->sched && !sub->own_turn;
+}
+
+/* Nothing waits there that must go first. */
+static bool is_idle(const lim__sub *sub)
+{
+    /* acquire: pairs with the release of who emptied the backlog */
+    return atomic_load_explicit(&sub->queued, memory_order_acquire) == 0;
+}
+
+static lim__msg *offer_msg(offer *o)
+{
+    if (!o->msg)
+        o->msg = lim__msg_new_with(o->payload, o->headers);
+    return o->msg;
+}
+
+/* ---- step 1 ---- */
+
+static bool place_take(lim__sub *sub, uint32_t *current)
+{
+    uint32_t before = atomic_fetch_add_explicit(&sub->places, 1, memory_order_relaxed);
+    *current = before;
+    if (LIM_LIKELY(before < sub->limit))
+        return true;
+    atomic_fetch_sub_explicit(&sub->places, 1, memory_order_relaxed);
+    return false;
+}
+
+static void places_give_back(offer *o, uint32_t end)
+{
+    for (uint32_t i = 0; i < end; i++) {
+        lim__sub *sub = offer_sub(o, i);
+        if (sub && sub->policy == LIM_HOLD_BACK) /* open now, so it was open when its place was taken */
+            atomic_fetch_sub_explicit(&sub->places, 1, memory_order_relaxed);
+    }
+}
+
+static void reject_full(const offer *o, const lim__sub *sub, uint32_t current, lim_admission *out)
+{
+    *out = (lim_admission){
+        .verdict = LIM_REJECT,
+        .why = LIM_WHY_SUBSCRIPTION_FULL,
+        .limit = sub->limit,
+        .current = current < sub->limit ? current : sub->limit,
+        .retry_after_ms = LIM__RETRY_AFTER_MS,
+    };
+    for (uint32_t i = 0; i < o->count; i++)
+        out->matched += offer_sub(o, i) != NULL;
+}
+
+/* LIM_OK with *rejected, or without: every hold subscription that is open has a place for it. NOMEM: none has. */
+static lim_err reserve(offer *o, lim_admission *out, bool *rejected)
+{
+    bool keeps = false;
+    for (uint32_t i = 0; i < o->count; i++) {
+        lim__sub *sub = offer_sub(o, i);
+        if (!sub || sub->policy != LIM_HOLD_BACK)
+            continue;
+        uint32_t current;
+        if (!place_take(sub, &current)) {
+            places_give_back(o, i);
+            reject_full(o, sub, current, out);
+            *rejected = true;
+            return LIM_OK;
+        }
+        keeps |= !(is_near(o, sub) && is_idle(sub) && lim__sub_may_deliver(sub));
+    }
+    if (keeps && !offer_msg(o)) { /* now, while nobody has got it yet */
+        places_give_back(o, o->count);
+        return LIM_E_NOMEM;
+    }
+    return LIM_OK;
+}
+
+/* ---- step 2 ---- */
+
+static void defer(lim__sub *sub, uint32_t current, lim_admission *out)
+{
+    out->deferred++;
+    if (sub->policy != LIM_HOLD_BACK || out->verdict == LIM_DEFER)
+        return;
+    out->verdict = LIM_DEFER;
+    out->why = LIM_WHY_SUBSCRIPTION_FULL;
+    out->limit = sub->window;
+    out->current = current;
+}
+
+static void keep(offer *o, lim__sub *sub, lim__near near, lim_admission *out)
+{
+    bool bell;
+    uint32_t current = 0;
+    lim__keep how = lim__sub_keep(sub, offer_msg(o), o->ch->name, near, &bell, &current);
+    out->matched += how != LIM__KEEP_GONE;
+    out->delivered += how == LIM__KEEP_IN_WINDOW;
+    out->dropped += how == LIM__KEEP_FOR_OLDEST || how == LIM__KEEP_DROPPED;
+    if (how == LIM__KEEP_BACKLOG || how == LIM__KEEP_FOR_OLDEST)
+        defer(sub, current, out);
+    if (bell)
+        lim__sub_send_bell(sub, o->self);
+    else if (out->dropped > 0 && near != LIM__FAR && !sub->own_turn)
+        lim__sub_tell_dropped(sub);
+}
+
+static inline void offer_to(offer *o, lim__sub *sub, lim_admission *out)
+{
+    if (!is_near(o, sub)) {
+        keep(o, sub, LIM__FAR, out);
+        return;
+    }
+    bool may = lim__sub_may_deliver(sub);
+    if (LIM_UNLIKELY(!may || !is_idle(sub))) {
+        keep(o, sub, may ? LIM__NEAR : LIM__NEAR_BUSY, out);
+        return;
+    }
+    out->matched++;
+    out->delivered++;
+    lim__sub_deliver(sub, lim__name_bytes(o->ch->name), o->headers, o->payload, o->msg);
+}
+
+static void count(offer *o, const lim_admission *out)
+{
+    lim__tally *t = o->tally;
+    if (LIM_UNLIKELY(out->verdict == LIM_REJECT)) {
+        LIM__ADD_OWN(t->rejected, 1);
+        return;
+    }
+    LIM__ADD_OWN(t->published, 1);
+    LIM__ADD_OWN(t->matched, out->matched);
+    LIM__ADD_OWN(t->delivered, out->delivered);
+    if (LIM_UNLIKELY(out->deferred | out->dropped)) {
+        LIM__ADD_OWN(t->deferred, out->deferred);
+        LIM__ADD_OWN(t->dropped, out->dropped);
+    }
+}
+
+static void nobody(bool mandatory, lim_admission *out)
+{
+    *out = (lim_admission){ .verdict = LIM_ACCEPT };
+    if (mandatory)
+        *out = (lim_admission){ .verdict = LIM_REJECT,
+                                .why = LIM_WHY_NO_SUBSCRIBER,
+                                .retry_after_ms = LIM__RETRY_AFTER_MS };
+}
+
+static lim_err publish(offer *o, bool mandatory, lim_admission *out)
+{
+    /* acquire: pairs with the release in table_replace, and in table_append */
+    o->table = atomic_load_explicit(&o->ch->table, memory_order_acquire);
+    o->count = atomic_load_explicit(&o->table->count, memory_order_acquire);
+    nobody(false, out);
+    bool rejected = false;
+    if (atomic_load_explicit(&o->table->holds, memory_order_acquire) > 0) {
+        lim_err err = reserve(o, out, &rejected);
+        if (err != LIM_OK)
+            return err;
+    }
+    for (uint32_t i = 0; i < o->count && !rejected; i++) {
+        lim__sub *sub = offer_sub(o, i);
+        if (sub)
+            offer_to(o, sub, out);
+    }
+    if (LIM_UNLIKELY(mandatory && out->matched == 0 && !rejected))
+        nobody(true, out);
+    count(o, out);
+    return LIM_OK;
+}
+
+lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *sched, lim__channel *ch,
+                             lim_bytes payload, lim_bytes headers, bool mandatory, lim_admission *out)
+{
+    LIM_CHECK(ch->all == all);
+    /* acquire: who is told that it is closed comes after the close */
+    if (LIM_UNLIKELY(atomic_load_explicit(&ch->closed, memory_order_acquire)))
+        return LIM_E_CLOSED;
+    offer o = { .ch = ch, .self = self, .sched = sched, .payload = payload, .headers = headers };
+    o.tally = &ch->tallies[sched ? lim__sched_index(sched) : all->sched_count];
+    lim_err err = publish(&o, mandatory, out);
+    if (LIM_UNLIKELY(o.msg))
+        lim__msg_unref(o.msg);
+    return err;
+}
+
+lim_err lim__publish(lim__channels *all, lim_process *self, lim__channel *ch, lim_bytes payload, lim_bytes headers,
+                     bool mandatory, lim_admission *out)
+{
+    if (LIM_UNLIKELY(!ch)) {
+        nobody(mandatory, out);
+        return LIM_OK;
+    }
+    lim__sched *sched = self ? lim__proc_sched(self) : lim__sched_here(all);
+    if (LIM_UNLIKELY(!sched))
+        lim__lock(&all->host_lock);
+    lim_err err = lim__publish_covered(all, self, sched, ch, payload, headers, mandatory, out);
+    if (LIM_UNLIKELY(!sched))
+        lim__unlock(&all->host_lock);
+    return err;
+}
