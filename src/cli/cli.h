@@ -140,7 +140,8 @@ struct cli {
 };
 
 /* ---- what is said (say.c) ---- */
-void cli_fault(struct cli *cli, int code, const char *what, const char *why, const char *todo); /* one line on stderr; notes code */
+/* One line on stderr; the code is noted. */
+void cli_fault(struct cli *cli, int code, const char *what, const char *why, const char *todo);
 void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));           /* one line on stderr */
 void cli_flush(struct cli *cli);               /* writes what is collected; a closed pipe ends the command quietly */
 void cli_err(struct cli *cli, const char *what, lim_err err, const lim_diag *diag); /* a call that was refused here */

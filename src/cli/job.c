@@ -40,7 +40,7 @@ static void on_writable(cli_source *source, short ready)
         close_pipe(&job->in, &job->child.in);
 }
 
-/* One read. False: nothing there for now, or ever; then it is closed. */
+/* One read. False: nothing there yet, or nothing any more; then it is closed. */
 static bool read_reply(cli_job *job)
 {
     lim__os *os = lim__os_linux();

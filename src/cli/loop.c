@@ -217,17 +217,20 @@ static const char *address(const struct cli *cli)
                                                    : "127.0.0.1:4777";
 }
 
+/* "127.0.0.1:4777: the server closed the connection; ...", or, where the reason names the address itself, "connection:"
+ */
 static void tell_broken(struct cli *cli)
 {
     const char *why = *cli->detail ? cli->detail : "the server does not answer";
+    const char *what = strstr(why, address(cli)) ? "connection" : address(cli);
     cli->code = cli_worse(cli->code, CLI_UNREACHABLE);
     if (cli->told)
         return;
     if (strstr(why, "; ")) { /* says what to do as well */
-        cli_note("liminal: %s: %s", address(cli), why);
+        cli_note("liminal: %s: %s", what, why);
         cli->told = true;
     } else {
-        cli_fault(cli, CLI_UNREACHABLE, address(cli), why,
+        cli_fault(cli, CLI_UNREACHABLE, what, why,
                   cli->link == CLI_LINK_LOST ? "see liminald's log; then run this again"
                                              : "start liminald, or name its address with --server or LIMINAL_SERVER");
     }
