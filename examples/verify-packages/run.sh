@@ -25,18 +25,18 @@ workers=4
 announced='s/.*[^0-9.]\(127\.0\.0\.1:[0-9][0-9]*\).*/\1/p' # liminald's line that says where it listens
 ask_workers() { liminal worker ls --json; }
 ask_worker() { liminal worker show "$1" --json; }
-ask_group() { liminal group show "$queue" --json; }
 ask_info() { liminal info --json; }
-start_worker() { # start_worker N [--tag big]: becomes the worker
+start_worker() { # start_worker NAME [--tag big]: becomes the worker
+    name=$1
     shift
-    exec liminal work "$queue" --exec "$here/verify.sh" --capacity 1 "$@"
+    exec liminal work "$queue" --exec "exec '$here/verify.sh'" --capacity 1 --identity "$name" "$@"
 }
 dispatch() { liminal dispatch "$queue" - --wait --json; }
 deploy() { liminal deploy "$queue" "$here/route-big.lua"; }
-in_flight_name=in_flight         # of a worker
-# Of an outcome: outcome, participant, losses, version, and of the last death: when the server saw it (microseconds since
-# 1970), and from then to the next worker's acknowledgement (microseconds).
-seen_name=crash_wall_us
+# Of an outcome, beside outcome, participant, losses and payload: who chose; of the last death, when the server saw it
+# (microseconds since 1970), and from then to the next worker's acknowledgement (microseconds).
+router_name=router
+seen_name=crashed_wall_us
 rerouted_name=rerouted_us
 census_names='processes links monitors timers messages conversations participants tasks_queued'
 
@@ -149,11 +149,11 @@ while [ $n -lt $workers ]; do
     tag=
     [ $n -lt $workers ] || tag="--tag big"
     # shellcheck disable=SC2086
-    (export VERIFY_WORKER=worker-$n && start_worker $n $tag) >"$work/worker-$n.out" 2>"$work/worker-$n.err" </dev/null &
+    (start_worker worker-$n $tag) >"$work/worker-$n.out" 2>"$work/worker-$n.err" </dev/null &
     eval "worker_$n=$!"
     pids="$pids $!"
-    wait_until 10 "worker-$n registers" registered $n
 done
+wait_until 10 "all workers register" registered $workers
 
 # ---- the job: a new routing function half-way, and one worker killed in the middle of the biggest package -------------
 started_us=$(now_us)
@@ -167,18 +167,16 @@ deployed_at=$(lines "$work/outcomes")
 
 victim_runs() { [ -s "$VERIFY_NOTES/$victim_name.started" ] || ! kill -0 "$dispatcher" 2>/dev/null; }
 wait_until 120 "the biggest package is handed out" victim_runs
-killed=$(head -n 1 "$VERIFY_NOTES/$victim_name.started" 2>/dev/null)
-[ -n "$killed" ] || die "the biggest package never ran"
-in_hand=$(ask_worker "$killed" | field $in_flight_name)
+read -r killed killed_task <"$VERIFY_NOTES/$victim_name.started" || die "the biggest package never ran"
+in_hand=$(ask_worker "$killed" | grep -c "$killed_task")
 eval "killed_pid=\$worker_${killed#worker-}"
 killed_us=$(now_us)
 kill -KILL "$killed_pid"
-say "killed $killed (process $killed_pid) with $in_hand task in flight: $victim_name"
+say "killed $killed (process $killed_pid) with $in_hand task in flight: $victim_name ($killed_task)"
 
 wait "$dispatcher"
 dispatch_code=$?
 wall_us=$(($(now_us) - started_us))
-ask_group >"$work/group" 2>/dev/null
 
 # ---- goodbye: the workers, the census, the server ---------------------------------------------------------------------
 for n in $(seq $workers); do
@@ -202,11 +200,12 @@ if [ -z "$stay" ]; then
 fi
 
 # ---- the report: one awk program over the tasks, the outcomes and the notes of executions -----------------------------
-cat "$VERIFY_NOTES"/*.started | sort | uniq -c >"$work/executions"
+cat "$VERIFY_NOTES"/*.started | cut -d ' ' -f 1 | sort | uniq -c >"$work/executions"
 awk -v json="$json" -v tasks_file="$work/tasks" -v executions_file="$work/executions" -v left_out="$(cat "$work/left-out")" \
     -v wall_us="$wall_us" -v killed="$killed" -v killed_us="$killed_us" -v in_hand="$in_hand" \
     -v dispatch_code="$dispatch_code" -v server_code="$server_code" -v stay="$stay" -v deployed_at="$deployed_at" \
-    -v before="$census_before" -v after="$census_after" -v seen_name=$seen_name -v rerouted_name=$rerouted_name '
+    -v before="$census_before" -v after="$census_after" -v seen_name=$seen_name -v rerouted_name=$rerouted_name \
+    -v router_name=$router_name '
 function value(line, name,    at, rest) {
     gsub(/\\"/, "\"", line)
     if (!match(line, "\"" name "\": *"))
@@ -271,7 +270,7 @@ BEGIN {
     done[who]++
     done_bytes[who] += value($0, "bytes")
     done_ms[who] += value($0, "ms")
-    version[value($0, "version")]++
+    version[value($0, router_name)]++
     if (value($0, "losses") > 0) {
         losses += value($0, "losses")
         lost_packages = lost_packages (lost_packages == "" ? "" : ", ") package

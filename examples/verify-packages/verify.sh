@@ -8,7 +8,7 @@
 # Every file on the package's list is read and its checksum compared. A file that is not there (or may not be read)
 # counts as missing, one that differs as a mismatch; both are results, not failures. `bytes` is what is there to read.
 # Lists are looked for in $VERIFY_LISTS, files under $VERIFY_ROOT. If $VERIFY_NOTES names a directory, a file
-# PACKAGE.started appears there, with one line for each execution: the worker's name ($VERIFY_WORKER).
+# PACKAGE.started appears there, with one line for each execution: the worker and the task, as liminal names them.
 set -u
 export LC_ALL=C
 lists=${VERIFY_LISTS:-/var/lib/dpkg/info}
@@ -22,7 +22,7 @@ case $package in
 esac
 list=$lists/$package.md5sums
 [ -r "$list" ] || { echo "there is no list of checksums for $package: $list" >&2 && exit 1; }
-[ -z "${VERIFY_NOTES:-}" ] || echo "${VERIFY_WORKER:-worker}" >>"$VERIFY_NOTES/$package.started"
+[ -z "${VERIFY_NOTES:-}" ] || echo "${LIMINAL_IDENTITY:-worker} ${LIMINAL_CONVERSATION:-}" >>"$VERIFY_NOTES/$package.started"
 
 cd "${VERIFY_ROOT:-/}" || exit 1
 started=$(date +%s%N)
