@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * frame_golden_test.c - the bytes of frame_goldens.h, both ways; and docs/protocol.md shows these and no others
- * (UPDATE=1 rewrites its examples). */
+ * frame_golden_test.c - the bytes of frame_goldens.h, both ways; and docs/protocol.md shows these and no others,
+ * and lists the fields as the codec has them (UPDATE=1 rewrites both blocks). */
 #include "wire/frame.h"
 #include "wire/frame_goldens.h"
 
@@ -101,27 +101,55 @@ static void test_the_handshake_is_byte_identical_to_version_1(void **state) /* p
     lim__buf_fini(&out);
 }
 
-/* ---- the document ---- */
-
-static const char BEGIN[] = "<!-- examples: written by frame_golden_test, UPDATE=1 -->\n";
-static const char END[] = "<!-- end of examples -->\n";
+/* ---- the document: two of its blocks are written here ---- */
 
 /* Found from this file's own path, which the build gives relative to where tests run. */
-static FILE *open_document(char *path, size_t size, const char *mode)
+static FILE *open_document(const char *mode)
 {
     static const char here[] = "src/wire/frame_golden_test.c";
+    char path[1024];
     size_t root = strlen(__FILE__) - (sizeof here - 1);
-    snprintf(path, size, "%.*sdocs/protocol.md", (int)root, __FILE__);
+    snprintf(path, sizeof path, "%.*sdocs/protocol.md", (int)root, __FILE__);
     return fopen(path, mode);
 }
 
-static void read_all(FILE *file, lim__buf *into)
+static void read_document(lim__buf *into)
 {
     char chunk[4096];
+    FILE *file = open_document("r");
+    if (file == NULL)
+        skip(); /* run from somewhere else than the build directory */
     for (size_t n; (n = fread(chunk, 1, sizeof chunk, file)) > 0;)
         lim__buf_add(into, chunk, n);
     lim__buf_add(into, "", 1);
     fclose(file);
+}
+
+static void write_document(const char *before, size_t before_len, const lim__buf *block, const char *after)
+{
+    FILE *file = open_document("w");
+    assert_non_null(file);
+    fwrite(before, 1, before_len, file);
+    fwrite(block->ptr, 1, block->end, file);
+    fputs(after, file);
+    fclose(file);
+}
+
+/* Between the marks the document must say `want`; UPDATE=1 makes it so. */
+static void expect_block(const char *begin_mark, const char *end_mark, const lim__buf *want)
+{
+    lim__buf document = { 0 };
+    read_document(&document);
+    const char *text = (const char *)document.ptr, *begin = strstr(text, begin_mark), *end = strstr(text, end_mark);
+    assert_true(begin && end && begin < end);
+    begin += strlen(begin_mark);
+    if (getenv("UPDATE")) {
+        write_document(text, (size_t)(begin - text), want, end);
+    } else {
+        assert_int_equal(end - begin, want->end);
+        assert_memory_equal(begin, want->ptr, want->end);
+    }
+    lim__buf_fini(&document);
 }
 
 static void add_example(lim__buf *to, const char *what, const char *hex)
@@ -135,32 +163,48 @@ static void add_example(lim__buf *to, const char *what, const char *hex)
 static void test_the_document_shows_the_golden_bytes(void **state) /* proves WI2 */
 {
     (void)state;
-    char path[1024];
-    FILE *file = open_document(path, sizeof path, "r");
-    if (file == NULL)
-        skip(); /* run from somewhere else than the build directory */
-    lim__buf document = { 0 }, want = { 0 };
-    read_all(file, &document);
+    lim__buf want = { 0 };
     lim__buf_text(&want, "```text\n");
 #define X(name, what, hex, ...) add_example(&want, what, hex);
     LIM__GOLDEN_MAP(X)
 #undef X
     lim__buf_text(&want, "```\n");
-    const char *text = (const char *)document.ptr, *begin = strstr(text, BEGIN), *end = strstr(text, END);
-    assert_true(begin && end && begin < end);
-    begin += sizeof BEGIN - 1;
-    if (getenv("UPDATE")) {
-        file = open_document(path, sizeof path, "w");
-        assert_non_null(file);
-        fwrite(text, 1, (size_t)(begin - text), file);
-        fwrite(want.ptr, 1, want.end, file);
-        fputs(end, file);
-        fclose(file);
-    } else {
-        assert_int_equal(end - begin, want.end);
-        assert_memory_equal(begin, want.ptr, want.end);
+    expect_block("<!-- examples: written by frame_golden_test -->\n", "<!-- end of examples -->\n", &want);
+    lim__buf_fini(&want);
+}
+
+static void add_field(lim__buf *to, const char *kind, const char *field, unsigned arg)
+{
+    lim__buf_text(to, to->ptr[to->end - 1] == ' ' ? "" : ", ");
+    if (strcmp(kind, "pick") == 0 || strcmp(kind, "pick0") == 0)
+        lim__buf_format(to, "u8 %s (%d-%u)", field, kind[4] ? 0 : 1, arg);
+    else if (strncmp(kind, "opt_", 4) == 0 && arg)
+        lim__buf_format(to, "[%02x: %s %s]", arg, kind + 4, strcmp(field, kind + 4) ? field : "");
+    else
+        lim__buf_format(to, "%s %s", kind, field);
+    if (to->ptr[to->end - 2] == ' ' && to->ptr[to->end - 1] == ']') {
+        to->end -= 2;
+        lim__buf_text(to, "]");
     }
-    lim__buf_fini(&document);
+}
+
+static void test_the_document_lists_every_frame_and_field(void **state) /* proves WI2 */
+{
+    (void)state;
+    lim__buf want = { 0 };
+    lim__buf_text(&want, "| type | name | from | stream | fields |\n|---|---|---|---|---|\n");
+#define FIELD(kind, field, arg) add_field(&want, #kind, #field, arg);
+#define F(id, NAME, name, sender, scope)                                                                               \
+    lim__buf_format(&want, "| %02x | %s | %s | %s | ", (unsigned)id, #NAME,                                            \
+                    LIM__SENDER_##sender == LIM__SENDER_BOTH     ? "both"                                              \
+                    : LIM__SENDER_##sender == LIM__SENDER_CLIENT ? "C"                                                 \
+                                                                 : "S",                                                \
+                    LIM__SCOPE_##scope ? "n" : "0");                                                                   \
+    LIM__FIELDS_##name(FIELD);                                                                                         \
+    lim__buf_text(&want, want.ptr[want.end - 1] == ' ' ? "- |\n" : " |\n");
+    LIM__FRAME_MAP(F)
+#undef F
+    expect_block("<!-- frames: written by frame_golden_test -->\n", "<!-- end of frames -->\n", &want);
     lim__buf_fini(&want);
 }
 
@@ -171,6 +215,7 @@ int main(void)
         cmocka_unit_test(test_every_frame_has_a_golden_example),
         cmocka_unit_test(test_the_handshake_is_byte_identical_to_version_1),
         cmocka_unit_test(test_the_document_shows_the_golden_bytes),
+        cmocka_unit_test(test_the_document_lists_every_frame_and_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,7 @@
  * frame_map.h - the whole protocol as one table: every frame, and the fields of every frame.
  *
  * Everything else is generated from here: the structs, the decoders and encoders (frame.h), names, directions, scopes
- * and the text dump (frame.c), the round-trip tests and the field tables' check of docs/protocol.md. To add a frame:
+ * and the text dump (frame.c), the round-trip tests and the table of frames in docs/protocol.md. To add a frame:
  * one line in LIM__FRAME_MAP, one LIM__FIELDS_x, one golden line in frame_golden_test.c, one section in the document.
  *
  *   F(type, NAME, name, sender, scope)   sender: CLIENT, SERVER, BOTH; scope: CONTROL (stream 0), STREAM (stream >= 1)
