@@ -125,16 +125,23 @@ static const char *todo_text(const lim_outcome *o, char *room, size_t size)
                                     : (may_have_run ? "it may have run" : "it did not run");
 }
 
+void cli_outcome_line(lim__buf *out, const char *where, const lim_outcome *outcome)
+{
+    char room[64];
+    lim__buf_format(out, "%s%s: ", where, lim_how_text(outcome->how));
+    why_text(out, outcome);
+    lim__buf_format(out, "; %s", todo_text(outcome, room, sizeof room));
+}
+
 void cli_outcome_fault(struct cli *cli, const char *where, const lim_outcome *outcome)
 {
-    char room[64], what[64];
-    lim__buf why = { 0 };
-    why_text(&why, outcome);
-    lim__buf_add(&why, "", 1);
-    snprintf(what, sizeof what, "%s%s", where, lim_how_text(outcome->how));
-    cli_fault(cli, cli_outcome_code(outcome), what, why.failed ? "no memory" : (char *)why.ptr,
-              todo_text(outcome, room, sizeof room));
-    lim__buf_fini(&why);
+    lim__buf line = { 0 };
+    cli_outcome_line(&line, where, outcome);
+    lim_bytes text = lim__buf_bytes(&line);
+    cli_note("liminal: %.*s", TEXT(text));
+    cli->told = true;
+    cli->code = cli_worse(cli->code, cli_outcome_code(outcome));
+    lim__buf_fini(&line);
 }
 
 static void text_or_null(lim__json *j, const char *key, lim_bytes text)
@@ -178,7 +185,7 @@ void cli_outcome_json(lim__json *j, const lim_outcome *o, bool embed)
     lim__json_str(j, "outcome", lim_how_text(o->how));
     payload_json(j, o, embed);
     text_or_null(j, "participant", o->participant);
-    lim__json_str(j, "reason", o->how == LIM_HOW_CRASHED ? or_null(lim_reason_text(o->reason)) : NULL);
+    lim__json_str(j, "reason", o->reason != LIM_REASON_NONE ? lim_reason_text(o->reason) : NULL);
     lim__json_str(j, "why", or_null(lim_why_text(o->why)));
     text_or_null(j, "detail", o->detail);
     lim__json_str(j, "handed_over", or_null(lim_handed_text(o->handed_over)));
