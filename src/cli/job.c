@@ -55,8 +55,8 @@ static bool read_reply(cli_job *job)
     if (lim__buf_len(&job->reply) <= CLI_REPLY_MAX && !job->reply.failed)
         return n > 0;
     job->overflowed = true;
+    lim__child_kill(&job->child); /* before the pipe breaks under it: it ends by our hand, not by its own fault */
     close_pipe(&job->out, &job->child.out);
-    lim__child_kill(&job->child);
     return false;
 }
 
