@@ -28,6 +28,9 @@ tidy() {
 mutants() {
     compile mutants && sh scripts/mutants.sh build-mutants "${MUTANT_SEEDS:-200}"
 }
+programs() {
+    build && for n in 1 2; do SCHEDULERS=$n sh scripts/programs.sh build || return 1; done
+}
 # The main job checks itself: the census before and after, one result a task. With one scheduler and with two.
 job() {
     build && for n in 1 2; do sh examples/verify-packages/run.sh --programs build --schedulers $n || return 1; done
@@ -43,5 +46,6 @@ step hostile hostile
 step seeds sim --seeds "${SEEDS:-1000}"
 step mutants mutants
 step job job
+step programs programs
 step promises sh scripts/promises.sh
 ! grep -q FAILED build-check/table

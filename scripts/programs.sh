@@ -1,0 +1,308 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# programs.sh BUILD [CHECK...] - what liminald and liminal hold, seen from outside, with real processes that are really
+# killed. Each check has a server of its own, on a port of its own; CHECKs are the names of the functions below without
+# "check_" (default: all). One line each; the ones that did not hold say what was seen. Fails if any did not hold.
+#
+# Waiting is always for an event, up to a bound; the one exception is `idle`, which measures ten seconds of nothing.
+set -u
+export LC_ALL=C
+build=$(cd "$1" && pwd) || exit 2
+shift
+PATH=$build:$PATH
+top=$(mktemp -d "${TMPDIR:-/tmp}/liminal-programs.XXXXXX") || exit 1
+work=$top server= started=
+cleanup() {
+    stop_all
+    rm -rf "$top"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# ---- tools ------------------------------------------------------------------------------------------------------------
+stop_all() {
+    # shellcheck disable=SC2086
+    [ -z "$started$server" ] || kill -KILL $started $server 2>/dev/null
+    wait 2>/dev/null
+    started= server=
+}
+fail() { echo "$*" >>"$work/why"; }
+within() { # within SECONDS CMD...: true as soon as CMD is; false after that time
+    last=$(($(date +%s%N) / 1000000 + $1 * 1000))
+    shift
+    until "$@"; do
+        [ $(($(date +%s%N) / 1000000)) -lt $last ] || return 1
+        sleep 0.01
+    done
+}
+ms_since() { echo $((($(date +%s%N) - $1) / 1000000)); }
+expect() { # expect WHAT WANTED SEEN
+    [ "$2" = "$3" ] || fail "$1: expected $2, saw $3"
+}
+start_server() {
+    # shellcheck disable=SC2086
+    liminald --listen 127.0.0.1:0 ${SCHEDULERS:+--schedulers $SCHEDULERS} "$@" >"$work/server.out" 2>"$work/server.err" </dev/null &
+    server=$!
+    within 10 grep -q '127\.0\.0\.1:[0-9]' "$work/server.out" || { fail "the server did not say where it listens"; return 1; }
+    LIMINAL_SERVER=$(sed -n 's/.*[^0-9.]\(127\.0\.0\.1:[0-9][0-9]*\).*/\1/p' "$work/server.out" | head -n 1)
+    export LIMINAL_SERVER
+}
+background() { # background NAME CMD...: its output in NAME.out and NAME.err, its exit code in NAME.code; sets $pid
+    name=$1
+    shift
+    ("$@" >"$work/$name.out" 2>"$work/$name.err" </dev/null &
+        echo $! >"$work/$name.pid"
+        wait $!
+        echo $? >"$work/$name.code") &
+    within 5 test -s "$work/$name.pid"
+    pid=$(cat "$work/$name.pid")
+    started="$started $pid"
+}
+members() { # members GROUP: how many are registered
+    liminal worker ls --json 2>/dev/null | grep -c "\"group\": *\"$1\""
+}
+has_members() { [ "$(members "$1")" -ge "$2" ]; }
+in_hand() { liminal worker ls --json 2>/dev/null | grep "\"group\": *\"$1\"" | grep -vq '"in_flight": *0'; }
+field() { sed -n 's/.*"'"$1"'": *"\{0,1\}\([^",}]*\).*/\1/p' | head -n 1; }
+code_of() { # code_of CMD...: runs it, prints its exit code; output in out and err
+    code=0
+    "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+    echo $code
+}
+
+# ---- the checks -------------------------------------------------------------------------------------------------------
+# With 50 idle clients connected the server makes no wake-up in 10 s (every switch of a thread that waited is counted).
+check_idle() {
+    start_server || return
+    i=0
+    while [ $i -lt 50 ]; do
+        i=$((i + 1))
+        background "sub$i" liminal sub "quiet.$i"
+    done
+    subscribed() { [ "$(liminal channel ls --json | grep -c quiet)" -ge 50 ]; }
+    within 20 subscribed || fail "only $(liminal channel ls --json | grep -c quiet) of 50 clients subscribed"
+    wakes() { cat /proc/"$server"/task/*/status | awk '/^voluntary_ctxt_switches/ { n += $2 } END { print n }'; }
+    settled() { before=$(wakes) && sleep 0.5 && [ "$(wakes)" = "$before" ]; }
+    within 15 settled || fail "the server does not come to rest"
+    before=$(wakes)
+    sleep 10
+    expect "wake-ups in 10 s" 0 $(($(wakes) - before))
+}
+
+# SIGKILL of the server ends every waiting command within 1 s: lost, exit code 3.
+check_server_killed() {
+    start_server || return
+    background worker liminal work slow --exec 'sleep 60' --no-reconnect
+    background server_of_asks liminal serve slow --exec 'sleep 60' --no-reconnect
+    within 5 has_members slow 2 || fail "nobody registered"
+    background ask liminal ask slow x --json --timeout 1m
+    background dispatch liminal dispatch slow x --wait --json
+    background sub liminal sub anything
+    both() { [ "$(liminal worker ls --json | grep -c '"in_flight": *1')" -eq 2 ]; }
+    within 5 both || fail "the work was not handed out"
+    killed_ns=$(date +%s%N)
+    kill -KILL "$server"
+    for who in ask dispatch sub worker server_of_asks; do
+        within 2 test -s "$work/$who.code" || fail "$who still waits"
+        expect "$who's exit code" 3 "$(cat "$work/$who.code" 2>/dev/null)"
+    done
+    [ "$(ms_since "$killed_ns")" -le 1000 ] || fail "it took $(ms_since "$killed_ns") ms"
+    expect "the ask's outcome" lost "$(field outcome <"$work/ask.out")"
+    expect "the task's outcome" lost "$(field outcome <"$work/dispatch.out")"
+}
+
+# SIGKILL of whoever holds an ask: the asker is told, exit code 4.
+check_responder_killed() {
+    start_server || return
+    background holder liminal serve slow --exec 'sleep 60'
+    holder=$pid
+    within 5 has_members slow 1 || fail "nobody registered"
+    background ask liminal ask slow x --json --timeout 1m
+    within 5 in_hand slow || fail "the ask was not handed out"
+    killed_ns=$(date +%s%N)
+    kill -KILL "$holder"
+    within 2 test -s "$work/ask.code" || fail "the asker still waits"
+    [ "$(ms_since "$killed_ns")" -le 500 ] || fail "it took $(ms_since "$killed_ns") ms"
+    expect "exit code" 4 "$(cat "$work/ask.code" 2>/dev/null)"
+    expect "outcome" crashed "$(field outcome <"$work/ask.out")"
+    expect "handed over" yes "$(field handed_over <"$work/ask.out")"
+}
+
+# A reply followed by its sender's exit is a reply, never a crash.
+check_reply_then_exit() {
+    start_server || return
+    i=0
+    while [ $i -lt 50 ]; do
+        i=$((i + 1))
+        background "once$i" liminal serve "once$i" --exec cat --max 1
+        within 5 has_members "once$i" 1 || fail "once$i did not register"
+        expect "ask $i" 0 "$(code_of liminal ask "once$i" "hello $i")"
+        expect "reply $i" "hello $i" "$(cat "$work/out")"
+        [ ! -s "$work/why" ] || return
+    done
+}
+
+# A task that kills three workers in a row does not take the queue down; one that kills all it is given to is put away.
+check_poison() {
+    start_server || return
+    # shellcheck disable=SC2016 # for the worker's shell
+    poison='read -r t; case $t in poison*) [ $LIMINAL_LOSSES -ge ${t#poison} ] || kill -KILL $PPID ;; esac; echo "$t done"'
+    for i in 1 2 3 4 5 6 7 8 9 10; do background "worker$i" liminal work q --exec "$poison" --identity "w$i"; done
+    within 5 has_members q 10 || fail "only $(members q) workers registered"
+    { for i in 1 2 3 4 5 6 7 8; do echo "good$i"; done && echo poison3 && for i in 9 10 11 12; do echo "good$i"; done; } |
+        liminal dispatch q - --wait --json >"$work/tasks.out" 2>"$work/tasks.err"
+    expect "replies" 13 "$(grep -c '"outcome": *"reply"' "$work/tasks.out")"
+    expect "losses of the poisonous one" 3 "$(grep 'poison3 done' "$work/tasks.out" | field losses)"
+    expect "exit code of a task that kills everybody it meets" 4 "$(code_of liminal dispatch q poison99 --wait --json)"
+    expect "its losses" 5 "$(field losses <"$work/out")"
+    expect "reason" kills_workers "$(field why <"$work/out")"
+    expect "a good one afterwards" 0 "$(code_of liminal dispatch q good13 --wait)"
+}
+
+# deploy during load: nothing is refused; a bad function changes nothing.
+check_deploy() {
+    start_server || return
+    for i in 1 2 3; do background "worker$i" liminal work q --exec cat --identity "w$i" --capacity 4; done
+    within 5 has_members q 3 || fail "the workers did not register"
+    i=0
+    while [ $i -lt 600 ]; do
+        i=$((i + 1))
+        echo "{\"n\":$i}"
+    done >"$work/tasks"
+    (liminal dispatch q - --wait --json <"$work/tasks" >"$work/results" 2>"$work/dispatch.err"; echo $? >"$work/dispatch.code") &
+    within 10 test -s "$work/results" || fail "no result"
+    i=0
+    while [ $i -lt 20 ]; do
+        i=$((i + 1))
+        printf 'return function(msg, candidates)\n  return candidates[1 + (%d + msg.n) %% #candidates]\nend\n' $i >"$work/route$i.lua"
+        expect "deploy $i" 0 "$(code_of liminal deploy q "$work/route$i.lua")"
+    done
+    echo 'return function(msg, candidates) retrun candidates[1] end' >"$work/bad.lua"
+    bad=$(code_of liminal deploy q "$work/bad.lua")
+    [ "$bad" -ne 0 ] || fail "a function that does not compile was deployed"
+    grep -q 'bad.lua:1' "$work/err" || fail "the complaint names no line: $(cat "$work/err")"
+    within 60 test -s "$work/dispatch.code" || fail "the tasks do not end"
+    expect "exit code" 0 "$(cat "$work/dispatch.code" 2>/dev/null)"
+    expect "replies" 600 "$(grep -c '"outcome": *"reply"' "$work/results")"
+}
+
+# A child of --exec that ignores signals does not delay the notice of its worker's crash, and does not outlive it.
+check_stubborn_child() {
+    start_server || return
+    background stubborn liminal work q --identity stubborn --exec "trap '' TERM INT HUP; echo \$\$ >'$work/child'; sleep 60; sleep 60"
+    worker=$pid
+    within 5 has_members q 1 || fail "nobody registered"
+    background dispatch liminal dispatch q x --wait --json
+    within 5 test -s "$work/child" || fail "the child did not start"
+    background good liminal work q --identity good --exec 'cat'
+    killed_ns=$(date +%s%N)
+    kill -KILL "$worker"
+    within 5 test -s "$work/dispatch.code" || fail "the task was not handed on"
+    [ "$(ms_since "$killed_ns")" -le 1000 ] || fail "it took $(ms_since "$killed_ns") ms"
+    expect "who did it" good "$(field participant <"$work/dispatch.out")"
+    gone() { ! kill -0 "$(cat "$work/child")" 2>/dev/null; }
+    within 2 gone || fail "the child outlives its worker"
+}
+
+# Two subscribers, one of which does not read: the other loses less than 5 % of its rate.
+check_slow_subscriber() {
+    start_server || return
+    awk 'BEGIN { for (i = 0; i < 100000; i++) printf "{\"n\":%d,\"text\":\"some text to carry, as messages have it\"}\n", i }' \
+        >"$work/lines"
+    run_ms() { # how long until a subscriber has 100,000 messages
+        background "reader$1" liminal sub load --max 100000 --backlog 200000
+        reading() { liminal channel show load --json 2>/dev/null | grep -q "\"subscriptions\": *$readers"; }
+        within 5 reading || fail "the subscriber did not appear"
+        begin=$(date +%s%N)
+        liminal pub load - <"$work/lines" >/dev/null 2>"$work/pub.err"
+        within 60 test -s "$work/reader$1.code" || fail "not everything arrived"
+        ms_since "$begin"
+    }
+    alone=999999 beside=999999
+    for i in 1 2 3 4 5; do
+        readers=1
+        ms=$(run_ms "a$i")
+        [ "$ms" -ge $alone ] || alone=$ms
+        background sleeper liminal sub load
+        sleeper=$pid
+        readers=1
+        within 5 reading
+        kill -STOP "$sleeper"
+        readers=2
+        ms=$(run_ms "b$i")
+        [ "$ms" -ge $beside ] || beside=$ms
+        kill -KILL "$sleeper"
+        readers=0
+        within 5 reading
+    done
+    [ $((beside * 100)) -lt $((alone * 105)) ] || fail "best of five: $alone ms alone, $beside ms beside one that does not read"
+    echo "  (100,000 messages: $alone ms alone, $beside ms beside one that does not read)"
+}
+
+# Every mistake gets one line that says what, why and what to do, and its exit code; the server survives all of it.
+check_bad_input() {
+    start_server || return
+    port=${LIMINAL_SERVER##*:}
+    complains() { # complains WHAT CODE CMD...
+        what=$1 wanted=$2
+        shift 2
+        expect "$what: exit code" "$wanted" "$(code_of "$@")"
+        expect "$what: lines of complaint" 1 "$(wc -l <"$work/err")"
+        grep -qE ': .*(;|:) ' "$work/err" || fail "$what: says too little: $(cat "$work/err")"
+    }
+    complains "unknown flag" 2 liminal pub x --nonsense
+    complains "unknown command" 2 liminal frobnicate
+    complains "unknown flag of the server" 2 liminald --nonsense
+    complains "unreachable server" 3 liminal info --server 127.0.0.1:1
+    complains "nobody there" 6 liminal ask nobody x
+    complains "no such group" 7 liminal group show nobody
+    complains "no such conversation" 7 liminal conversation show 0000000000000001
+    complains "bad name" 6 liminal pub 'two words' x
+    complains "no such file" 7 liminal deploy g "$work/none.lua"
+    echo 'return 42' >"$work/nonsense.lua"
+    code=$(code_of liminal deploy g "$work/nonsense.lua")
+    [ "$code" -ne 0 ] || fail "a file that returns no function was deployed"
+    head -c 2000000 /dev/zero | tr '\0' x >"$work/big"
+    code=0
+    liminal pub x - <"$work/big" >"$work/out" 2>"$work/err" || code=$?
+    expect "a payload over the limit: exit code" 6 $code
+    code=$(code_of liminald --listen "$LIMINAL_SERVER")
+    [ "$code" -ne 0 ] || fail "a second server on the same port"
+    expect "port in use: lines of complaint" 1 "$(wc -l <"$work/err")"
+    background broken liminal serve broken --exec /no/such/command
+    within 2 has_members broken 1 && expect "a command that does not exist: exit code" 1 "$(code_of liminal ask broken x)"
+    # Rubbish, and frames cut anywhere.
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+        head -c $((i * 97)) /dev/urandom | bash -c 'exec 3<>/dev/tcp/127.0.0.1/$0 && cat >&3' "$port" 2>/dev/null
+        printf '\001\000\000\000\000\000\000\000\000\014\000\001\000\000\000\002\000\000\000\000\000\000' | head -c $((i * 2)) |
+            bash -c 'exec 3<>/dev/tcp/127.0.0.1/$0 && cat >&3' "$port" 2>/dev/null
+    done
+    background echo liminal serve echo --exec cat
+    within 5 has_members echo 1 || fail "the server did not survive"
+    expect "an ask afterwards" 0 "$(code_of liminal ask echo hello)"
+    kill -TERM "$server"
+    wait "$server"
+    expect "the server's exit code" 0 $?
+    server=
+}
+
+# ---- running them -----------------------------------------------------------------------------------------------------
+[ $# -gt 0 ] || set -- $(sed -n 's/^check_\([a-z_]*\)() {$/\1/p' "$0")
+passed=0 failed=0
+for check in "$@"; do
+    work=$top/$check
+    mkdir "$work"
+    "check_$check"
+    stop_all
+    if [ -s "$work/why" ]; then
+        failed=$((failed + 1))
+        echo "FAILED $check"
+        sed 's/^/         /' "$work/why"
+        sed 's/^/         server: /' "$work/server.err" | tail -n 5
+    else
+        passed=$((passed + 1))
+        echo "ok     $check"
+    fi
+done
+echo "programs: $passed passed, $failed failed"
+[ $failed -eq 0 ]
