@@ -28,13 +28,27 @@ struct lim_bus {
     lim_pid supervisor;
     lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
     lim_bus_opts opts;         /* with defaults filled in */
+    _Atomic uint64_t conv_count[64]; /* each written by its scheduler only */
     uint64_t opened_ns, opened_wall_ns;
-    _Atomic uint64_t next_name; /* participant-<n> */
+    _Atomic uint64_t next_name, next_ref; /* participant-<n>; numbers of waits */
     _Atomic uint32_t closing;   /* 1: refuses new work */
 };
 
 /* As lim_bus_open over any os table; threads false: the caller drives the schedulers' turns (the simulator). */
 lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out);
+
+lim__groups *lim__groups_new(uint64_t seed);
+void lim__groups_free(lim__groups *all);
+/* Fills up to max; answers how many there are. Any thread. */
+size_t lim__groups_list(lim_bus *bus, lim_pid *out, size_t max);
+
+lim__ended *lim__ended_new(void);
+void lim__ended_free(lim__ended *ended);
+
+/* Spawns the process that answers the $sys groups; once per bus. */
+lim_err lim__system_open(lim_bus *bus);
+/* An agent's spawn options (agent.c). */
+lim_err lim__agent_open(lim_bus *bus, uint32_t scheduler, lim_pid *out);
 
 void lim__bus_log(lim_bus *bus, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

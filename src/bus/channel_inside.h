@@ -248,9 +248,14 @@ typedef enum lim__keep {
 } lim__keep;
 /* What the publisher knows of the owner: on another scheduler; here and not ready to write; here. */
 typedef enum lim__near { LIM__FAR = 1, LIM__NEAR_BUSY, LIM__NEAR } lim__near;
-/* Any thread. Policy hold: a place was reserved. *bell: the caller is to send a bell. *current: messages in flight and
- * queued before this one. */
-lim__keep lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near, bool *bell, uint32_t *current);
+typedef struct lim__keep_result {
+    lim__keep how;
+    uint32_t current; /* messages in flight and queued before this one */
+    uint32_t dropped; /* this one, or older ones */
+    bool bell;        /* the caller is to send one */
+} lim__keep_result;
+/* Any thread. Policy hold: a place was reserved. */
+lim__keep_result lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near);
 /* Owner's scheduler, backlog empty: delivers past it (C4). */
 void lim__sub_deliver(lim__sub *sub, lim_bytes channel, lim_bytes headers, lim_bytes payload, lim__msg *msg);
 /* Owner's scheduler: window and `ready` allow another one. */

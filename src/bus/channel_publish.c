@@ -127,17 +127,15 @@ static void defer(lim__sub *sub, uint32_t current, lim_admission *out)
 
 static void keep(offer *o, lim__sub *sub, lim__near near, lim_admission *out)
 {
-    bool bell;
-    uint32_t current = 0;
-    lim__keep how = lim__sub_keep(sub, offer_msg(o), o->ch->name, near, &bell, &current);
-    out->matched += how != LIM__KEEP_GONE;
-    out->delivered += how == LIM__KEEP_IN_WINDOW;
-    out->dropped += how == LIM__KEEP_FOR_OLDEST || how == LIM__KEEP_DROPPED;
-    if (how == LIM__KEEP_BACKLOG || how == LIM__KEEP_FOR_OLDEST)
-        defer(sub, current, out);
-    if (bell)
+    lim__keep_result r = lim__sub_keep(sub, offer_msg(o), o->ch->name, near);
+    out->matched += r.how != LIM__KEEP_GONE;
+    out->delivered += r.how == LIM__KEEP_IN_WINDOW;
+    out->dropped += r.dropped;
+    if (r.how == LIM__KEEP_BACKLOG || r.how == LIM__KEEP_FOR_OLDEST)
+        defer(sub, r.current, out);
+    if (r.bell)
         lim__sub_send_bell(sub, o->self);
-    else if (out->dropped > 0 && near != LIM__FAR && !sub->own_turn)
+    else if (r.dropped > 0 && near != LIM__FAR)
         lim__sub_tell_dropped(sub);
 }
 

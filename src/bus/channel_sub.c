@@ -238,13 +238,11 @@ static lim__keep overflow_locked(lim__sub *sub, lim__msg *msg, lim__name *channe
     return LIM__KEEP_FOR_OLDEST;
 }
 
-static lim__keep keep_locked(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near, uint32_t *current)
+static lim__keep keep_locked(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near, uint32_t used)
 {
+    bool hold = sub->policy == LIM_HOLD_BACK;
     if (LIM__RELAXED(sub->state) != LIM__SUB_OPEN)
         return LIM__KEEP_GONE;
-    bool hold = sub->policy == LIM_HOLD_BACK;
-    uint32_t used = LIM__RELAXED(sub->in_flight) + LIM__RELAXED(sub->queued);
-    *current = used;
     if (!hold && used >= sub->limit)
         return overflow_locked(sub, msg, channel);
     if (!msg || !ring_reserve(sub)) {
@@ -257,15 +255,19 @@ static lim__keep keep_locked(lim__sub *sub, lim__msg *msg, lim__name *channel, l
     return near != LIM__NEAR_BUSY && used < sub->window ? LIM__KEEP_IN_WINDOW : LIM__KEEP_BACKLOG;
 }
 
-lim__keep lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near, bool *bell, uint32_t *current)
+lim__keep_result lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near)
 {
+    lim__keep_result r;
     lim__lock(&sub->lock);
-    lim__keep how = keep_locked(sub, msg, channel, near, current);
+    uint64_t dropped = LIM__RELAXED(sub->dropped);
+    r.current = LIM__RELAXED(sub->in_flight) + LIM__RELAXED(sub->queued);
+    r.how = keep_locked(sub, msg, channel, near, r.current);
+    r.dropped = (uint32_t)(LIM__RELAXED(sub->dropped) - dropped);
     /* An owner at hand pumps when it acknowledges or gets ready, which is what the message waits for. */
     bool waits = near != LIM__FAR && !sub->own_turn && LIM__RELAXED(sub->state) == LIM__SUB_OPEN;
-    *bell = how != LIM__KEEP_GONE && !waits && lim__sub_want_bell_locked(sub);
+    r.bell = r.how != LIM__KEEP_GONE && !waits && lim__sub_want_bell_locked(sub);
     lim__unlock(&sub->lock);
-    return how;
+    return r;
 }
 
 /* ---- bells ---- */

@@ -3,6 +3,7 @@
 #include "bus/conv.h"
 #include "base/base.h"
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 bool lim__phase_step(lim_phase *phase, lim__phase_event event)
@@ -34,19 +35,29 @@ bool lim__phase_step(lim_phase *phase, lim__phase_event event)
     return true;
 }
 
+static void count(_Atomic uint64_t *n, int64_t by) /* one writer: no need for a locked instruction */
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)by, memory_order_relaxed);
+}
+
 void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
                      void (*json)(const void *state, lim__json *j, const char *key))
 {
     node->pid = lim_self(self);
     node->state = state;
     node->json = json;
-    lim__list_push(&bus->convs[lim__sched_index(lim__proc_sched(self))], &node->node);
+    uint32_t at = lim__sched_index(lim__proc_sched(self));
+    node->count = &bus->conv_count[at];
+    count(node->count, 1);
+    lim__list_push(&bus->convs[at], &node->node);
 }
 
 void lim__conv_leave(lim__conv_node *node)
 {
-    if (node->node.next != NULL)
-        lim__list_remove(&node->node);
+    if (node->node.next == NULL)
+        return;
+    lim__list_remove(&node->node);
+    count(node->count, -1);
 }
 
 void lim__json_id(lim__json *j, const char *key, uint64_t id)
@@ -95,18 +106,10 @@ lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pi
     return LIM_OK;
 }
 
-lim_err lim__conv_spawn_at(lim_bus *bus, lim_pid owner, lim__open *open, lim_pid *out)
+lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim_pid *out)
 {
-    lim_spawn_opts opts = spawn_opts(&bus, open->kind, false);
-    lim_pid pid = { 0 };
+    lim_spawn_opts opts = spawn_opts(&bus, kind, false);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler(owner);
-    lim_err err = lim_runtime_spawn(bus->rt, &opts, &pid);
-    if (err != LIM_OK) {
-        lim__letter_free(NULL, open);
-        return err;
-    }
-    *out = pid;
-    (void)!lim__post(bus->rt, pid, open);
-    return LIM_OK;
+    return lim_runtime_spawn(bus->rt, &opts, out);
 }

@@ -8,6 +8,7 @@
 
 typedef struct lim__conv_node {
     lim__list node; /* in bus->convs of its scheduler */
+    _Atomic uint64_t *count;
     lim_pid pid;
     const void *state;
     void (*json)(const void *state, lim__json *j, const char *key);

@@ -518,6 +518,7 @@ static void assigned(exchange *x, lim_process *self, const lim_signal *signal)
     }
     LIM_ASSERT(x->current == NULL);
     x->current = lim__letter_keep(self, signal);
+    x->group = signal->from; /* not always the one that was asked: a retired group passes on */
     admit(x, self, &(lim_admission){ .verdict = LIM_ACCEPT });
     event(x, LIM__EX_ASSIGNED, &(occasion){ .self = self });
 }
@@ -649,6 +650,7 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
             event(x, LIM__EX_TAKEN, &(occasion){ .self = self });
         }
     } else if (t == &lim__type_queued) {
+        x->group = signal->from;
         admit(x, self, &((const lim__queued *)signal->body.ptr)->admission);
     } else if (t == &lim__type_refused) {
         lim__refused *r = (lim__refused *)(uintptr_t)signal->body.ptr;
@@ -660,9 +662,6 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
         } else if (x->state == LIM__EX_PLACING) {
             event(x, LIM__EX_REFUSED, &(occasion){ .self = self, .refused = r });
         }
-    } else if (t == &lim__type_moved) {
-        if (x->state == LIM__EX_PLACING)
-            want(x, self, x->admitted);
     } else if (t == &lim__type_holding) {
         holding(x, self, signal);
     } else if (t == &lim__type_cancel || t == &lim__type_close) {

@@ -84,7 +84,6 @@ PLAIN(release)
 PLAIN(shown)
 PLAIN(deployed)
 PLAIN(resume)
-PLAIN(moved)
 
 const char *lim__conv_kind_text(lim__conv_kind kind)
 {

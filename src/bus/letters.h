@@ -137,7 +137,8 @@ typedef struct lim__queued { lim_admission admission; } lim__queued;
 typedef struct lim__release { uint64_t lease; uint32_t served_us; } lim__release;
 
 /* ---- system groups -> group, agent or conversation: render yourself ---- */
-typedef struct lim__show { lim_pid reply_to; uint64_t ref; uint32_t max; bool full; } lim__show;
+typedef enum lim__show_what { LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS } lim__show_what;
+typedef struct lim__show { lim_pid reply_to; uint64_t ref; uint32_t max; lim__show_what what; } lim__show;
 typedef struct lim__shown { uint64_t ref; uint32_t len; char json[]; } lim__shown;
 typedef struct lim__deploy {
     lim_pid reply_to;
@@ -153,7 +154,7 @@ typedef struct lim__deployed { uint64_t ref; lim_err err; bool had_previous; lim
     X(open) X(ask) X(tell) X(receive) X(join_conv) X(notify) X(close) X(cancel) X(inspect) X(await) X(push) X(show)    \
     X(outcome) X(admitted) X(message) X(done) X(exited) X(closed) X(request) X(revoke) X(settled) X(answer) X(taken)   \
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
-    X(deploy) X(deployed) X(resume) X(moved)
+    X(deploy) X(deployed) X(resume)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X
@@ -170,8 +171,8 @@ lim_err lim__group_get(struct lim_bus *bus, lim_process *self, lim_bytes name, l
 
 /* Spawns a conversation as `self`'s child (linked) and gives it its first letter, which is taken in every outcome. */
 lim_err lim__conv_spawn(struct lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out);
-/* The same from a host thread, on the scheduler of `owner`; the owner links by itself. */
-lim_err lim__conv_spawn_at(struct lim_bus *bus, lim_pid owner, lim__open *open, lim_pid *out);
+/* From a host thread, on the scheduler of `owner`, which links it by itself; its first letter is still to be posted. */
+lim_err lim__conv_spawn_at(struct lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim_pid *out);
 /* A new `open` letter with its text; deadline, flags etc. are filled in by the caller. NULL: no memory. */
 lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, lim_bytes type, lim__msg *payload);
 

@@ -527,8 +527,6 @@ static void on_message(talk *t, lim_process *self, const lim_signal *signal)
         on_assigned(t, self, signal);
     else if (type == &lim__type_refused)
         on_refused(t, self, body);
-    else if (type == &lim__type_moved)
-        want(t, self);
     else if (type == &lim__type_close)
         close_talk(t, self, LIM_HOW_CLOSED);
     else if (type == &lim__type_cancel)

@@ -1,0 +1,691 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * api.c - asks, tasks, conversations, groups and routing for the embedder: each public verb becomes a letter, and each
+ * answer a call or the end of a wait (agent.h). Channels are in channel_api.c, replies in participant.c. */
+#include "base/base.h"
+#include "bus/agent.h"
+#include "bus/bus.h"
+#include "bus/letters.h"
+#include "bus/participant.h"
+#include "route/route.h"
+#include "data/outcome.h"
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static lim_pid pid_of(uint64_t id)
+{
+    return (lim_pid){ id };
+}
+
+static bool closing(lim_bus *bus)
+{
+    return atomic_load_explicit(&bus->closing, memory_order_relaxed) != 0;
+}
+
+static uint64_t deadline(lim_bus *bus, int64_t timeout_ms)
+{
+    if (timeout_ms == LIM_FOREVER)
+        return UINT64_MAX;
+    return bus->os->now_ns(bus->os) + (uint64_t)timeout_ms * 1000000;
+}
+
+static bool timeout_ok(int64_t timeout_ms)
+{
+    return timeout_ms > 0 && (timeout_ms == LIM_FOREVER || timeout_ms <= INT64_C(1000) * 3600 * 24 * 365);
+}
+
+/* How a wait that got no outcome letter ended. */
+static lim_outcome no_letter(lim__wait_end end, lim_pid conv)
+{
+    lim_outcome o = { .how = LIM_HOW_CRASHED, .handed_over = LIM_HANDED_UNKNOWN, .reason = LIM_KILLED, .conv = { conv.id },
+                      .detail = lim__str("the conversation itself ended"), .participant = lim__str("conversation") };
+    if (end == LIM__WAIT_CLOSING) {
+        o.how = LIM_HOW_CLOSED;
+        o.detail = lim__str("the bus was closed");
+        o.participant = lim__bytes(NULL, 0);
+        o.reason = LIM_REASON_NONE;
+    } else if (end == LIM__WAIT_FORGOTTEN) {
+        o.how = LIM_HOW_TIMEOUT;
+        o.detail = lim__str("it is still running");
+        o.participant = lim__bytes(NULL, 0);
+        o.reason = LIM_REASON_NONE;
+    }
+    return o;
+}
+
+/* ---- ask ---- */
+
+typedef struct async { /* an outcome on its way to a callback */
+    lim__wait wait;
+    lim_on_outcome *on_outcome;
+    void *ctx;
+} async;
+
+static void call_back(async *a, lim__wait_end end, const lim_signal *signal)
+{
+    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_outcome o = no_letter(end, a->wait.conv);
+    if (end == LIM__WAIT_LETTER)
+        lim__outcome_view(signal->body.ptr, excluded, &o);
+    if (a->on_outcome != NULL)
+        a->on_outcome(a->ctx, &o);
+    free(a);
+}
+
+static bool async_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
+{
+    async *a = LIM_CONTAINER(w, async, wait);
+    if (end == LIM__WAIT_LETTER && signal->type != &lim__type_outcome)
+        return false;
+    call_back(a, end, signal);
+    return true;
+}
+
+static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o)
+{
+    if (o == NULL || o->size < sizeof *o || !timeout_ok(o->timeout_ms) || (group == NULL) == (o->participant.id == 0))
+        return LIM_E_MISUSE;
+    if (request.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
+        return LIM_E_TOOBIG;
+    if (group != NULL && !lim__channel_name_ok(lim__str(group)))
+        return LIM_E_INVALID;
+    return closing(bus) ? LIM_E_CLOSED : LIM_OK;
+}
+
+/* Makes the conversation, registers the wait with its owner, gives it its first letter (taken in every outcome). After
+ * LIM_OK the wait may be over, and gone, at any moment. */
+static lim_err begin(lim_bus *bus, lim_pid agent, lim__open *open, lim__wait *w, lim_pid *conv_out)
+{
+    lim_pid conv;
+    open->owner = agent;
+    open->ref = w->ref;
+    open->opened_ns = bus->os->now_ns(bus->os);
+    lim_err err = lim__conv_spawn_at(bus, open->kind, agent, &conv);
+    if (err == LIM_OK) {
+        w->conv = conv;
+        err = lim__agent_expect(bus, agent, w, true);
+        if (err != LIM_OK)
+            lim_runtime_exit(bus->rt, conv, LIM_KILL);
+    }
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, open);
+        return err;
+    }
+    *conv_out = conv;
+    (void)!lim__post(bus->rt, conv, open);
+    return LIM_OK;
+}
+
+static lim_err open_letter(lim__conv_kind kind, const char *group, const char *type, lim_bytes payload, lim__open **out)
+{
+    lim__msg *msg = lim__msg_new(payload);
+    lim__open *open = msg == NULL ? NULL : lim__open_new(NULL, kind, lim__str(group), lim__str(type), msg);
+    if (open == NULL)
+        lim__msg_unref(msg);
+    *out = open;
+    return open != NULL ? LIM_OK : LIM_E_NOMEM;
+}
+
+static lim_err ask_open(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o, lim__wait *w,
+                        lim_pid *conv_out)
+{
+    lim__open *open;
+    lim_pid near = group != NULL ? lim__group_find(bus, lim__str(group)) : pid_of(o->participant.id);
+    lim_err err = open_letter(LIM__KIND_ASK, group, o->type, request, &open);
+    if (err != LIM_OK)
+        return err;
+    open->deadline_ns = deadline(bus, o->timeout_ms);
+    open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
+    open->participant = pid_of(o->participant.id);
+    open->flags = o->wait ? LIM__OPEN_WAIT : 0;
+    return begin(bus, lim__agent_for(bus, near), open, w, conv_out);
+}
+
+lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                      lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out)
+{
+    lim_pid conv;
+    lim_err err = on_outcome == NULL ? LIM_E_MISUSE : ask_check(bus, group, request, opts);
+    async *a = err == LIM_OK ? calloc(1, sizeof *a) : NULL;
+    if (a == NULL)
+        return err == LIM_OK ? LIM_E_NOMEM : err;
+    *a = (async){ .wait = { .ref = lim__wait_ref(bus), .on_letter = async_letter }, .on_outcome = on_outcome, .ctx = ctx };
+    err = ask_open(bus, group, request, opts, &a->wait, &conv);
+    if (err != LIM_OK)
+        free(a);
+    else if (conv_out != NULL)
+        *conv_out = (lim_conv){ conv.id };
+    return err;
+}
+
+/* The outcome of a blocker whose wait is over, as the caller's own. */
+static lim_err blocker_outcome(lim__blocker *b, lim_outcome *out)
+{
+    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_outcome view = no_letter(b->end, b->wait.conv);
+    if (b->body != NULL && b->type == &lim__type_outcome)
+        lim__outcome_view(b->body, excluded, &view);
+    return b->err != LIM_OK ? b->err : lim__outcome_copy(&view, out);
+}
+
+lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts, lim_outcome *out)
+{
+    lim__blocker b;
+    lim_pid conv;
+    lim_err err = lim__may_block() ? ask_check(bus, group, request, opts) : LIM_E_MISUSE;
+    if (err != LIM_OK)
+        return err;
+    lim__blocker_init(&b, bus, pid_of(0));
+    err = ask_open(bus, group, request, opts, &b.wait, &conv);
+    if (err == LIM_OK) {
+        lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
+        err = blocker_outcome(&b, out);
+    }
+    lim__blocker_fini(&b);
+    return err;
+}
+
+/* ---- tasks ---- */
+
+typedef struct dispatched { /* verdict first, to the thread that dispatched; then the outcome, to its callback */
+    lim__wait wait;
+    lim__blocker *verdict;
+    lim_admission admission;
+    lim_on_outcome *on_outcome;
+    void *ctx;
+} dispatched;
+
+static void verdict(dispatched *d, lim__wait_end end, const lim_signal *signal)
+{
+    lim__blocker *b = d->verdict;
+    d->verdict = NULL;
+    if (b != NULL)
+        b->wait.on_letter(&b->wait, end, signal);
+}
+
+static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
+{
+    dispatched *d = LIM_CONTAINER(w, dispatched, wait);
+    if (end == LIM__WAIT_LETTER && signal->type == &lim__type_admitted) {
+        const lim__admitted *a = signal->body.ptr;
+        bool over = a->admission.verdict == LIM_REJECT || d->on_outcome == NULL;
+        verdict(d, end, signal);
+        if (over)
+            free(d);
+        return over;
+    }
+    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_outcome o = no_letter(end, d->wait.conv);
+    if (end == LIM__WAIT_LETTER)
+        lim__outcome_view(signal->body.ptr, excluded, &o);
+    bool offered = d->verdict != NULL; /* it ended before it was admitted: the dispatcher hears that, and only that */
+    verdict(d, end, signal);
+    if (!offered && d->on_outcome != NULL)
+        d->on_outcome(d->ctx, &o);
+    free(d);
+    return true;
+}
+
+static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *o)
+{
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !timeout_ok(o->timeout_ms) || queue == NULL)
+        return LIM_E_MISUSE;
+    if (task.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
+        return LIM_E_TOOBIG;
+    if (!lim__channel_name_ok(lim__str(queue)) || queue[0] == '$')
+        return LIM_E_INVALID;
+    return closing(bus) ? LIM_E_CLOSED : LIM_OK;
+}
+
+lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
+                     lim_on_outcome *on_outcome, void *ctx, lim_admission *out, lim_conv *task_out)
+{
+    lim__blocker b;
+    lim__open *open = NULL;
+    lim_pid conv;
+    lim_err err = dispatch_check(bus, queue, task, opts);
+    dispatched *d = err == LIM_OK ? calloc(1, sizeof *d) : NULL;
+    if (d == NULL)
+        return err == LIM_OK ? LIM_E_NOMEM : err;
+    lim__blocker_init(&b, bus, pid_of(0));
+    *d = (dispatched){ .wait = { .ref = lim__wait_ref(bus), .on_letter = dispatched_letter }, .verdict = &b,
+                       .on_outcome = on_outcome, .ctx = ctx };
+    err = open_letter(LIM__KIND_TASK, queue, opts->type, task, &open);
+    if (err == LIM_OK) {
+        open->deadline_ns = deadline(bus, opts->timeout_ms);
+        open->losses_max = opts->losses_max;
+        open->flags = on_outcome != NULL ? LIM__OPEN_REPORT : 0;
+        err = begin(bus, lim__agent_for(bus, lim__group_find(bus, lim__str(queue))), open, &d->wait, &conv);
+    }
+    if (err != LIM_OK) {
+        free(d);
+        lim__blocker_fini(&b);
+        return err;
+    }
+    lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
+    err = b.err != LIM_OK ? b.err : b.end != LIM__WAIT_LETTER || b.type != &lim__type_admitted ? LIM_E_CLOSED : LIM_OK;
+    if (err == LIM_OK) {
+        *out = ((lim__admitted *)b.body)->admission;
+        if (task_out != NULL)
+            *task_out = (lim_conv){ conv.id };
+    }
+    lim__blocker_fini(&b);
+    return err;
+}
+
+/* Posts a command and waits for what comes back under its ref. */
+static lim_err command(lim_bus *bus, lim__blocker *b, const lim__letter_type *type, lim_conv conv, uint64_t deadline_ns)
+{
+    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
+    lim__blocker_init(b, bus, to);
+    lim__command *c = lim__letter_new(NULL, type, sizeof *c);
+    lim_err err = c == NULL ? LIM_E_NOMEM : LIM_OK;
+    if (err == LIM_OK) {
+        *c = (lim__command){ b->wait.ref, agent };
+        err = lim__agent_expect(bus, agent, &b->wait, false);
+    }
+    if (err != LIM_OK) {
+        if (c != NULL)
+            lim__letter_free(NULL, c);
+        lim__blocker_fini(b);
+        return err;
+    }
+    err = lim__post(bus->rt, to, c);
+    if (err != LIM_OK)
+        lim__agent_forget(bus, agent, b->wait.ref);
+    lim__blocker_wait(b, agent, deadline_ns);
+    return err;
+}
+
+lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out)
+{
+    lim__blocker b;
+    if (!lim__may_block() || !timeout_ok(timeout_ms))
+        return LIM_E_MISUSE;
+    uint64_t end = deadline(bus, timeout_ms);
+    lim_err err = command(bus, &b, &lim__type_await, task, end);
+    if (err == LIM_OK && b.end == LIM__WAIT_LETTER) {
+        err = blocker_outcome(&b, out);
+        lim__blocker_fini(&b);
+        return err;
+    }
+    bool late = err == LIM_OK && b.end == LIM__WAIT_FORGOTTEN;
+    if (err == LIM_OK)
+        lim__blocker_fini(&b);
+    lim__outcome_letter *was = lim__ended_outcome(bus, NULL, pid_of(task.id), 0);
+    if (was == NULL)
+        return late ? LIM_E_TIMEOUT : LIM_E_GONE;
+    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_outcome view;
+    lim__outcome_view(was, excluded, &view);
+    err = lim__outcome_copy(&view, out);
+    lim__letter_free(NULL, was);
+    return err;
+}
+
+/* ---- conversations ---- */
+
+lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *o, lim_conv *out)
+{
+    lim__blocker b;
+    lim__open *open;
+    lim_pid conv;
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !timeout_ok(o->timeout_ms) ||
+        (o->group != NULL && o->participant.id != 0))
+        return LIM_E_MISUSE;
+    if (closing(bus))
+        return LIM_E_CLOSED;
+    if (o->group != NULL && !lim__channel_name_ok(lim__str(o->group)))
+        return LIM_E_INVALID;
+    lim_err err = open_letter(LIM__KIND_TALK, o->group, NULL, lim__bytes(NULL, 0), &open);
+    if (err != LIM_OK)
+        return err;
+    open->deadline_ns = deadline(bus, o->timeout_ms);
+    open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
+    open->participant = pid_of(o->participant.id);
+    lim__blocker_init(&b, bus, pid_of(0));
+    lim_pid near = o->group != NULL ? lim__group_find(bus, lim__str(o->group)) : open->participant;
+    err = begin(bus, lim__agent_for(bus, near), open, &b.wait, &conv);
+    if (err == LIM_OK) {
+        lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
+        err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_CLOSED : ((lim__done *)b.body)->err;
+        if (err != LIM_OK)
+            (void)!lim_conv_close(bus, (lim_conv){ conv.id });
+    }
+    lim__blocker_fini(&b);
+    if (err == LIM_OK)
+        *out = (lim_conv){ conv.id };
+    return err;
+}
+
+/* A letter that a talk answers with an outcome or with `done`; its first field is the ref, set here. */
+static lim_err talk(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter)
+{
+    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
+    lim__blocker_init(b, bus, to);
+    memcpy(letter, &b->wait.ref, sizeof b->wait.ref);
+    lim_err err = lim__agent_expect(bus, agent, &b->wait, false);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, letter);
+        lim__blocker_fini(b);
+        return err;
+    }
+    err = lim__post(bus->rt, to, letter);
+    if (err != LIM_OK)
+        lim__agent_forget(bus, agent, b->wait.ref);
+    lim__blocker_wait(b, agent, UINT64_MAX);
+    if (err != LIM_OK)
+        lim__blocker_fini(b);
+    return err;
+}
+
+static lim_err talk_done(lim_bus *bus, lim_conv conv, void *letter)
+{
+    lim__blocker b;
+    if (letter == NULL)
+        return LIM_E_NOMEM;
+    lim_err err = talk(bus, &b, conv, letter);
+    if (err != LIM_OK)
+        return err;
+    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : ((lim__done *)b.body)->err;
+    lim__blocker_fini(&b);
+    return err;
+}
+
+static lim_err talk_outcome(lim_bus *bus, lim_conv conv, void *letter, lim_outcome *out)
+{
+    lim__blocker b;
+    if (letter == NULL)
+        return LIM_E_NOMEM;
+    lim_err err = talk(bus, &b, conv, letter);
+    if (err != LIM_OK)
+        return err;
+    err = blocker_outcome(&b, out);
+    lim__blocker_fini(&b);
+    return err;
+}
+
+lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant)
+{
+    if (!lim__may_block() || participant.id == 0)
+        return LIM_E_MISUSE;
+    lim__join_conv *j = lim__letter_new(NULL, &lim__type_join_conv, sizeof *j);
+    if (j != NULL)
+        *j = (lim__join_conv){ 0, pid_of(participant.id) };
+    return talk_done(bus, conv, j);
+}
+
+lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes payload, lim_admission *out)
+{
+    if (!lim__may_block())
+        return LIM_E_MISUSE;
+    if (payload.len > bus->opts.payload_bytes_max)
+        return LIM_E_TOOBIG;
+    lim__tell *t = lim__letter_new(NULL, &lim__type_tell, sizeof *t);
+    if (t != NULL)
+        *t = (lim__tell){ 0, pid_of(to.id), lim__msg_new(payload) };
+    lim_err err = talk_done(bus, conv, t);
+    if (err != LIM_OK && err != LIM_E_FULL)
+        return err;
+    *out = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT, .matched = 1, .delivered = err == LIM_OK,
+                            .why = err == LIM_OK ? LIM_WHY_NONE : LIM_WHY_PARTICIPANT_FULL,
+                            .retry_after_ms = err == LIM_OK ? 0 : 100 };
+    return LIM_OK;
+}
+
+lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_outcome *out)
+{
+    if (!lim__may_block() || !timeout_ok(timeout_ms))
+        return LIM_E_MISUSE;
+    lim__receive *r = lim__letter_new(NULL, &lim__type_receive, sizeof *r);
+    if (r != NULL)
+        *r = (lim__receive){ 0, deadline(bus, timeout_ms) };
+    return talk_outcome(bus, conv, r, out);
+}
+
+lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes request, int64_t timeout_ms,
+                     lim_outcome *out)
+{
+    if (!lim__may_block() || !timeout_ok(timeout_ms))
+        return LIM_E_MISUSE;
+    if (request.len > bus->opts.payload_bytes_max)
+        return LIM_E_TOOBIG;
+    lim__ask *a = lim__letter_new(NULL, &lim__type_ask, sizeof *a);
+    if (a != NULL)
+        *a = (lim__ask){ 0, pid_of(to.id), deadline(bus, timeout_ms), lim__msg_new(request) };
+    return talk_outcome(bus, conv, a, out);
+}
+
+static lim_err post_command(lim_bus *bus, const lim__letter_type *type, lim_conv conv)
+{
+    lim__command *c = lim__letter_new(NULL, type, sizeof *c);
+    if (c == NULL)
+        return LIM_E_NOMEM;
+    *c = (lim__command){ 0 };
+    return lim__post_reserved(bus->rt, pid_of(conv.id), c);
+}
+
+lim_err lim_conv_close(lim_bus *bus, lim_conv conv)
+{
+    return post_command(bus, &lim__type_close, conv);
+}
+
+lim_err lim_conv_cancel(lim_bus *bus, lim_conv conv)
+{
+    return post_command(bus, &lim__type_cancel, conv);
+}
+
+lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out)
+{
+    lim__blocker b;
+    if (!lim__may_block())
+        return LIM_E_MISUSE;
+    lim_err err = command(bus, &b, &lim__type_inspect, conv, deadline(bus, 5000));
+    if (err != LIM_OK)
+        return LIM_E_GONE;
+    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : LIM_OK;
+    if (err == LIM_OK)
+        *out = ((lim__done *)b.body)->info;
+    lim__blocker_fini(&b);
+    return err;
+}
+
+typedef struct notifier {
+    lim__wait wait;
+    lim_participant participant;
+    lim_on_exit *on_exit;
+    void *ctx;
+} notifier;
+
+static bool notifier_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
+{
+    notifier *n = LIM_CONTAINER(w, notifier, wait);
+    lim_reason reason = LIM_REASON_NONE;
+    uint64_t at_ns = 0;
+    if (end == LIM__WAIT_LETTER) {
+        const lim__exited *e = signal->body.ptr;
+        reason = e->reason;
+        at_ns = e->at_ns;
+    }
+    n->on_exit(n->ctx, n->participant, reason, at_ns);
+    free(n);
+    return true;
+}
+
+lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant, lim_on_exit *on_exit, void *ctx)
+{
+    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
+    notifier *n = calloc(1, sizeof *n);
+    lim__notify *letter = lim__letter_new(NULL, &lim__type_notify, sizeof *letter);
+    lim_err err = n == NULL || letter == NULL || on_exit == NULL ? LIM_E_NOMEM : LIM_OK;
+    if (err == LIM_OK) {
+        *n = (notifier){ .wait = { .conv = to, .ref = lim__wait_ref(bus), .on_letter = notifier_letter },
+                         .participant = participant, .on_exit = on_exit, .ctx = ctx };
+        *letter = (lim__notify){ n->wait.ref, agent, pid_of(participant.id) };
+        err = lim_alive(bus->rt, to) ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
+    }
+    if (err != LIM_OK) {
+        free(n);
+        if (letter != NULL)
+            lim__letter_free(NULL, letter);
+        return err;
+    }
+    uint64_t ref = letter->ref;
+    if (lim__post_reserved(bus->rt, to, letter) != LIM_OK)
+        lim__agent_forget(bus, agent, ref); /* it ended just now: on_exit is told so */
+    return LIM_OK;
+}
+
+/* ---- groups ---- */
+
+static lim_err serve_check(const lim_serve_opts *o)
+{
+    if (o == NULL || o->size < sizeof *o || o->handler.on_message == NULL || o->capacity == 0)
+        return LIM_E_MISUSE;
+    return o->identity != NULL && strlen(o->identity) > 255 ? LIM_E_TOOBIG : LIM_OK;
+}
+
+static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, lim__member_kind kind, lim_participant *out)
+{
+    lim__blocker b;
+    lim_pid to, who;
+    char name[48];
+    lim_err err = !lim__may_block() || group == NULL ? LIM_E_MISUSE : serve_check(o);
+    if (err == LIM_OK && (!lim__channel_name_ok(lim__str(group)) || group[0] == '$'))
+        err = LIM_E_INVALID;
+    if (err == LIM_OK)
+        err = closing(bus) ? LIM_E_CLOSED : lim__group_get(bus, NULL, lim__str(group), &to);
+    if (err != LIM_OK)
+        return err;
+    snprintf(name, sizeof name, "%s-%llu", kind == LIM__MEMBER_WORK ? "worker" : "participant",
+             (unsigned long long)atomic_fetch_add(&bus->next_name, 1) + 1);
+    err = lim__participant_spawn(bus, &o->handler, kind, to, &who);
+    if (err != LIM_OK)
+        return err;
+    lim_pid agent = lim__agent_for(bus, to);
+    lim__blocker_init(&b, bus, to);
+    lim__join *j = lim__join_new(NULL, who, kind, lim__str(o->identity != NULL ? o->identity : name), o->capacity,
+                                 o->types, o->tags);
+    err = j == NULL ? LIM_E_INVALID : lim__agent_expect(bus, agent, &b.wait, true);
+    if (err == LIM_OK) {
+        j->reply_to = agent;
+        j->ref = b.wait.ref;
+        if (lim__post_reserved(bus->rt, to, j) != LIM_OK)
+            lim__agent_forget(bus, agent, b.wait.ref);
+        lim__blocker_wait(&b, agent, UINT64_MAX);
+        err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : ((lim__joined *)b.body)->err;
+    } else if (j != NULL) {
+        lim__letter_free(NULL, j);
+    }
+    lim__blocker_fini(&b);
+    if (err != LIM_OK)
+        lim_runtime_exit(bus->rt, who, LIM_KILL);
+    else
+        *out = (lim_participant){ who.id };
+    return err;
+}
+
+lim_err lim_serve(lim_bus *bus, const char *group, const lim_serve_opts *opts, lim_participant *out)
+{
+    return enter(bus, group, opts, LIM__MEMBER_SERVE, out);
+}
+
+lim_err lim_work(lim_bus *bus, const char *queue, const lim_serve_opts *opts, lim_participant *out)
+{
+    return enter(bus, queue, opts, LIM__MEMBER_WORK, out);
+}
+
+lim_err lim_participant_open(lim_bus *bus, const lim_serve_opts *opts, lim_participant *out)
+{
+    lim_pid who;
+    lim_err err = serve_check(opts);
+    if (err == LIM_OK)
+        err = lim__participant_spawn(bus, &opts->handler, LIM__MEMBER_SERVE, pid_of(0), &who);
+    if (err == LIM_OK)
+        *out = (lim_participant){ who.id };
+    return err;
+}
+
+lim_err lim_leave(lim_bus *bus, lim_participant participant)
+{
+    lim__evict *e = lim__letter_new(NULL, &lim__type_evict, sizeof *e);
+    if (e == NULL)
+        return LIM_E_NOMEM;
+    e->reason = LIM_LEFT;
+    return lim__post_reserved(bus->rt, pid_of(participant.id), e);
+}
+
+/* ---- routing ---- */
+
+lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const char *name, lim_diag *diag, lim_hash *out)
+{
+    lim__artifact *a = NULL;
+    if (!lim__may_block() || (engine != LIM_BUILTIN && engine != LIM_LUA))
+        return LIM_E_MISUSE;
+    lim_err err = lim__artifact_new((lim__engine)engine, code, name, bus->os->wall_ns(bus->os), &a);
+    if (err != LIM_OK)
+        return err;
+    lim__router_opts check = { .os = bus->os, .artifact = a, .instruction_ns = bus->os == lim__os_linux() ? 0 : 20 };
+    err = lim__router_check(&check, diag);
+    lim__artifact_unref(a);
+    if (err != LIM_OK)
+        return err;
+    err = lim__artifacts_put(bus->artifacts, (lim__engine)engine, code, name, bus->os->wall_ns(bus->os), NULL, &a);
+    if (err == LIM_OK) {
+        memcpy(out->b, a->hash, sizeof out->b);
+        lim__artifact_unref(a);
+    }
+    return err;
+}
+
+static lim_err deploy_letter(lim_bus *bus, const lim_hash *hash, const lim_deploy_opts *o, lim__deploy **out)
+{
+    char hex[LIM__HASH_TEXT];
+    lim__hash_text(hash->b, hex);
+    lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
+    if (d == NULL)
+        return LIM_E_NOMEM;
+    *d = (lim__deploy){ .opts = *o };
+    lim_err err = lim__artifacts_get(bus->artifacts, lim__str(hex), &d->artifact);
+    if (err != LIM_OK)
+        lim__letter_free(NULL, d);
+    else
+        *out = d;
+    return err;
+}
+
+lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts, lim_diag *diag,
+                   lim_hash *previous)
+{
+    lim__blocker b;
+    lim__deploy *d;
+    lim_pid to;
+    if (!lim__may_block() || group == NULL || group[0] == '$' || opts == NULL || opts->size < sizeof *opts)
+        return LIM_E_MISUSE;
+    lim_err err = lim__group_get(bus, NULL, lim__str(group), &to);
+    if (err == LIM_OK)
+        err = deploy_letter(bus, artifact, opts, &d);
+    if (err != LIM_OK)
+        return err;
+    lim_pid agent = lim__agent_for(bus, to);
+    lim__blocker_init(&b, bus, to);
+    d->reply_to = agent;
+    d->ref = b.wait.ref;
+    err = lim__agent_expect(bus, agent, &b.wait, true);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, d);
+        lim__blocker_fini(&b);
+        return err;
+    }
+    if (lim__post_reserved(bus->rt, to, d) != LIM_OK)
+        lim__agent_forget(bus, agent, b.wait.ref);
+    lim__blocker_wait(&b, agent, UINT64_MAX);
+    lim__deployed *r = b.body;
+    err = b.err != LIM_OK ? b.err : r == NULL ? LIM_E_GONE : r->err;
+    if (r != NULL && err != LIM_OK && diag != NULL)
+        *diag = r->diag;
+    if (r != NULL && err == LIM_OK && previous != NULL)
+        *previous = r->had_previous ? r->previous : (lim_hash){ 0 };
+    lim__blocker_fini(&b);
+    return err;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * bus.c - opening, draining and closing a bus; its log; counting.
+ *
+ * A bus is a runtime with some processes of its own: an agent per scheduler, and the participant behind the $sys
+ * groups, all under one supervisor's eye. `closing` is 0 while open, 1 while draining (no new work), 2 while ending. */
+#include "bus/bus.h"
+#include "base/base.h"
+#include "bus/agent.h"
+#include "bus/letters.h"
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { PAYLOAD_MAX = 1 << 20, PAYLOAD_LIMIT = 1 << 28 };
+
+static void bus_free(lim_bus *bus)
+{
+    lim__channels_close(bus->channels);
+    lim__groups_free(bus->groups);
+    lim__artifacts_free(bus->artifacts);
+    lim__ended_free(bus->ended);
+    free(bus);
+}
+
+static lim_err open_parts(lim_bus *bus)
+{
+    lim_err err = lim__channels_open(bus->rt, &bus->channels);
+    bus->groups = lim__groups_new(bus->os->random(bus->os));
+    bus->artifacts = lim__artifacts_new();
+    bus->ended = lim__ended_new();
+    if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL))
+        err = LIM_E_NOMEM;
+    for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
+        lim__list_init(&bus->convs[i]);
+    for (uint32_t i = 0; err == LIM_OK && i < lim__sched_count(bus->rt); i++)
+        err = lim__agent_open(bus, i, &bus->agents[i]);
+    return err == LIM_OK ? lim__system_open(bus) : err;
+}
+
+lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out)
+{
+    if (opts == NULL || opts->size < sizeof *opts || opts->scheduler_count == 0 || opts->scheduler_count > 63 ||
+        opts->payload_bytes_max > PAYLOAD_LIMIT)
+        return LIM_E_MISUSE;
+    lim_bus *bus = calloc(1, sizeof *bus);
+    if (bus == NULL)
+        return LIM_E_NOMEM;
+    bus->opts = *opts;
+    if (bus->opts.payload_bytes_max == 0)
+        bus->opts.payload_bytes_max = PAYLOAD_MAX;
+    lim_err err = lim__runtime_open(runtime, &bus->rt);
+    if (err != LIM_OK) {
+        free(bus);
+        return err;
+    }
+    bus->os = lim__runtime_os(bus->rt);
+    bus->opened_ns = bus->os->now_ns(bus->os);
+    bus->opened_wall_ns = bus->os->wall_ns(bus->os);
+    err = open_parts(bus);
+    if (err != LIM_OK) {
+        lim_runtime_close(bus->rt);
+        bus_free(bus);
+        return err;
+    }
+    *out = bus;
+    return LIM_OK;
+}
+
+lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out)
+{
+    if (!lim__may_block() || opts == NULL || opts->size < sizeof *opts)
+        return LIM_E_MISUSE;
+    lim__runtime_opts runtime = { .os = lim__os_linux(), .scheduler_count = opts->scheduler_count, .threads = true,
+                                  .spin_us = opts->spin_us };
+    return lim__bus_open(opts, &runtime, out);
+}
+
+static uint64_t conversations(lim_bus *bus)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < lim__sched_count(bus->rt); i++)
+        n += atomic_load_explicit(&bus->conv_count[i], memory_order_relaxed);
+    return n;
+}
+
+lim_err lim_bus_drain(lim_bus *bus, int64_t timeout_ms)
+{
+    if (!lim__may_block() || timeout_ms < 0)
+        return LIM_E_MISUSE;
+    lim__mutex mutex = LIM__MUTEX_INIT;
+    lim__cond cond;
+    lim__cond_init(&cond);
+    uint64_t start = bus->os->now_ns(bus->os), pause = 1000000;
+    uint64_t end = timeout_ms == LIM_FOREVER ? UINT64_MAX : start + (uint64_t)timeout_ms * 1000000;
+    atomic_store(&bus->closing, 1);
+    pthread_mutex_lock(&mutex);
+    while (conversations(bus) > 0 && bus->os->now_ns(bus->os) < end)
+        (void)lim__cond_wait_until(&cond, &mutex, bus->os->now_ns(bus->os) + pause);
+    pthread_mutex_unlock(&mutex);
+    pthread_cond_destroy(&cond);
+    return conversations(bus) == 0 ? LIM_OK : LIM_E_TIMEOUT;
+}
+
+void lim_bus_close(lim_bus *bus)
+{
+    if (bus == NULL)
+        return;
+    LIM_ASSERT(lim__may_block());
+    atomic_store(&bus->closing, 2);
+    lim_runtime_close(bus->rt); /* agents tell who still waits: closed */
+    bus_free(bus);
+}
+
+void lim__bus_log(lim_bus *bus, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    if (bus->opts.on_log == NULL)
+        return;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    bus->opts.on_log(bus->opts.log_ctx, line);
+}
+
+void lim_bus_census_take(lim_bus *bus, lim_bus_census *out)
+{
+    *out = (lim_bus_census){ 0 };
+    lim_runtime_census(bus->rt, &out->runtime);
+    lim__channels_count(bus->channels, &out->channels, &out->subscriptions, &out->messages_kept);
+    out->groups = lim__groups_list(bus, NULL, 0);
+    out->conversations = conversations(bus);
+    out->artifacts = lim__artifacts_count(bus->artifacts);
+}
+
+lim_msg *lim_msg_ref(lim_msg *msg)
+{
+    return (lim_msg *)lim__msg_ref((lim__msg *)msg);
+}
+
+void lim_msg_unref(lim_msg *msg)
+{
+    lim__msg_unref((lim__msg *)msg);
+}
+
+lim_bytes lim_msg_payload(const lim_msg *msg)
+{
+    return lim__msg_bytes((const lim__msg *)msg);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * participant.h - the process around a local handler. */
+#ifndef LIM__PARTICIPANT_H
+#define LIM__PARTICIPANT_H
+
+#include "bus/bus.h"
+#include "bus/letters.h"
+
+/* Spawns it near `near` (a group's process; {0}: anywhere). */
+lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid near, lim_pid *out);
+/* A process inside the bus that takes requests without a public handler (the system groups). */
+typedef void lim__on_request(lim_process *self, void *state, const lim_signal *signal);
+
+/* A `join` letter; lists may be NULL. NULL: no memory, or a name too long. */
+lim__join *lim__join_new(lim__sched *s, lim_pid who, lim__member_kind kind, lim_bytes identity, uint32_t capacity,
+                         const char *const *types, const char *const *tags);
+lim__answer *lim__answer_new(lim__sched *s, lim_pid from, uint64_t lease, lim__answer_how how, lim__msg *payload,
+                             lim_bytes detail);
+
+#endif
