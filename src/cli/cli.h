@@ -136,7 +136,8 @@ struct cli {
     uint64_t alarm_ns;           /* when on_alarm is due, 0: never */
     void (*on_alarm)(void *state);
     void (*on_interrupt)(void *state); /* SIGINT, SIGTERM; NULL: end with CLI_CANCELLED */
-    void *state;                 /* of the command; given to the two above */
+    void (*on_away)(void *state);      /* the connection broke and is being dialled again; may be NULL */
+    void *state;                 /* of the command; given to the three above */
 };
 
 /* ---- what is said (say.c) ---- */

@@ -2,7 +2,8 @@
  * exec.c - `serve` and `work`: a command answers requests, as many at once as the capacity says.
  *
  *   handed over --> RUNNING --ended--> ANSWERING --taken by the client--> (freed)
- *                      `--revoked--> REVOKED --ended--> (freed; nobody wants its result)
+ *                      `--revoked--> REVOKED: its child is killed; --ended--> ANSWERING: nobody wants the result, but
+ *                                    the server wants to hear that the place is free again
  *
  * The end of the program is the end of its children: they are killed, then the group is left, so that what was in hand
  * moves on at once and never runs beside a survivor. With --max, requests beyond the last one are held unanswered until
@@ -33,6 +34,7 @@ typedef struct request {
     cli_job job;
     serving *serving;
     enum { RUNNING = 1, REVOKED, ANSWERING } state;
+    bool unwanted; /* was REVOKED */
     lim_participant self;
     lim_conv conv;
     uint64_t lease, started_ns;
@@ -73,7 +75,9 @@ static void reason(const request *r, char *out, size_t size)
     int code = cli_job_exit(r->status);
     lim_bytes said = cli_trim(lim__buf_bytes(&r->job.complaint));
     const char *missing = code == 127 ? "the command does not exist: " : code == 126 ? "the command cannot run: " : "";
-    if (r->job.overflowed)
+    if (r->unwanted)
+        snprintf(out, size, "revoked");
+    else if (r->job.overflowed)
         snprintf(out, size, "the reply is over %d bytes", CLI_REPLY_MAX);
     else if (said.len > 0)
         snprintf(out, size, "%s%.*s", missing, (int)said.len, (const char *)said.ptr);
@@ -88,7 +92,7 @@ static lim_err send_answer(request *r)
     lim_client *c = r->serving->cli->client;
     char why[CLI_COMPLAINT_MAX + 64];
     lim_bytes reply = lim__buf_bytes(&r->job.reply);
-    if (r->status == 0 && !r->job.overflowed) {
+    if (r->status == 0 && !r->job.overflowed && !r->unwanted) {
         lim_err err = lim_client_reply_to(c, r->self, r->conv, r->lease, reply);
         if (err != LIM_E_TOOBIG)
             return err;
@@ -143,10 +147,8 @@ static void on_child_end(cli_job *job, int status)
 {
     request *r = LIM_CONTAINER(job, request, job);
     r->status = status;
-    if (r->state == REVOKED)
-        request_free(r);
-    else
-        answer(r);
+    r->unwanted = r->state == REVOKED;
+    answer(r);
 }
 
 /* ---- the request ---- */
@@ -208,12 +210,21 @@ static void on_revoked(void *ctx, lim_conv conv, uint64_t lease, const char *why
     LIM__LIST_EACH_SAFE(node, next, &s->requests)
     {
         request *r = LIM_CONTAINER(node, request, node);
-        if (r->conv.id != conv.id || r->lease != lease || r->state == REVOKED)
+        if (r->conv.id != conv.id || r->lease != lease || r->state != RUNNING)
+            continue; /* ANSWERING: the client refuses its result by itself */
+        r->state = REVOKED;
+        cli_job_kill(&r->job);
+    }
+}
+
+/* Whoever asked has been told that the participant is lost; tasks go on, the client will say that it has them. */
+static void on_away(void *state)
+{
+    serving *s = state;
+    LIM__LIST_EACH (node, &s->requests) {
+        request *r = LIM_CONTAINER(node, request, node);
+        if (s->work || r->state != RUNNING)
             continue;
-        if (r->state == ANSWERING) {
-            request_free(r);
-            continue;
-        }
         r->state = REVOKED;
         cli_job_kill(&r->job);
     }
@@ -305,6 +316,7 @@ static int run(struct cli *cli, bool work)
     cli->state = &s;
     cli->on_interrupt = on_interrupt;
     cli->on_alarm = on_alarm;
+    cli->on_away = on_away;
     lim_err err = enter(&s, &diag);
     if (err != LIM_OK) {
         cli_err(cli, s.name, err, &diag);

@@ -189,6 +189,8 @@ static void on_broken(struct cli *cli, bool for_good)
     } else if (cli->link == CLI_LINK_UP) {
         cli->link = CLI_LINK_AWAY;
         cli_note("liminal: connection: %s; dialling again", cli->detail);
+        if (cli->on_away)
+            cli->on_away(cli->state);
     }
 }
 
