@@ -149,7 +149,7 @@ void cli_err(struct cli *cli, const char *what, lim_err err, const lim_diag *dia
 int cli_err_code(lim_err err);
 void cli_json_payload(lim__json *j, lim_bytes payload); /* "payload" as text, or "payload_base64" */
 void cli_json_us(lim__json *j, const char *key, uint64_t ns); /* 0: null */
-#define CLI_ID_FORMAT "%016llx"
+#define CLI_ID_FORMAT "%llx"
 void cli_json_id(lim__json *j, const char *key, uint64_t id); /* as text, in hex; 0: null */
 
 /* ---- outcomes (outcome.c) ---- */
