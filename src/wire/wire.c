@@ -80,7 +80,7 @@ void lim__wire_init(lim__wire *w, lim__wire_role role, lim__buf *out, const lim_
 
 /* ---- ends ---- */
 
-static void end(lim__wire *w, lim_err code, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void end(lim__wire *w, lim_err code, const char *format, va_list args)
 {
     LIM_ASSERT(w->state < LIM__WIRE_CLOSING);
     w->state = LIM__WIRE_CLOSING;
