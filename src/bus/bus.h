@@ -25,7 +25,8 @@ struct lim_bus {
     lim__artifacts *artifacts; /* any thread */
     lim__ended *ended;         /* summaries of ended conversations; any thread */
     lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */
-    lim_pid supervisor;
+    lim_pid supervisor;        /* of the processes behind the $sys groups */
+    void *system;              /* what each of those starts with */
     lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
     lim_bus_opts opts;         /* with defaults filled in */
     _Atomic uint64_t conv_count[64]; /* each written by its scheduler only */
@@ -39,7 +40,7 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
 
 lim__groups *lim__groups_new(uint64_t seed);
 void lim__groups_free(lim__groups *all);
-/* Fills up to max; answers how many there are. Any thread. */
+/* All but the system's. Fills up to max; answers how many there are. Any thread. */
 size_t lim__groups_list(lim_bus *bus, lim_pid *out, size_t max);
 
 lim__ended *lim__ended_new(void);
@@ -47,6 +48,7 @@ void lim__ended_free(lim__ended *ended);
 
 /* Spawns the process that answers the $sys groups; once per bus. */
 lim_err lim__system_open(lim_bus *bus);
+void *lim__system_new(void);
 /* An agent's spawn options (agent.c). */
 lim_err lim__agent_open(lim_bus *bus, uint32_t scheduler, lim_pid *out);
 

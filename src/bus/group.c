@@ -61,6 +61,8 @@ size_t lim__groups_list(lim_bus *bus, lim_pid *out, size_t max)
     void *value;
     pthread_mutex_lock(&bus->groups->mutex);
     while (lim__smap_next(&bus->groups->names, &pos, &key, &value)) {
+        if (((const char *)key.ptr)[0] == '$')
+            continue;
         if (n < max)
             out[n] = ((entry *)value)->pid;
         n++;
