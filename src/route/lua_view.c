@@ -20,6 +20,8 @@
 
 #include <stdlib.h>
 
+enum { TABLE_SHARE = 64 }; /* what a candidate takes of VIEWS and ARRAY, with the room they keep */
+
 /* ---- lists ---- */
 
 lim__lua_list *lim__lua_list_ref(lim__lua_list *list)
@@ -261,6 +263,7 @@ static bool reserve_views(lim__lua *m, const lim__candidate *const *candidates, 
     if (views == NULL)
         return false;
     memset(views + m->view_count, 0, (need - m->view_count) * sizeof *views);
+    m->limit += (size_t)(need - m->view_count) * TABLE_SHARE;
     m->views = views;
     m->view_count = need;
     return true;
