@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * work.c - registrations, the requests they are handed, and results until the server has them for certain.
+ *
+ * A request that asks for it is acknowledged (TAKEN) by the I/O side as soon as it stands in the handler queue: the
+ * server then knows that it is in this client's hands, however long the handler before it takes. Every request that the
+ * server still counts ends with exactly one REPLY, also a revoked one: the REPLY is what frees its place.
+ *
+ * When the connection breaks, an ask is over (its asker has been told), but a task goes on: its lease is suspended, and
+ * after registering again the client says HOLDING for what it still works on and sends again what was not SETTLED. So a
+ * result is lost only with the client itself, and whether it still counts is the server's decision, by its lease.
+ *
+ * Invariants (of a request in reg->requests):
+ *   W1  it is also in the map, in the chain of its conversation; it has the table's reference.
+ *   W2  RESULT holds what was answered; nothing else does.
+ *   W3  OURS and REVOKED belong to this connection, or were announced to it by HOLDING. */
+#include "client/client.h"
+
+#include <stdlib.h>
+
+enum { LIVE_SLACK = 64 }; /* the server's count of places and ours differ by what is on the way */
+
+static void unref(lim__request *request)
+{
+    LIM_ASSERT(request->refs > 0);
+    if (--request->refs > 0)
+        return;
+    lim__msg_unref(request->item.msg);
+    lim__msg_unref(request->result);
+    free(request);
+}
+
+/* ---- the table ---- */
+
+static lim__request *find(lim_client *c, uint64_t reg, uint64_t conv, uint64_t lease)
+{
+    lim__request *request = lim__map_get(&c->requests, conv);
+    while (request && (request->lease_id != lease || request->reg->order.id != reg))
+        request = request->same_conv;
+    return request;
+}
+
+static lim_err table_add(lim_client *c, lim__request *request)
+{
+    request->same_conv = lim__map_get(&c->requests, request->conv);
+    lim_err err = lim__map_put(&c->requests, request->conv, request);
+    if (err != LIM_OK)
+        return err;
+    lim__list_push(&request->reg->requests, &request->node);
+    request->refs++;
+    return LIM_OK;
+}
+
+static void unchain(lim_client *c, lim__request *request)
+{
+    lim__request *first = lim__map_get(&c->requests, request->conv);
+    if (first != request) {
+        while (first->same_conv != request)
+            first = first->same_conv;
+        first->same_conv = request->same_conv;
+    } else if (request->same_conv) {
+        lim_err err = lim__map_put(&c->requests, request->conv, request->same_conv); /* replaces: needs no memory */
+        LIM_ASSERT(err == LIM_OK);
+    } else {
+        lim__map_remove(&c->requests, request->conv);
+    }
+}
+
+/* Nobody asks for it any more. It may be gone when this returns. */
+static void over(lim_client *c, lim__request *request)
+{
+    LIM_ASSERT(request->state != LIM__REQUEST_OVER);
+    request->state = LIM__REQUEST_OVER;
+    unchain(c, request);
+    lim__list_remove(&request->node);
+    unref(request);
+}
+
+/* ---- answering ---- */
+
+static lim_bytes text_of(uint8_t how, lim_bytes content)
+{
+    return how == LIM__REPLY_FAILED ? content : lim__bytes("", 0);
+}
+
+/* `content`: the payload of a reply, the text of a failure. */
+static lim_err put_reply(lim_client *c, lim__request *request, uint8_t how, lim_bytes content)
+{
+    lim__reg *reg = request->reg;
+    if (c->link != LIM__LINK_UP || reg->order.state != LIM__ORDER_LIVE)
+        return LIM_E_GONE;
+    lim_err err = LIM__SAY(c, reply, .stream = reg->order.stream, .conversation = request->conv,
+                           .lease = request->lease_id, .how = how, .detail = text_of(how, content),
+                           .payload = how == LIM__REPLY_REPLY ? content : lim__bytes("", 0));
+    if (err == LIM_OK && request->session == c->session_count && reg->live > 0)
+        reg->live--;
+    return err;
+}
+
+static lim_err keep_result(lim_client *c, lim__request *request, uint8_t how, lim_bytes content, bool send)
+{
+    lim__msg *result = lim__msg_new(content);
+    if (!result)
+        return LIM_E_NOMEM;
+    lim_err err = send ? put_reply(c, request, how, content) : LIM_OK;
+    if (err != LIM_OK) {
+        lim__msg_unref(result);
+        return err;
+    }
+    request->result = result;
+    request->how = how;
+    request->state = LIM__REQUEST_RESULT;
+    return LIM_OK;
+}
+
+static lim_err answer(lim_client *c, lim__request *request, uint8_t how, lim_bytes content)
+{
+    lim_err err;
+    if (request->state == LIM__REQUEST_RESULT || request->state == LIM__REQUEST_OVER)
+        return LIM_E_GONE;
+    switch (request->lease) {
+    case LIM__LEASE_OURS:
+        if (request->flags & LIM__FLAG_TAKEN)
+            return keep_result(c, request, how, content, true);
+        err = put_reply(c, request, how, content);
+        if (err == LIM_OK)
+            over(c, request);
+        return err;
+    case LIM__LEASE_SUSPENDED:
+        return keep_result(c, request, how, content, false);
+    case LIM__LEASE_REVOKED:
+        err = put_reply(c, request, how, content);
+        if (err != LIM_OK)
+            return err;
+        over(c, request);
+        return LIM_E_GONE;
+    case LIM__LEASE_GONE:
+        break;
+    }
+    over(c, request);
+    return LIM_E_GONE;
+}
+
+/* What a handler that said LIM_DONE and nothing else means. */
+static uint8_t silence(const lim__request *request)
+{
+    return request->reg->serve_kind == LIM__SERVE_QUEUE ? LIM__REPLY_REPLY : LIM__REPLY_NOTHING;
+}
+
+/* Answers without content. If that cannot be, because the link is going down, there is nobody to hear of it. */
+static void answer_or_drop(lim_client *c, lim__request *request, uint8_t how)
+{
+    lim_err err = answer(c, request, how, lim__bytes("", 0));
+    if (err != LIM_OK && request->state != LIM__REQUEST_OVER)
+        over(c, request);
+}
+
+static lim_err answer_to(lim_client *c, uint64_t self, uint64_t conv, uint64_t lease, uint8_t how, lim_bytes content)
+{
+    lim__client_lock(c);
+    lim__request *request = find(c, self, conv, lease);
+    lim_err err = request ? answer(c, request, how, content) : LIM_E_GONE;
+    lim__client_unlock(c);
+    return err;
+}
+
+lim_err lim_client_reply_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease, lim_bytes payload)
+{
+    return answer_to(c, self.id, conv.id, lease, LIM__REPLY_REPLY, payload);
+}
+
+lim_err lim_client_fail_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease, const char *why)
+{
+    return answer_to(c, self.id, conv.id, lease, LIM__REPLY_FAILED, lim__str(why));
+}
+
+lim_err lim_client_reply(lim_client *c, const lim_delivery *d, lim_bytes payload)
+{
+    return lim_client_reply_to(c, d->self, d->conv, d->lease, payload);
+}
+
+lim_err lim_client_fail(lim_client *c, const lim_delivery *d, const char *why)
+{
+    return lim_client_fail_to(c, d->self, d->conv, d->lease, why);
+}
+
+/* ---- running the handler ---- */
+
+static lim_delivery delivery_of(lim_client *c, lim__request *request, lim_bytes payload)
+{
+    uint64_t now = c->os->now_ns(c->os), deadline = request->deadline_ns;
+    int64_t left_ms = deadline > now ? (int64_t)((deadline - now) / 1000000) : 0;
+    return (lim_delivery){
+        .payload = payload, .type = lim__bytes(request->type, request->type_len), .conv = { request->conv },
+        .lease = request->lease_id, .self = { request->reg->order.id },
+        .remaining_ms = deadline == UINT64_MAX ? LIM_FOREVER : left_ms, .attempt = request->attempt,
+        .losses = request->losses, .wants_reply = !(request->flags & LIM__FLAG_NO_REPLY),
+        .msg = (lim_msg *)(void *)request->item.msg
+    };
+}
+
+/* Takes over the queue's reference. */
+static void run(lim_client *c, lim__request *request, lim_bytes payload)
+{
+    lim_client_handler handler = request->reg->order.handler;
+    lim_delivery d = delivery_of(c, request, payload);
+    request->state = LIM__REQUEST_RUNNING;
+    lim__client_unlock(c);
+    lim_done result = handler.on_message(c, &d, handler.ctx);
+    lim__client_lock(c);
+    lim__msg_unref(request->item.msg);
+    request->item.msg = NULL;
+    if (request->state == LIM__REQUEST_RUNNING && result == LIM_HOLD && request->lease != LIM__LEASE_GONE)
+        request->state = LIM__REQUEST_HELD;
+    else if (request->state == LIM__REQUEST_RUNNING)
+        answer_or_drop(c, request, result == LIM_FAIL ? LIM__REPLY_FAILED : silence(request));
+    unref(request);
+}
+
+/* It was revoked, or its registration or connection ended, before its handler began. */
+static void skip(lim_client *c, lim__request *request)
+{
+    LIM_ASSERT(request->state == LIM__REQUEST_QUEUED);
+    answer_or_drop(c, request, LIM__REPLY_NOTHING);
+    unref(request);
+}
+
+void lim__client_request_run(lim_client *c, lim__request *request)
+{
+    LIM_ASSERT(request->refs > 0);
+    if (request->lease == LIM__LEASE_OURS || request->lease == LIM__LEASE_SUSPENDED)
+        run(c, request, lim__msg_bytes(request->item.msg));
+    else
+        skip(c, request);
+}
+
+/* ---- what the server says ---- */
+
+static lim__request *request_new(lim_client *c, lim__reg *reg, const lim__f_request *f)
+{
+    lim__request *r = calloc(1, sizeof *r + f->type.len);
+    if (!r)
+        return NULL;
+    r->item = (lim__item){ .kind = LIM__ITEM_REQUEST, .order = &reg->order };
+    r->reg = reg;
+    r->conv = f->conversation;
+    r->lease_id = f->lease;
+    r->session = c->session_count;
+    r->state = LIM__REQUEST_QUEUED;
+    r->lease = LIM__LEASE_OURS;
+    r->refs = 1;
+    r->flags = f->flags;
+    r->attempt = f->attempt;
+    r->losses = f->losses;
+    r->type_len = (uint8_t)f->type.len;
+    if (f->type.len > 0)
+        memcpy(r->type, f->type.ptr, f->type.len);
+    bool forever = f->remaining_ms == LIM__NO_TIMEOUT;
+    r->deadline_ns = forever ? UINT64_MAX : c->os->now_ns(c->os) + (uint64_t)f->remaining_ms * 1000000u;
+    lim__list_init(&r->item.node);
+    lim__list_init(&r->node);
+    if (!c->own_loop)
+        r->item.msg = lim__msg_new(f->payload);
+    if ((!c->own_loop && !r->item.msg) || table_add(c, r) != LIM_OK) {
+        unref(r);
+        return NULL;
+    }
+    return r;
+}
+
+static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
+{
+    lim__f_request f;
+    if (!lim__get_request(frame, &f) || reg->order.state != LIM__ORDER_LIVE)
+        return false;
+    if (reg->capacity != LIM_UNLIMITED && reg->live >= reg->capacity * (uint64_t)2 + LIVE_SLACK)
+        return false;
+    lim__request *request = request_new(c, reg, &f);
+    lim_err err = request ? LIM_OK : LIM_E_NOMEM;
+    if (request && (f.flags & LIM__FLAG_TAKEN))
+        err = LIM__SAY(c, taken, .stream = reg->order.stream, .conversation = f.conversation, .lease = f.lease);
+    if (err != LIM_OK) {
+        if (request) {
+            over(c, request);
+            unref(request);
+        }
+        lim__wire_fault(&c->wire, err, "no memory for a request");
+        return true;
+    }
+    reg->live++;
+    if (c->own_loop)
+        run(c, request, f.payload);
+    else
+        lim__client_queue_push(c, &request->item);
+    return true;
+}
+
+static void tell_revoked(lim_client *c, lim__reg *reg, uint64_t conv, uint64_t lease, const char *why)
+{
+    void (*on_revoked)(void *, lim_conv, uint64_t, const char *) = reg->on_revoked;
+    void *ctx = reg->order.handler.ctx;
+    if (!on_revoked)
+        return;
+    lim__client_unlock(c);
+    on_revoked(ctx, (lim_conv){ conv }, lease, why);
+    lim__client_lock(c);
+}
+
+static const char *revoked_text(uint8_t why)
+{
+    static const char *const texts[] = { "", "cancelled", "timed out", "taken by another", "ended" };
+    return why < LIM_COUNT(texts) ? texts[why] : "revoked";
+}
+
+static bool on_revoked(lim_client *c, lim__reg *reg, const lim__frame *frame)
+{
+    lim__f_revoked f;
+    if (!lim__get_revoked(frame, &f))
+        return false;
+    lim__request *request = find(c, reg->order.id, f.conversation, f.lease);
+    if (!request)
+        return true; /* answered meanwhile */
+    if (request->state == LIM__REQUEST_RESULT)
+        over(c, request); /* sent already; it will be refused */
+    else
+        request->lease = LIM__LEASE_REVOKED;
+    tell_revoked(c, reg, f.conversation, f.lease, revoked_text(f.why));
+    return true;
+}
+
+static bool on_settled(lim_client *c, lim__reg *reg, const lim__frame *frame)
+{
+    lim__f_settled f;
+    if (!lim__get_settled(frame, &f))
+        return false;
+    lim__request *request = find(c, reg->order.id, f.conversation, f.lease);
+    if (!request || request->state != LIM__REQUEST_RESULT)
+        return true;
+    over(c, request);
+    if (!f.accepted)
+        tell_revoked(c, reg, f.conversation, f.lease, "the result was refused");
+    return true;
+}
+
+/* The new registration takes up what the old one left: W3. */
+static lim_err take_up(lim_client *c, lim__reg *reg, lim__request *request)
+{
+    request->lease = LIM__LEASE_OURS;
+    if (request->state == LIM__REQUEST_RESULT)
+        return put_reply(c, request, request->how, lim__msg_bytes(request->result));
+    return LIM__SAY(c, holding, .stream = reg->order.stream, .conversation = request->conv,
+                    .lease = request->lease_id);
+}
+
+static bool on_served(lim_client *c, lim__reg *reg, const lim__frame *frame)
+{
+    lim__f_served f;
+    if (reg->order.state != LIM__ORDER_ASKED || !lim__get_served(frame, &f))
+        return false;
+    if (f.identity.len > 0) {
+        memcpy(reg->identity, f.identity.ptr, f.identity.len);
+        reg->identity[f.identity.len] = '\0';
+    }
+    lim__client_order_ready(c, &reg->order);
+    lim_err err = LIM_OK;
+    LIM__LIST_EACH(node, &reg->requests) {
+        lim__request *request = LIM_CONTAINER(node, lim__request, node);
+        if (request->lease == LIM__LEASE_SUSPENDED && err == LIM_OK)
+            err = take_up(c, reg, request);
+    }
+    if (err != LIM_OK)
+        lim__wire_fault(&c->wire, err, "what is in hand cannot be told");
+    return true;
+}
+
+static bool on_left(lim_client *c, lim__reg *reg, const lim__frame *frame)
+{
+    lim__f_left f;
+    if (!lim__get_left(frame, &f))
+        return false;
+    lim__client_order_end(c, &reg->order, lim__client_code_err(f.code), f.detail.ptr, f.detail.len);
+    return true;
+}
+
+bool lim__client_reg_frame(lim_client *c, const lim__frame *frame)
+{
+    lim__reg *reg = lim__map_get(&c->streams, frame->stream);
+    if (!reg)
+        return true; /* on its way when it ended here */
+    if (reg->order.kind != LIM__REG)
+        return false;
+    switch (frame->type) {
+    case LIM__SERVED:
+        return on_served(c, reg, frame);
+    case LIM__LEFT:
+        return on_left(c, reg, frame);
+    case LIM__REQUEST:
+        return on_request(c, reg, frame);
+    case LIM__REVOKED:
+        return on_revoked(c, reg, frame);
+    default:
+        return on_settled(c, reg, frame);
+    }
+}
+
+/* ---- breaks and ends ---- */
+
+/* Nobody wants to hear of it any more. What a handler has in hand, or is about to, it ends itself. */
+static void lose(lim_client *c, lim__request *request)
+{
+    request->lease = LIM__LEASE_GONE;
+    if (request->state == LIM__REQUEST_HELD || request->state == LIM__REQUEST_RESULT)
+        over(c, request);
+}
+
+void lim__client_reg_break(lim_client *c, lim__reg *reg)
+{
+    reg->live = 0;
+    LIM__LIST_EACH_SAFE(node, after, &reg->requests) {
+        lim__request *request = LIM_CONTAINER(node, lim__request, node);
+        bool ours = request->lease == LIM__LEASE_OURS || request->lease == LIM__LEASE_SUSPENDED;
+        if (ours && (request->flags & LIM__FLAG_TAKEN))
+            request->lease = LIM__LEASE_SUSPENDED;
+        else
+            lose(c, request);
+    }
+}
+
+void lim__client_reg_over(lim_client *c, lim__reg *reg)
+{
+    LIM__LIST_EACH_SAFE(node, after, &reg->requests)
+        lose(c, LIM_CONTAINER(node, lim__request, node));
+}
+
+/* ---- registering ---- */
+
+void lim__client_reg_ask(lim_client *c, lim__reg *reg)
+{
+    lim_err err = lim__client_order_stream(c, &reg->order);
+    if (err == LIM_OK)
+        err = LIM__SAY(c, serve, .stream = reg->order.stream, .kind = reg->serve_kind, .capacity = reg->capacity,
+                       .group = lim__str(reg->group), .identity = lim__str(reg->identity),
+                       .types = lim__names_view(&reg->types), .tags = lim__names_view(&reg->tags));
+    if (err != LIM_OK)
+        lim__client_order_end(c, &reg->order, err, lim_err_text(err), strlen(lim_err_text(err)));
+}
+
+void lim__client_reg_free(lim__reg *reg)
+{
+    LIM_ASSERT(lim__list_empty(&reg->requests));
+    lim__buf_fini(&reg->types);
+    lim__buf_fini(&reg->tags);
+    free(reg->group);
+    free(reg);
+}
+
+static lim_err check_opts(const lim_client *c, const char *group, const lim_client_serve_opts *opts, uint8_t kind,
+                          lim_diag *diag)
+{
+    if (!c || !group || group[0] == '\0' || !opts || (opts->identity && strlen(opts->identity) > 255)) {
+        lim__diag_set(diag, 0, 0, "a registration needs a client, a group, options, and an identity of at most 255 bytes");
+        return LIM_E_INVALID;
+    }
+    if (opts->size < sizeof *opts || !opts->handler.on_message || opts->capacity == 0 ||
+        (opts->capacity == LIM_UNLIMITED && kind == LIM__SERVE_QUEUE)) {
+        lim__diag_set(diag, 0, 0, "lim_client_serve_opts: size, on_message or capacity was forgotten, or a worker's "
+                                  "capacity is unlimited");
+        return LIM_E_MISUSE;
+    }
+    return LIM_OK;
+}
+
+static lim_err pack_names(lim__buf *buf, const char *const *names)
+{
+    lim_err err = LIM_OK;
+    for (; names && *names && err == LIM_OK; names++)
+        err = lim__names_add(buf, lim__str(*names));
+    return err;
+}
+
+static lim_err serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, uint8_t kind, lim_diag *diag,
+                     lim_participant *out)
+{
+    lim_err err = out ? check_opts(c, group, opts, kind, diag) : LIM_E_INVALID;
+    if (err != LIM_OK)
+        return err;
+    lim__reg *reg = calloc(1, sizeof *reg);
+    if (!reg)
+        return LIM_E_NOMEM;
+    lim__list_init(&reg->requests);
+    reg->serve_kind = kind;
+    reg->capacity = opts->capacity;
+    reg->on_ready = opts->on_ready;
+    reg->on_revoked = opts->on_revoked;
+    if (opts->identity)
+        memcpy(reg->identity, opts->identity, strlen(opts->identity));
+    reg->group = strdup(group);
+    err = reg->group ? pack_names(&reg->types, opts->types) : LIM_E_NOMEM;
+    if (err == LIM_OK)
+        err = pack_names(&reg->tags, opts->tags);
+    if (err != LIM_OK) {
+        lim__diag_set(diag, 0, 0, "types and tags are names of at most 255 bytes of UTF-8");
+        lim__client_reg_free(reg);
+        return err;
+    }
+    uint64_t id;
+    err = lim__client_order_place(c, &reg->order, LIM__REG, &opts->handler, diag, &id);
+    if (err == LIM_OK)
+        *out = (lim_participant){ id };
+    return err;
+}
+
+lim_err lim_client_serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, lim_diag *diag,
+                         lim_participant *out)
+{
+    return serve(c, group, opts, LIM__SERVE_GROUP, diag, out);
+}
+
+lim_err lim_client_work(lim_client *c, const char *queue, const lim_client_serve_opts *opts, lim_diag *diag,
+                        lim_participant *out)
+{
+    return serve(c, queue, opts, LIM__SERVE_QUEUE, diag, out);
+}
+
+lim_err lim_client_leave(lim_client *c, lim_participant p)
+{
+    lim__client_lock(c);
+    lim__order *order = lim__client_order_find(c, p.id, LIM__REG);
+    lim_err err = order ? LIM_OK : LIM_E_GONE;
+    if (order && order->stream != 0 && c->link == LIM__LINK_UP)
+        err = LIM__SAY(c, leave, .stream = order->stream);
+    if (order && err == LIM_OK)
+        lim__client_order_end(c, order, LIM_OK, "", 0);
+    lim__client_unlock(c);
+    return err;
+}
