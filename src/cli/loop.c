@@ -13,10 +13,12 @@
 #include "cli/cli.h"
 #include "os/os.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -24,7 +26,6 @@ enum {
     POLL_SIGNAL = 0,
     POLL_CLIENT,
     POLL_SOURCES, /* the first of the command's own */
-    CLOSE_TURNS_MS = 1000,
     LIVENESS_MS = 5000,
 };
 
@@ -147,15 +148,27 @@ static void ring(struct cli *cli)
     cli->on_alarm(cli->state);
 }
 
+/* What on_state and lim_client_process tell; both may. */
+static void on_broken(struct cli *cli, bool for_good)
+{
+    if (cli->link == CLI_LINK_NEW || (for_good && cli->link != CLI_LINK_CLOSING)) {
+        cli->link = cli->link == CLI_LINK_NEW ? CLI_LINK_NEW : CLI_LINK_LOST;
+        cli_end(cli, CLI_UNREACHABLE);
+    } else if (cli->link == CLI_LINK_UP) {
+        cli->link = CLI_LINK_AWAY;
+        cli_note("liminal: connection: %s; dialling again", cli->detail);
+        if (cli->on_away)
+            cli->on_away(cli->state);
+    }
+}
+
 static void process_client(struct cli *cli)
 {
     if (!cli->client)
         return;
     lim_err err = lim_client_process(cli->client);
-    if (err == LIM_E_GONE && cli->link != CLI_LINK_CLOSING) {
-        cli->link = CLI_LINK_LOST;
-        cli_end(cli, CLI_UNREACHABLE);
-    }
+    if (err == LIM_E_GONE)
+        on_broken(cli, true);
 }
 
 void cli_turn(struct cli *cli)
@@ -179,20 +192,6 @@ void cli_turn(struct cli *cli)
 }
 
 /* ---- the connection ---- */
-
-static void on_broken(struct cli *cli, bool for_good)
-{
-    if (cli->link == CLI_LINK_NEW || for_good) {
-        bool was_up = cli->link != CLI_LINK_NEW;
-        cli->link = was_up ? CLI_LINK_LOST : CLI_LINK_NEW;
-        cli_end(cli, CLI_UNREACHABLE);
-    } else if (cli->link == CLI_LINK_UP) {
-        cli->link = CLI_LINK_AWAY;
-        cli_note("liminal: connection: %s; dialling again", cli->detail);
-        if (cli->on_away)
-            cli->on_away(cli->state);
-    }
-}
 
 static void on_state(void *ctx, lim_link_state state, const char *detail)
 {
@@ -245,8 +244,28 @@ static void disconnect(struct cli *cli)
     cli->client = NULL;
 }
 
+/* "localhost", "127.0.0.1:4777", "[::1]:4777". Names are not looked up: that could take longer than any timeout. */
+static bool address_good(const char *text)
+{
+    char host[64];
+    uint8_t raw[16];
+    const char *colon = strrchr(text, ':'), *why;
+    size_t len = colon ? (size_t)(colon - text) : strlen(text);
+    uint32_t port = 1;
+    if (len >= sizeof host || (colon && (!cli_number(colon + 1, &port, &why) || port > UINT16_MAX)))
+        return false;
+    bool bracketed = len > 2 && text[0] == '[' && text[len - 1] == ']';
+    snprintf(host, sizeof host, "%.*s", (int)(bracketed ? len - 2 : len), bracketed ? text + 1 : text);
+    return strcmp(host, "localhost") == 0 || inet_pton(AF_INET, host, raw) == 1 || inet_pton(AF_INET6, host, raw) == 1;
+}
+
 bool cli_connect(struct cli *cli, bool reconnect)
 {
+    if (!address_good(address(cli))) {
+        cli_fault(cli, CLI_USAGE, address(cli), "not an address of a server",
+                  "write HOST:PORT with a numeric address or localhost, as in 127.0.0.1:4777");
+        return false;
+    }
     lim_diag diag = { 0 };
     lim_client_opts opts = { .size = sizeof opts,
                              .server = address(cli),
