@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * version.c - the one object that libliminal adds to its folders. */
+ * version.c - which liminal this is. */
 #include <liminal/types.h>
 
 const char *lim_version(void)
