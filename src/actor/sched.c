@@ -136,10 +136,11 @@ static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
     return found;
 }
 
+/* The wake of a closing runtime may have been swallowed by a poll while spinning: the flag is looked at again too. */
 static void sleep_until(lim__sched *s, int64_t timeout_ns)
 {
     atomic_store(&s->sleeping, 1); /* seq_cst: M5 */
-    poll_events(s, inbox_empty(s) ? timeout_ns : 0);
+    poll_events(s, inbox_empty(s) && !atomic_load(&s->rt->closing) ? timeout_ns : 0);
     atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
 }
 
