@@ -3,7 +3,7 @@
  *
  *      call --in sync?--> resume coroutine --ended--> what it returned --> DECIDED, NONE or nonsense (CRASHED)
  *               |               |  `--error--> CRASHED, the coroutine is dropped
- *            no: sync           `--yielded (the hook's doing)--> over its limit? TIMED_OUT, dropped
+ *            no: sync           `--yielded (the hook's doing)--> over a limit? TIMED_OUT or CRASHED, dropped
  *        (the only protected                                     else aside, PENDING; lim__router_resume goes on
  *         call on the way)
  *
@@ -134,10 +134,15 @@ static lim__route_how run(lim__lua_call *c, int arguments, lim__route_result *ou
         lua_settop(c->co, CO__ARRAY);
         return how;
     }
-    if (status == LUA_YIELD && c->cpu_ns < m->router->limits.cpu_ns)
+    lim__route_how how;
+    if (status == LUA_YIELD && c->refusals > LUA__REFUSALS_MAX)
+        how = lim__lua_crashed(c, LUA_ERRMEM, out);
+    else if (status != LUA_YIELD)
+        how = lim__lua_crashed(c, status, out);
+    else if (c->cpu_ns < m->router->limits.cpu_ns)
         return LIM__ROUTE_PENDING;
-    lim__route_how how = status == LUA_YIELD ? lim__lua_timed_out(m, c->cpu_ns, false, out)
-                                             : lim__lua_crashed(c, status, out);
+    else
+        how = lim__lua_timed_out(m, c->cpu_ns, false, out);
     drop(c);
     return how;
 }
@@ -221,7 +226,8 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
     c->headers = msg->headers;
     c->list = m->list;
     c->cpu_ns = 0;
-    m->refused = REFUSED__NOTHING;
+    c->refused = REFUSED__NOTHING;
+    c->refusals = 0;
     lua_pushvalue(c->co, CO__FN);
     lua_pushvalue(c->co, CO__MSG);
     lua_pushvalue(c->co, CO__ARRAY);

@@ -24,9 +24,10 @@
 enum { LUA__FN = 1, LUA__ARRAY, LUA__VIEWS, LUA__META, LUA__ENV, LUA__SLOTS }; /* main stack */
 enum { CO__FN = 1, CO__MSG, CO__ARRAY };                                     /* each coroutine's */
 enum {
-    LUA__STEP = 1000,         /* instructions from hook to hook, at most */
+    LUA__STEP = 1000,          /* instructions from hook to hook, at most */
     LUA__CHARGE_MAX = 1 << 17, /* bytes moved between two hooks before the next one is called early */
-    LUA__ITEMS_MAX = 4096     /* that one call of a library function looks at */
+    LUA__REFUSALS_MAX = 16,    /* of memory, in one call */
+    LUA__ITEMS_MAX = 4096      /* that one call of a library function looks at */
 };
 
 /* What the router remembers of a candidate's table: the slots of lim__candidate index these. */
@@ -70,6 +71,9 @@ typedef struct lim__lua_call {
     lim_bytes payload, headers;
     lim__msg *keep;
     void *copy;
+    /* memory that it was refused: why last, and how often */
+    enum { REFUSED__NOTHING = 0, REFUSED__MEMORY, REFUSED__TEXT } refused;
+    uint32_t refusals;
     /* time: of its processor clock, which stands still between slices */
     uint64_t slice_start_ns, last_hook_ns; /* 0: not looked yet */
     uint64_t cpu_ns;                       /* of earlier slices */
@@ -94,7 +98,6 @@ typedef struct lim__lua {
     /* limits */
     size_t used, limit; /* bytes; limit: the script's, and what is the bus's: sandbox, candidates, coroutines */
     bool bus_allocates; /* what is allocated now is not the script's */
-    enum { REFUSED__NOTHING = 0, REFUSED__MEMORY, REFUSED__TEXT } refused; /* the last refusal */
     size_t charged;        /* bytes moved since the last hook */
     uint64_t virtual_ns;   /* the processor clock if instruction_ns is set */
 } lim__lua;

@@ -3,7 +3,8 @@
  *
  * Memory. The allocator counts. What the bus itself puts into the state (the sandbox, candidates, coroutines) raises the
  * limit by what it took; the rest is the script's. One text may have LIM__ROUTE_TEXT_MAX bytes: no single instruction
- * on texts (==, .., <) then takes longer than some microseconds.
+ * on texts (==, .., <) then takes longer than some microseconds. Each refusal costs a full collection; a call that goes on
+ * after LUA__REFUSALS_MAX of them is not resumed.
  *
  * Time. The hook is called every LUA__STEP instructions, which is 10 to 20 us of a plain script. Two things shorten the
  * way to the next hook, because an instruction may be an expensive one:
@@ -26,14 +27,16 @@ enum {
 
 static bool refused(lim__lua *m, const void *block, size_t kind, size_t grow)
 {
+    lim__lua_call *c = m->running ? m->running : &m->calls[0]; /* the compiler works for the first call */
     if (m->bus_allocates)
         return false;
     if (block == NULL && kind == LUA_TSTRING && grow > LIM__ROUTE_TEXT_MAX + 64)
-        m->refused = REFUSED__TEXT;
+        c->refused = REFUSED__TEXT;
     else if (m->used + grow > m->limit)
-        m->refused = REFUSED__MEMORY;
+        c->refused = REFUSED__MEMORY;
     else
         return false;
+    c->refusals++;
     lim__lua_charge(m, m->used + LUA__CHARGE_MAX); /* Lua collects all its garbage now */
     return true;
 }
@@ -113,7 +116,7 @@ void lim__lua_hook(lua_State *L, lua_Debug *ar)
     set_step(c, next_step(m, c, now - c->last_hook_ns));
     c->last_hook_ns = now;
     uint64_t used = now - c->slice_start_ns;
-    if ((used >= m->router->limits.slice_ns || c->cpu_ns + used >= m->router->limits.cpu_ns) && lua_isyieldable(L))
+    if ((c->refusals > LUA__REFUSALS_MAX || used >= m->router->limits.slice_ns || c->cpu_ns + used >= m->router->limits.cpu_ns) && lua_isyieldable(L))
         lua_yield(L, 0);
 }
 

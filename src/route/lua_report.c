@@ -34,13 +34,13 @@ static int current_line(lua_State *L)
     return 0;
 }
 
-static void limit_text(const lim__lua *m, char *out, size_t size)
+static void limit_text(const lim__lua_call *c, char *out, size_t size)
 {
-    if (m->refused == REFUSED__TEXT)
+    if (c->refused == REFUSED__TEXT)
         snprintf(out, size, "a text longer than %d bytes", LIM__ROUTE_TEXT_MAX);
-    else if (m->refused == REFUSED__MEMORY)
+    else if (c->refused == REFUSED__MEMORY)
         snprintf(out, size, "out of memory: the limit is %u bytes (routing.memory_bytes_max)",
-                 m->router->limits.memory_max);
+                 c->lua->router->limits.memory_max);
     else
         snprintf(out, size, "out of memory");
 }
@@ -85,7 +85,7 @@ lim__route_how lim__lua_crashed(lim__lua_call *c, int status, lim__route_result 
     const char *rest = message;
     int line = 0;
     if (status == LUA_ERRMEM) {
-        limit_text(m, message, sizeof message);
+        limit_text(c, message, sizeof message);
     } else {
         value_text(c->co, message, sizeof message);
         line = take_place(r, message, &rest);
@@ -202,7 +202,7 @@ void lim__lua_compile_fault(lim__lua *m, lua_State *L, int status, lim_diag *dia
     const char *rest = message;
     int line = 0;
     if (status == LUA_ERRMEM) {
-        limit_text(m, message, sizeof message);
+        limit_text(&m->calls[0], message, sizeof message);
         line = current_line(L);
     } else {
         value_text(L, message, sizeof message);

@@ -15,7 +15,7 @@
  * iterates in the order of a hash table (pairs). */
 #include "route/lua.h"
 
-enum { UNPACK_MAX = 250, CHARGE_PER_MOVE = 64 };
+enum { UNPACK_MAX = 250, CHARGE_PER_MOVE = 64, FIND_COST = 16 };
 
 /* ---- base ---- */
 
@@ -283,7 +283,7 @@ static int string_find(lua_State *L)
     lua_Integer from = place(luaL_optinteger(L, 3, 1), len);
     if (from < 1)
         from = 1;
-    lim__lua_charge(lim__lua_of(L), len + what_len);
+    lim__lua_charge(lim__lua_of(L), (len + what_len) * FIND_COST);
     const char *found = NULL;
     if ((lua_Unsigned)from <= len + 1)
         found = memmem(s + from - 1, len - (size_t)from + 1, what, what_len);

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * hostile_test.c - functions that mean harm: each ends with the outcome that is promised, and nobody else notices. */
+#include "route/test_router.h"
+
+#include <time.h>
+
+typedef struct attempt {
+    const char *what, *body; /* of function(msg, c) */
+    lim__route_how how;
+    const char *text; /* part of the result's; NULL: none is expected */
+} attempt;
+
+#define CRASH(what, body, text) { what, body, LIM__ROUTE_CRASHED, text }
+#define HANG(what, body)        { what, body, LIM__ROUTE_TIMED_OUT, "routing.cpu_us_max" }
+#define MEMORY "out of memory: the limit is 1048576 bytes (routing.memory_bytes_max)"
+#define BIG "a text longer than 65536 bytes"
+
+static const attempt attempts[] = {
+    /* loops */
+    HANG("empty loop", "while true do end"),
+    HANG("repeat", "repeat until false"),
+    HANG("goto", "::again:: goto again"),
+    HANG("huge for", "for i = 1, math.maxinteger do end"),
+    HANG("float for", "for i = 1, math.huge do end"),
+    HANG("backwards for", "for i = math.maxinteger, math.mininteger, -1 do end"),
+    HANG("loop of pcall", "while true do pcall(error) end"),
+    HANG("loop of pcall with a closure", "while true do pcall(function() error({}) end) end"),
+    HANG("loop inside pcall", "pcall(function() while true do end end)"),
+    HANG("loop inside nested pcall", "pcall(pcall, pcall, function() while true do end end)"),
+    HANG("nested pcall, each goes on", "local function f() pcall(f) while true do end end f()"),
+    HANG("tail calls", "local function f() return f() end f()"),
+    HANG("tail calls of two", "local f, g function f() return g() end function g() return f() end return f()"),
+    HANG("loop in an iterator", "for x in function() return 1 end do end"),
+    HANG("loop of concatenation", "local s = '' while true do s = #s < 60000 and s .. 'x' or '' end"),
+    HANG("loop of comparisons", "local a = 'x' while #a < 30000 do a = a .. a end local b = a .. 'y' a = a .. 'z' "
+                                "while true do local x = a < b local y = a .. 'q' == b end"),
+    HANG("loop of find", "local a = 'x' while #a < 30000 do a = a .. a end while true do a:find('xxxxxxxxxxxxxxxy') end"),
+    HANG("loop of insertions", "local t = {} for i = 1, 4000 do t[i] = i end while true do table.insert(t, 1, 0) "
+                               "table.remove(t, 1) end"),
+    HANG("loop of pairs", "local t = {} for i = 1, 1000 do t['k' .. i] = i end while true do for k in pairs(t) do end end"),
+    HANG("loop of concat", "local t = {} for i = 1, 4000 do t[i] = 'xxxxxxxx' end while true do table.concat(t) end"),
+    HANG("loop of case", "local a = 'x' while #a < 30000 do a = a .. a end while true do a:upper() end"),
+    HANG("loop over varargs", "local function f(...) while true do local n = select('#', ...) end end f(table.unpack(c))"),
+    HANG("loop over the message", "while true do local x = msg.a.b[1] end"),
+    HANG("loop of closures", "while true do local f = function() return f end end"),
+    HANG("loop of coroutines that are none", "while true do pcall(function() coroutine.wrap() end) end"),
+    /* memory */
+    CRASH("table of tables", "local t = {} while true do t[#t + 1] = {} end", MEMORY),
+    CRASH("array", "local t = {} for i = 1, 1e9 do t[i] = i end", MEMORY),
+    CRASH("hash", "local t = {} for i = 1, 1e9 do t[i + 0.5] = i end", MEMORY),
+    CRASH("hash of texts", "local t = {} for i = 1, 1e9 do t[i .. ''] = i end", MEMORY),
+    CRASH("doubling text", "local s = 'x' while true do s = s .. s end", BIG),
+    CRASH("many texts", "local t = {} for i = 1, 1e9 do t[i] = ('x' .. i) end", MEMORY),
+    CRASH("wide concatenation", "local s = 'x' for i = 1, 15 do s = s .. s end local x = s .. s .. s", BIG),
+    CRASH("recursion", "local function f() return 1 + f() end f()", "out of memory"),
+    CRASH("recursion with locals", "local function f(a, b, d) local x, y, z = f(a, b, d) return x end f(1, 2, 3)", "out of memory"),
+    CRASH("growing varargs", "local function f(...) return 1 + f(1, ...) end f()", "out of memory"),
+    CRASH("unpack too much", "local t = {} for i = 1, 300 do t[i] = i end table.unpack(t)", "at most 250"),
+    CRASH("unpack the number line", "table.unpack({}, math.mininteger, math.maxinteger)", "at most 250"),
+    CRASH("unpack a wrapping range", "table.unpack({}, math.maxinteger - 300, math.maxinteger)", "at most 250"),
+    CRASH("concat the number line", "table.concat({}, '', math.mininteger, math.maxinteger)", "at most 4096"),
+    CRASH("concat to too long a text", "local t = {} for i = 1, 4000 do t[i] = 'x' end table.concat(t, ('12345678901234567890'))", "over 65536"),
+    CRASH("pairs over too much", "local t = {} for i = 1, 5000 do t[i] = i end for k in pairs(t) do end", "more than 4096"),
+    CRASH("insert in front of too much", "local t = {} for i = 1, 5000 do t[i] = i end table.insert(t, 1, 0)", "5000 elements to move"),
+    CRASH("loop that catches its lack of memory", "while true do pcall(function() local t = {} while true do t[#t + 1] = {} "
+                                                  "end end) end", MEMORY),
+    CRASH("loop that catches too long texts", "while true do pcall(function() local s = 'x' while true do s = s .. s end end) "
+                                              "end", BIG),
+    /* the C stack */
+    CRASH("pcall of pcall of pcall", "local function f() local ok, e = pcall(f) if not ok then error(e, 0) end end f()", "overflow"),
+    CRASH("deep pcall chain", "local t = {} for i = 1, 249 do t[i] = pcall end local a, b = pcall(table.unpack(t)) error(tostring(b), 0)", "best.lua"),
+    /* error objects */
+    CRASH("error with a table", "error({})", "a table as error"),
+    CRASH("error with nil", "error(nil)", "a nil as error"),
+    CRASH("error with nothing", "error()", "a nil as error"),
+    CRASH("error with a number", "error(42)", "42"),
+    CRASH("error with a float", "error(1.5)", "1.5"),
+    CRASH("error with a function", "error(error)", "a function as error"),
+    CRASH("error with a boolean", "error(true)", "true"),
+    CRASH("error with a message object", "error(msg)", "a userdata as error"),
+    CRASH("error with control characters", "error('a\\0b\\nc', 0)", "a b c"),
+    CRASH("error with a long text", "local s = 'x' for i = 1, 15 do s = s .. s end error(s)", "xxxxxxxx"),
+    CRASH("error with a lying place", "error('best.lua:999999999999999999999: x', 0)", "x"),
+    CRASH("error on a level that is not there", "error('x', 1000000)", "x"),
+    CRASH("assert", "assert(false, 'because')", "because"),
+    CRASH("assert with a table", "assert(nil, {})", "a table as error"),
+    CRASH("index nil", "local x = nil return x.y", "attempt to index a nil value (local 'x')"),
+    CRASH("call a number", "(1)()", "attempt to call a number"),
+    CRASH("divide by zero", "local z = 0 return c[1 // z]", "attempt to divide by zero"),
+    CRASH("modulo zero", "local z = 0 return c[1 % z]", "attempt to perform 'n%"),
+    CRASH("text arithmetic", "return c['1' + 1]", "attempt to perform arithmetic on a string"),
+    CRASH("compare apples", "return c[1] < c[2]", "attempt to compare two table values"),
+    CRASH("nan key", "local t = {} t[0/0] = 1", "index is NaN"),
+    CRASH("nil key", "local t = {} t[nil] = 1", "index is nil"),
+    CRASH("close a value", "local x <close> = {}", "got a non-closable value"),
+    CRASH("close the message", "local x <close> = msg", "got a non-closable value"),
+    /* what is not there */
+    CRASH("load", "load('return 1')()", "global 'load'"),
+    CRASH("loadstring", "loadstring('return 1')()", "global 'loadstring'"),
+    CRASH("dofile", "dofile('/etc/passwd')", "global 'dofile'"),
+    CRASH("loadfile", "loadfile('/etc/passwd')", "global 'loadfile'"),
+    CRASH("require", "require('os')", "global 'require'"),
+    CRASH("os", "os.execute('true')", "global 'os'"),
+    CRASH("io", "io.open('/etc/passwd')", "global 'io'"),
+    CRASH("debug", "debug.getregistry()", "global 'debug'"),
+    CRASH("package", "package.loadlib('x', 'y')", "global 'package'"),
+    CRASH("coroutine", "coroutine.wrap(function() end)()", "global 'coroutine'"),
+    CRASH("utf8", "utf8.char(1)", "global 'utf8'"),
+    CRASH("collectgarbage", "collectgarbage('stop')", "global 'collectgarbage'"),
+    CRASH("setmetatable", "setmetatable({}, { __gc = error })", "global 'setmetatable'"),
+    CRASH("getmetatable", "getmetatable('').__index = error", "global 'getmetatable'"),
+    CRASH("rawset", "rawset({}, 1, 1)", "global 'rawset'"),
+    CRASH("rawget", "rawget({}, 1)", "global 'rawget'"),
+    CRASH("xpcall", "xpcall(error, error)", "global 'xpcall'"),
+    CRASH("next", "next({})", "global 'next'"),
+    CRASH("print", "print(1)", "global 'print'"),
+    CRASH("warn", "warn('@on')", "global 'warn'"),
+    CRASH("_G", "_G.x = 1", "global '_G'"),
+    CRASH("string.rep", "string.rep('x', 1e9)", "field 'rep'"),
+    CRASH("method rep", "('x'):rep(1e9)", "method 'rep'"),
+    CRASH("string.format", "string.format('%99999999d', 1)", "field 'format'"),
+    CRASH("string.gsub", "('x'):gsub('x', error)", "method 'gsub'"),
+    CRASH("string.gmatch", "('x'):gmatch('x')", "method 'gmatch'"),
+    CRASH("string.match", "('x'):match('x')", "method 'match'"),
+    CRASH("string.dump", "string.dump(error)", "field 'dump'"),
+    CRASH("string.pack", "string.pack('i', 1)", "field 'pack'"),
+    CRASH("table.sort", "table.sort({}, error)", "field 'sort'"),
+    CRASH("table.move", "table.move({}, 1, 1e9, 2)", "field 'move'"),
+    CRASH("table.pack", "table.pack()", "field 'pack'"),
+    CRASH("math.randomseed", "math.randomseed(1)", "field 'randomseed'"),
+    CRASH("tostring of a table", "tostring({})", "a table has no text"),
+    CRASH("tostring of a function", "tostring(error)", "a function has no text"),
+    CRASH("tostring of the message", "tostring(msg)", "a userdata has no text"),
+    CRASH("pairs over tables as keys", "for k in pairs({ [{}] = 1 }) do end", "a key that is a table"),
+    CRASH("a method of a message", "msg:rep(1)", "attempt to call a nil value"),
+    CRASH("write to the message", "msg.x = 1", "cannot be changed"),
+    CRASH("write to a part of the message", "msg.a.b = 1", "cannot be changed"),
+    CRASH("random over an empty interval", "math.random(0)", "interval is empty"),
+    /* what is allowed, and harmless */
+    { "close nil and false", "local x <close>, y = nil local z <close> = false return c[1]", LIM__ROUTE_DECIDED, NULL },
+    { "spoil the sandbox", "string.upper = nil table.insert = nil math = nil pcall, error, type = nil return c[1]",
+      LIM__ROUTE_DECIDED, NULL },
+    { "another environment", "local _ENV = {} x = 1 return c[1]", LIM__ROUTE_DECIDED, NULL },
+    { "a constant environment", "local _ENV <const> = { a = c } return a[1]", LIM__ROUTE_DECIDED, NULL },
+    { "spoil everything it was given", "for i = 1, 8 do for k in pairs(c[i]) do c[i][k] = nil end end local x = c[1] for i = 8, 1, -1 "
+      "do c[i] = nil end c.x = c return x", LIM__ROUTE_DECIDED, NULL },
+    { "catch a stack overflow", "local function f() return 1 + f() end local ok = pcall(f) return not ok and c[1]",
+      LIM__ROUTE_DECIDED, NULL },
+    { "catch a lack of memory", "local ok = pcall(function() local t = {} while true do t[#t + 1] = {} end end) return not ok and c[1]",
+      LIM__ROUTE_DECIDED, NULL },
+    { "many results", "return c[1], table.unpack(c)", LIM__ROUTE_DECIDED, NULL },
+    { "random over everything", "math.random(math.mininteger, math.maxinteger) return c[1]", LIM__ROUTE_DECIDED, NULL },
+};
+
+static void assert_outcome(const attempt *a, lim__route_result result)
+{
+    if (result.how != a->how || (a->text != NULL && strstr(result.text, a->text) == NULL))
+        fail_msg("%s: %s: %s", a->what, lim__route_how_text(result.how), result.text);
+}
+
+static void test_every_hostile_function_ends_as_promised(void **state) /* proves RF8 RF9 */
+{
+    (void)state;
+    assert_true(LIM_COUNT(attempts) >= 25);
+    for (size_t i = 0; i < LIM_COUNT(attempts); i++) {
+        world_reset();
+        lim__router *r = lua_body(attempts[i].body);
+        assert_outcome(&attempts[i], call_to_end(r, "{\"a\":{\"b\":[1]}}"));
+        lim__router_unref(r);
+    }
+}
+
+/* The same on one state, call after call, with a healthy one between: nothing an attempt leaves behind matters. */
+static void test_hostile_calls_leave_no_trace(void **state) /* proves RF9 */
+{
+    (void)state;
+    static char source[64 * 1024];
+    size_t n = 0, count = 0;
+    static const attempt *used[LIM_COUNT(attempts)];
+    n += (size_t)snprintf(source, sizeof source, "local all = {\n");
+    for (size_t i = 0; i < LIM_COUNT(attempts); i++) {
+        if (attempts[i].how == LIM__ROUTE_DECIDED)
+            continue; /* these spoil what the version shares, as they may */
+        n += (size_t)snprintf(source + n, sizeof source - n, "function(msg, c) %s end,\n", attempts[i].body);
+        used[count++] = &attempts[i];
+    }
+    n += (size_t)snprintf(source + n, sizeof source - n,
+                          "}\nreturn function(msg, c) if msg.ok then return c[msg.ok] end return all[msg.i](msg, c) end");
+    assert_true(n < sizeof source);
+    lim__router *r = lua(source);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < count; i++) {
+            char json[64];
+            snprintf(json, sizeof json, "{\"i\":%zu,\"a\":{\"b\":[1]}}", i + 1);
+            lim__route_result result = call_to_end(r, json);
+            if (result.how != used[i]->how)
+                assert_outcome(used[i], result);
+            assert_decided(call_to_end(r, "{\"ok\":3}"), 2);
+        }
+    }
+    lim__router_unref(r);
+}
+
+static void test_a_thousand_crashes_between_healthy_calls_take_no_memory(void **state) /* proves RF9 */
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "error('x')", "local function f() return 1 + f() end f()", "local t = {} while true do t[#t + 1] = {} end",
+        "local x <close> = {}", "while true do end",
+    };
+    for (size_t i = 0; i < LIM_COUNT(bodies); i++) {
+        char source[256];
+        snprintf(source, sizeof source, "return function(msg, c) if msg.ok then return c[1] end %s end", bodies[i]);
+        lim__router *r = lua_limited(source, (lim__route_limits){ .cpu_ns = 2000000 });
+        for (int k = 0; k < 1000; k++) {
+            lim__route_result result = call_to_end(r, "{}");
+            assert_true(result.how == LIM__ROUTE_CRASHED || result.how == LIM__ROUTE_TIMED_OUT);
+            assert_decided(call(r, "{\"ok\":1}"), 0);
+        }
+        lim__router_stats stats;
+        lim__router_stats_get(r, &stats);
+        assert_true(stats.memory_bytes < (2u << 20));
+        lim__router_unref(r);
+    }
+}
+
+static void test_a_crash_names_its_line(void **state)
+{
+    (void)state;
+    lim__router *r = lua("return function(msg, c)\n"
+                         "  if msg.kind == 1 then error('one') end\n"
+                         "  if msg.kind == 2 then error({}) end\n"
+                         "  local t = {}\n"
+                         "  while true do t[#t + 1] = {} end\n"
+                         "end");
+    assert_int_equal(call(r, "{\"kind\":1}").line, 2);
+    lim__route_result result = call(r, "{\"kind\":2}");
+    assert_int_equal(result.line, 3);
+    assert_string_equal(result.text, "best.lua:3: a table as error");
+    assert_int_equal(call_to_end(r, "{}").line, 5);
+    lim__router_unref(r);
+}
+
+static void test_a_long_text_in_a_message_is_a_clear_error(void **state)
+{
+    (void)state;
+    enum { LEN = 70000 };
+    char *json = malloc(LEN + 32);
+    int head = snprintf(json, 32, "{\"x\":\"");
+    memset(json + head, 'a', LEN);
+    snprintf(json + head + LEN, 8, "\"}");
+    lim__router *r = lua_body("return msg.x");
+    assert_crashed(call(r, json), "a text of 70000 bytes in the message is over the 65536");
+    lim__router_unref(r);
+    free(json);
+}
+
+static void test_a_version_that_hoards_fails_alone(void **state)
+{
+    (void)state;
+    lim__router *hoarder = lua("local all = {} return function(msg, c) for i = 1, 2000 do all[#all + 1] = { i } end return c[1] end");
+    lim__router *healthy = lua_body("return c[2]");
+    int decided = 0, crashed = 0;
+    for (int i = 0; i < 50; i++) {
+        lim__route_result result = call_to_end(hoarder, "{}");
+        decided += result.how == LIM__ROUTE_DECIDED;
+        crashed += result.how == LIM__ROUTE_CRASHED;
+        assert_decided(call(healthy, "{}"), 1);
+    }
+    assert_in_range(decided, 1, 20);
+    assert_int_equal(decided + crashed, 50);
+    lim__router_stats stats;
+    lim__router_stats_get(hoarder, &stats);
+    assert_true(stats.memory_bytes < (1u << 20) + 65536);
+    lim__router_unref(hoarder);
+    lim__router_unref(healthy);
+}
+
+static void test_hostile_calls_in_flight_do_not_stop_healthy_ones(void **state) /* proves RF9 */
+{
+    (void)state;
+    for (size_t i = 0; i < LIM_COUNT(attempts); i++) {
+        if (attempts[i].how != LIM__ROUTE_TIMED_OUT)
+            continue;
+        char body[512];
+        world_reset();
+        snprintf(body, sizeof body, "if msg.ok then return c[1] end %s", attempts[i].body);
+        lim__router *r = lua_body(body);
+        for (int k = 0; k < 3; k++)
+            assert_int_equal(call(r, "{\"a\":{\"b\":[1]}}").how, LIM__ROUTE_PENDING);
+        int healthy = 0;
+        for (; lim__router_pending(r) > 0; healthy++) {
+            lim__route_result result = call(r, "{\"ok\":1}");
+            /* they share one memory: while the others fill it, an honest call may find none, but it ends */
+            assert_true(result.how == LIM__ROUTE_DECIDED || strstr(result.text, "out of memory") != NULL);
+            lim__router_resume(r);
+        }
+        assert_int_equal(w.done, 3);
+        assert_true(healthy > 100);
+        assert_decided(call(r, "{\"ok\":1}"), 0);
+        lim__router_unref(r);
+    }
+}
+
+/* ---- with the processor's clock: how long does one slice keep its scheduler? ---- */
+
+static uint64_t thread_ns(lim__os *os)
+{
+    (void)os;
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void test_no_slice_keeps_its_scheduler_long(void **state) /* proves RF9 */
+{
+    (void)state;
+    uint64_t worst = 0;
+    const char *who = "";
+    for (size_t i = 0; i < LIM_COUNT(attempts); i++) {
+        char source[1024];
+        lim__artifact *a;
+        lim__router *r;
+        world_reset();
+        w.os.now_ns = thread_ns;
+        snprintf(source, sizeof source, "return function(msg, c) %s end", attempts[i].body);
+        assert_int_equal(lim__artifact_new(LIM__ENGINE_LUA, lim__str(source), "best.lua", 0, &a), LIM_OK);
+        lim__router_opts opts = { .os = &w.os, .artifact = a, .on_done = on_done, .ctx = &w };
+        assert_int_equal(lim__router_open(&opts, NULL, &r), LIM_OK);
+        uint64_t before = thread_ns(NULL), took;
+        lim__route_result result = call(r, "{\"a\":{\"b\":[1]}}");
+        do {
+            took = thread_ns(NULL) - before;
+            if (took > worst) {
+                worst = took;
+                who = attempts[i].what;
+            }
+            before = thread_ns(NULL);
+        } while (result.how == LIM__ROUTE_PENDING && lim__router_resume(r) > 0);
+        took = thread_ns(NULL) - before;
+        if (took > worst) {
+            worst = took;
+            who = attempts[i].what;
+        }
+        lim__router_unref(r);
+        lim__artifact_unref(a);
+    }
+    print_message("worst slice: %lu us (%s)\n", (unsigned long)(worst / 1000), who);
+    assert_true(worst < 200000000); /* sanitizers and busy machines; bench/route.c measures */
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup(name, setup)
+    const struct CMUnitTest tests[] = {
+        T(test_every_hostile_function_ends_as_promised),
+        T(test_hostile_calls_leave_no_trace),
+        T(test_a_thousand_crashes_between_healthy_calls_take_no_memory),
+        T(test_a_crash_names_its_line),
+        T(test_a_long_text_in_a_message_is_a_clear_error),
+        T(test_a_version_that_hoards_fails_alone),
+        T(test_hostile_calls_in_flight_do_not_stop_healthy_ones),
+        T(test_no_slice_keeps_its_scheduler_long),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
