@@ -60,6 +60,8 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
     bus->opened_ns = bus->os->now_ns(bus->os);
     bus->opened_wall_ns = bus->os->wall_ns(bus->os);
     err = open_parts(bus);
+    if (err == LIM_OK && runtime->threads)
+        err = lim__system_await(bus);
     if (err != LIM_OK) {
         lim_runtime_close(bus->rt);
         bus_free(bus);

@@ -48,6 +48,7 @@ void lim__ended_free(lim__ended *ended);
 
 /* Spawns the process that answers the $sys groups; once per bus. */
 lim_err lim__system_open(lim_bus *bus);
+lim_err lim__system_await(lim_bus *bus);
 void *lim__system_new(void);
 /* An agent's spawn options (agent.c). */
 lim_err lim__agent_open(lim_bus *bus, uint32_t scheduler, lim_pid *out);

@@ -727,6 +727,20 @@ lim_err lim__system_open(lim_bus *bus)
     return err;
 }
 
+/* They come up by themselves, a moment later; on real threads an open bus is one that can be asked. */
+lim_err lim__system_await(lim_bus *bus)
+{
+    static const char request[] = "{\"op\":\"ls\"}";
+    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = 10000, .wait = true };
+    lim_err err = LIM_OK;
+    for (size_t i = 0; err == LIM_OK && i < LIM_COUNT(services); i++) {
+        lim_outcome o = { 0 };
+        err = lim_ask(bus, services[i].group, lim__str(request), &opts, &o);
+        lim_outcome_fini(&o);
+    }
+    return err;
+}
+
 void *lim__system_new(void)
 {
     return calloc(LIM_COUNT(services), sizeof(system_state));
