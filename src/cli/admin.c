@@ -219,28 +219,37 @@ static bool has_objects(lim__val v)
     return v.kind == LIM__ARRAY && lim__val_at(v, 0).kind == LIM__OBJECT;
 }
 
-/* One line a member; nested objects indented, lists of objects as one line of JSON each. */
+static void print_members(struct cli *cli, lim__val object, int indent);
+
+/* What stands under its key: an object's members, a list's objects as one line of JSON each. */
+static void print_below(struct cli *cli, lim__val v, int indent)
+{
+    lim__buf_text(&cli->out, "\n");
+    if (v.kind == LIM__OBJECT) {
+        print_members(cli, v, indent);
+        return;
+    }
+    lim__iter it = lim__iter_begin(v);
+    while (lim__iter_next(&it)) {
+        lim__buf_format(&cli->out, "%*s", indent, "");
+        print_json(cli, it.val);
+    }
+}
+
+/* One line a member: key and value, aligned. */
 static void print_members(struct cli *cli, lim__val object, int indent)
 {
     int width = (int)widest_key(object);
     lim__iter it = lim__iter_begin(object);
     while (lim__iter_next(&it)) {
-        lim__buf_format(&cli->out, "%*s%-*.*s  ", indent, "", width, (int)it.key.len, (const char *)it.key.ptr);
-        size_t before = lim__buf_len(&cli->out);
-        if (it.val.kind == LIM__OBJECT && lim__val_count(it.val) > 0) {
-            lim__buf_text(&cli->out, "\n");
-            print_members(cli, it.val, indent + 2);
+        lim__buf_format(&cli->out, "%*s%.*s", indent, "", (int)it.key.len, (const char *)it.key.ptr);
+        if ((it.val.kind == LIM__OBJECT && lim__val_count(it.val) > 0) || has_objects(it.val)) {
+            print_below(cli, it.val, indent + 2);
             continue;
-        } else if (has_objects(it.val)) {
-            lim__iter each = lim__iter_begin(it.val);
-            while (lim__iter_next(&each)) {
-                lim__buf_format(&cli->out, "\n%*s", indent + 2, "");
-                lim__json j = lim__json_begin(&cli->out);
-                lim__json_val(&j, NULL, each.val);
-            }
-        } else {
-            cell_text(&cli->out, it.val);
         }
+        lim__buf_format(&cli->out, "%*s  ", width - (int)it.key.len, "");
+        size_t before = lim__buf_len(&cli->out);
+        cell_text(&cli->out, it.val);
         lim__buf_text(&cli->out, lim__buf_len(&cli->out) == before ? "-\n" : "\n");
     }
 }

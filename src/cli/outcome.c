@@ -75,10 +75,11 @@ static void why_text(lim__buf *b, const lim_outcome *o)
     case LIM_HOW_LOST:
         lim__buf_text(b, "the connection to the server broke, what became of it is unknown");
         return;
+    case LIM_HOW_CANCELLED:
+        lim__buf_text(b, "before there was a reply");
+        break;
     case LIM_HOW_NONE:
     case LIM_HOW_REPLY:
-    case LIM_HOW_CANCELLED:
-        lim__buf_text(b, lim_how_text(o->how));
         break;
     }
     add_detail(b, o);
