@@ -11,34 +11,43 @@
 enum { TIMEOUT_MS = 5000 };
 
 typedef struct noun {
-    const char *name, *group, *key;
-    const char *columns[14]; /* NULL-terminated */
+    const char *name, *group, *key, *id; /* id: what `show` and `rm` name one by */
+    const char *columns[14];             /* NULL-terminated */
 } noun;
 static const noun nouns[] = {
     { "channel",
       "$sys.channels",
       "channels",
+      "name",
       { "name", "subscriptions", "published", "delivered", "deferred", "dropped", "rejected", "opened" } },
     { "group",
       "$sys.groups",
       "groups",
+      "name",
       { "name", "members", "capacity", "in_flight", "queued", "held", "dispatched", "lost", "refused", "router",
         "why" } },
     { "queue",
       "$sys.groups",
       "groups",
+      "name",
       { "name", "members", "capacity", "in_flight", "queued", "held", "dispatched", "lost", "refused", "router",
         "why" } },
     { "worker",
       "$sys.workers",
       "workers",
+      "name",
       { "group", "identity", "kind", "capacity", "in_flight", "completed", "tags", "types", "eligible", "why",
         "tasks" } },
     { "conversation",
       "$sys.conversations",
       "conversations",
+      "name",
       { "id", "kind", "phase", "group", "type", "participant", "attempts", "losses", "age_ms", "remaining_ms" } },
-    { "artifact", "$sys.artifacts", "artifacts", { "short", "engine", "name", "bytes", "loaded_ms_ago", "used_by" } },
+    { "artifact",
+      "$sys.artifacts",
+      "artifacts",
+      "hash",
+      { "short", "engine", "name", "bytes", "loaded_ms_ago", "used_by" } },
 };
 
 static const noun *noun_of(const struct cli *cli)
@@ -141,14 +150,14 @@ int cli_finish(struct cli *cli)
     return cli->client ? cli_run(cli) : cli->code;
 }
 
-/* {"op":OP,"name":NAME}, name NULL: left out. */
-static void request_text(lim__buf *b, const char *op, const char *name)
+/* {"op":OP,KEY:NAME}; key NULL: without. */
+static void request_text(lim__buf *b, const char *op, const char *key, const char *name)
 {
     lim__json j = lim__json_begin(b);
     lim__json_open(&j, NULL, '{');
     lim__json_str(&j, "op", op);
-    if (name)
-        lim__json_str(&j, "name", name);
+    if (key)
+        lim__json_str(&j, key, name);
     lim__json_close(&j);
 }
 
@@ -178,18 +187,34 @@ static void cell_text(lim__buf *b, lim__val v)
     }
 }
 
-static void print_table(struct cli *cli, const noun *n, lim__val list)
+static bool any_has(lim__val list, const char *key)
 {
-    cli_table table;
-    size_t columns = 0;
-    while (n->columns[columns])
-        columns++;
-    cli_table_begin(&table, n->columns, columns);
     lim__iter it = lim__iter_begin(list);
     while (lim__iter_next(&it)) {
-        for (size_t c = 0; c < columns; c++) {
+        if (lim__val_present(lim__val_get(it.val, key)))
+            return true;
+    }
+    return lim__val_count(list) == 0;
+}
+
+/* A column that no row has is left out. */
+static void print_table(struct cli *cli, const noun *n, lim__val list)
+{
+    const char *columns[LIM_COUNT(n->columns)];
+    size_t count = 0;
+    cli_table table;
+    for (size_t i = 0; n->columns[i]; i++) {
+        if (any_has(list, n->columns[i]))
+            columns[count++] = n->columns[i];
+    }
+    if (count == 0)
+        return;
+    cli_table_begin(&table, columns, count);
+    lim__iter it = lim__iter_begin(list);
+    while (lim__iter_next(&it)) {
+        for (size_t c = 0; c < count; c++) {
             lim__buf text = { 0 };
-            cell_text(&text, lim__val_get(it.val, n->columns[c]));
+            cell_text(&text, lim__val_get(it.val, columns[c]));
             cli_table_cell(&table, lim__buf_bytes(&text));
             lim__buf_fini(&text);
         }
@@ -296,14 +321,14 @@ static void show_list(struct cli *cli, lim__val reply)
 int cli_run_list(struct cli *cli)
 {
     lim__buf request = { 0 };
-    request_text(&request, "ls", NULL);
+    request_text(&request, "ls", NULL, NULL);
     return once(cli, noun_of(cli)->group, cli->command->name, &request, show_list);
 }
 
 int cli_run_show(struct cli *cli)
 {
     lim__buf request = { 0 };
-    request_text(&request, "show", cli_word(cli, 0));
+    request_text(&request, "show", noun_of(cli)->id, cli_word(cli, 0));
     return once(cli, noun_of(cli)->group, cli_word(cli, 0), &request, print_one);
 }
 
@@ -312,6 +337,13 @@ static void show_done(struct cli *cli, lim__val reply)
 {
     if (cli->opts->json)
         print_json(cli, reply);
+}
+
+int cli_run_remove(struct cli *cli)
+{
+    lim__buf request = { 0 };
+    request_text(&request, "rm", noun_of(cli)->id, cli_word(cli, 0));
+    return once(cli, noun_of(cli)->group, cli_word(cli, 0), &request, show_done);
 }
 
 int cli_run_channel_create(struct cli *cli)
@@ -329,21 +361,21 @@ int cli_run_channel_create(struct cli *cli)
 int cli_run_channel_close(struct cli *cli)
 {
     lim__buf request = { 0 };
-    request_text(&request, "close", cli_word(cli, 0));
+    request_text(&request, "close", "name", cli_word(cli, 0));
     return once(cli, "$sys.channels", cli_word(cli, 0), &request, show_done);
 }
 
 int cli_run_conversation_cancel(struct cli *cli)
 {
     lim__buf request = { 0 };
-    request_text(&request, "cancel", cli_word(cli, 0));
+    request_text(&request, "cancel", "name", cli_word(cli, 0));
     return once(cli, "$sys.conversations", cli_word(cli, 0), &request, show_done);
 }
 
 int cli_run_info(struct cli *cli)
 {
     lim__buf request = { 0 };
-    request_text(&request, "info", NULL);
+    request_text(&request, "info", NULL, NULL);
     return once(cli, "$sys.info", "info", &request, print_one);
 }
 

@@ -13,6 +13,10 @@
     {                                                                                                                  \
         noun " show", "NAME", "show one", "liminal " noun " show " example, "timeout", 1, 1, cli_run_show              \
     }
+#define REMOVE_ROW(noun, what, example)                                                                                \
+    {                                                                                                                  \
+        noun " rm", "NAME", what, "liminal " noun " rm " example, "timeout", 1, 1, cli_run_remove                      \
+    }
 #define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
 #define SUB_FLAGS   "max window backlog policy reconnect"
 
@@ -37,12 +41,14 @@ static const cli_command commands[] = {
     { "channel close", "NAME", "close a channel; its subscribers are told", "liminal channel close orders.new",
       "timeout", 1, 1, cli_run_channel_close },
     NOUN_ROWS("group", "echo"),
+    REMOVE_ROW("group", "forget its routing function, and the group when nobody is in it", "echo"),
     NOUN_ROWS("queue", "thumbs"),
     NOUN_ROWS("worker", "worker-1"),
     NOUN_ROWS("conversation", "400000002a"),
     { "conversation cancel", "ID", "end a conversation or task: cancelled", "liminal conversation cancel 400000002a",
       "timeout", 1, 1, cli_run_conversation_cancel },
     NOUN_ROWS("artifact", "9f86d081"),
+    REMOVE_ROW("artifact", "forget it; versions that use it keep it until they are retired", "9f86d081"),
     { "events", "", "print what happens on the bus", "liminal events", "max reconnect", 0, 0, cli_run_events },
     { "info", "", "the server: version, counts, limits", "liminal info --json", "timeout", 0, 0, cli_run_info },
     { "completion", "bash|zsh|fish", "print a completion script for a shell", "eval \"$(liminal completion bash)\"", "",

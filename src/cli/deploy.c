@@ -54,19 +54,37 @@ static void deploy_request(lim__buf *b, const struct cli *cli, const char *hash)
     lim__json_close(&j);
 }
 
-static void say_deployed(struct cli *cli, lim__val reply)
+typedef struct loaded {
+    char hash[80], id[24];
+} loaded;
+
+static loaded loaded_of(lim__val reply)
 {
+    loaded l;
+    snprintf(l.hash, sizeof l.hash, "%s", lim__val_str(reply, "hash", ""));
+    snprintf(l.id, sizeof l.id, "%s", lim__val_str(reply, "short", ""));
+    return l;
+}
+
+static void say_deployed(struct cli *cli, const loaded *l, lim__val reply)
+{
+    const char *previous = lim__val_str(reply, "previous", NULL);
+    lim__buf *out = &cli->out;
     if (cli->opts->json) {
-        lim__json j = lim__json_begin(&cli->out);
-        lim__json_val(&j, NULL, reply);
-        lim__buf_text(&cli->out, "\n");
+        lim__json j = lim__json_begin(out);
+        lim__json_open(&j, NULL, '{');
+        lim__json_str(&j, "group", cli_word(cli, 0));
+        lim__json_str(&j, "hash", l->hash);
+        lim__json_str(&j, "short", l->id);
+        lim__json_str(&j, "previous", previous);
+        lim__json_close(&j);
+        lim__buf_text(out, "\n");
         return;
     }
-    const char *previous = lim__val_str(reply, "previous", "");
-    lim__buf_format(&cli->out, "%s: %s routes", cli_word(cli, 0), lim__val_str(reply, "short", "it"));
-    if (*previous)
-        lim__buf_format(&cli->out, ", %.8s did before", previous);
-    lim__buf_text(&cli->out, "\n");
+    lim__buf_format(out, "%s: %s routes", cli_word(cli, 0), l->id);
+    if (previous)
+        lim__buf_format(out, ", %.*s did before", (int)strlen(l->id), previous);
+    lim__buf_text(out, "\n");
 }
 
 /* Both asks; what is found wrong is told. */
@@ -76,12 +94,11 @@ static void deploy(struct cli *cli, const char *engine, const char *name, lim_by
     lim__doc *doc = lim__doc_new();
     load_request(&request, engine, name, code);
     if (cli_sys(cli, "$sys.artifacts", name, lim__buf_bytes(&request), doc)) {
-        char hash[80];
-        snprintf(hash, sizeof hash, "%s", lim__val_str(lim__doc_root(doc), "hash", ""));
+        loaded l = loaded_of(lim__doc_root(doc));
         lim__buf_fini(&request);
-        deploy_request(&request, cli, hash);
+        deploy_request(&request, cli, l.hash);
         if (cli_sys(cli, "$sys.groups", cli_word(cli, 0), lim__buf_bytes(&request), doc))
-            say_deployed(cli, lim__doc_root(doc));
+            say_deployed(cli, &l, lim__doc_root(doc));
     }
     cli_finish(cli);
     lim__buf_fini(&request);
