@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * conversation.c - what a conversation costs: open + ask + close inside one scheduler, the same through a group's
+ * router, the bytes of an idle one, and an ask from a host thread beside a plain two-futex ping-pong.
+ *
+ * Inside a scheduler means that owner, conversation and participant live on it and nobody sleeps: the loop is driven
+ * by hand, so what is measured is the work and not the waking. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bus/bus.h"
+#include "bus/letters.h"
+#include "bus/participant.h"
+
+enum { ASKS = 300000, IDLE = 100000, HOST_ASKS = 20000 };
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void must(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "bench-conversation: %s failed\n", what);
+    exit(1);
+}
+
+typedef struct asker {
+    lim_bus *bus;
+    lim_pid participant; /* {0}: through the group */
+    uint64_t left;
+    lim__msg *payload;
+    uint64_t *done_ns;
+} asker;
+
+static void ask_once(lim_process *self, asker *a)
+{
+    lim__sched *s = lim__proc_sched(self);
+    lim_pid conv;
+    lim_bytes group = a->participant.id != 0 ? lim__bytes("", 0) : lim__str("echo");
+    lim__open *o = lim__open_new(s, LIM__KIND_ASK, group, lim__bytes("", 0), lim__msg_ref(a->payload));
+    o->owner = lim_self(self);
+    o->ref = 1;
+    o->opened_ns = lim_now_ns(self);
+    o->deadline_ns = o->opened_ns + 5000000000u;
+    o->participant = a->participant;
+    must(lim__conv_spawn(a->bus, self, o, &conv) == LIM_OK, "spawn");
+}
+
+static void on_asker(lim_process *self, const lim_signal *signal, void *state)
+{
+    asker *a = state;
+    if (signal->kind != LIM_SIGNAL_MESSAGE)
+        return;
+    if (signal->type == &lim__type_outcome) {
+        must(((const lim__outcome_letter *)signal->body.ptr)->how == LIM_HOW_REPLY, "ask");
+        if (--a->left == 0) {
+            *a->done_ns = now_ns();
+            return;
+        }
+    }
+    ask_once(self, a);
+}
+
+static void on_idler(lim_process *self, const lim_signal *signal, void *state)
+{
+    for (int i = 0; signal->kind == LIM_SIGNAL_MESSAGE && signal->type == NULL && i < IDLE / 100; i++)
+        ask_once(self, state);
+}
+
+static lim_done on_echo(lim_bus *bus, const lim_delivery *d, void *ctx)
+{
+    (void)ctx;
+    return lim_reply(bus, d, d->payload) == LIM_OK ? LIM_DONE : LIM_FAIL;
+}
+
+static lim_done on_hold(lim_bus *bus, const lim_delivery *d, void *ctx)
+{
+    (void)bus, (void)d, (void)ctx;
+    return LIM_HOLD;
+}
+
+static void turns(lim_bus *bus, const uint64_t *until, uint64_t max)
+{
+    for (uint64_t i = 0; (until == NULL || *until == 0) && i < max; i++)
+        lim__sched_turn(lim__sched_at(bus->rt, 0), 0);
+}
+
+static lim_pid owner(lim_bus *bus, lim_on_signal *on_signal, const asker *init)
+{
+    lim_pid pid = { 0 };
+    lim_spawn_opts opts = { .size = sizeof opts, .on_signal = on_signal, .state_bytes = sizeof *init, .init = init,
+                            .init_bytes = sizeof *init, .trap_exit = true };
+    must(lim_runtime_spawn(bus->rt, &opts, &pid) == LIM_OK, "spawn");
+    return pid;
+}
+
+static void asks(lim_bus *bus, const char *name, lim_pid participant)
+{
+    uint64_t done = 0;
+    asker init = { .bus = bus, .participant = participant, .left = ASKS, .done_ns = &done,
+                   .payload = lim__msg_new(lim__str("0123456789abcdef")) };
+    lim_pid pid = owner(bus, on_asker, &init);
+    must(lim_runtime_send(bus->rt, pid, 0, lim__bytes("", 0)) == LIM_OK, "send");
+    uint64_t start = now_ns();
+    turns(bus, &done, UINT64_MAX);
+    printf("RESULT %s %.1f ns\n", name, (double)(done - start) / ASKS);
+    lim_runtime_exit(bus->rt, pid, LIM_KILL);
+    turns(bus, NULL, 10);
+    lim__msg_unref(init.payload);
+}
+
+static long rss_kib(void)
+{
+    char line[256];
+    long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        (void)sscanf(line, "VmRSS: %ld", &kib);
+    if (f != NULL)
+        fclose(f);
+    return kib;
+}
+
+static void idle(lim_bus *bus, lim_pid silent)
+{
+    asker init = { .bus = bus, .participant = silent, .payload = lim__msg_new(lim__str("0123456789abcdef")) };
+    lim_pid pid = owner(bus, on_idler, &init);
+    long before = rss_kib();
+    for (int i = 0; i < 100; i++) {
+        must(lim_runtime_send(bus->rt, pid, 0, lim__bytes("", 0)) == LIM_OK, "send");
+        turns(bus, NULL, 50);
+    }
+    lim_bus_census census;
+    lim_bus_census_take(bus, &census);
+    printf("RESULT conversation.memory_idle %.0f B\n", (double)(rss_kib() - before) * 1024 / (double)census.conversations);
+    lim__msg_unref(init.payload);
+}
+
+static lim_pid participant(lim_bus *bus, lim_done (*on)(lim_bus *, const lim_delivery *, void *))
+{
+    lim_pid pid = { 0 };
+    lim_handler handler = { .on_message = on };
+    must(lim__participant_spawn(bus, &handler, LIM__MEMBER_SERVE, (lim_pid){ 0 }, &pid) == LIM_OK, "spawn");
+    return pid;
+}
+
+static void join_echo(lim_bus *bus, lim_pid pid)
+{
+    lim_pid group = { 0 };
+    must(lim__group_get(bus, NULL, lim__str("echo"), &group) == LIM_OK, "group");
+    lim__join *j = lim__join_new(NULL, pid, LIM__MEMBER_SERVE, lim__str("e"), 64, NULL, NULL);
+    j->reply_to = bus->agents[0];
+    must(lim__post(bus->rt, group, j) == LIM_OK, "join");
+    turns(bus, NULL, 10);
+}
+
+/* ---- from a host thread ---- */
+
+typedef struct pong {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    int ball;
+} pong;
+
+static void *pong_run(void *arg)
+{
+    pong *p = arg;
+    pthread_mutex_lock(&p->mutex);
+    for (int i = 0; i < HOST_ASKS; i++) {
+        while (p->ball != 1)
+            pthread_cond_wait(&p->cond, &p->mutex);
+        p->ball = 0;
+        pthread_cond_signal(&p->cond);
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return NULL;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void percentiles(const char *name, uint64_t *ns, size_t n)
+{
+    qsort(ns, n, sizeof *ns, by_value);
+    printf("RESULT %s.p50 %.2f us\n", name, (double)ns[n / 2] / 1000);
+    printf("RESULT %s.p99 %.2f us\n", name, (double)ns[n * 99 / 100] / 1000);
+}
+
+static void limit_pingpong(uint64_t *ns)
+{
+    pong p = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, pong_run, &p) == 0, "thread");
+    pthread_mutex_lock(&p.mutex);
+    for (int i = 0; i < HOST_ASKS; i++) {
+        uint64_t t = now_ns();
+        p.ball = 1;
+        pthread_cond_signal(&p.cond);
+        while (p.ball != 0)
+            pthread_cond_wait(&p.cond, &p.mutex);
+        ns[i] = now_ns() - t;
+    }
+    pthread_mutex_unlock(&p.mutex);
+    pthread_join(thread, NULL);
+    percentiles("limit.futex_pingpong", ns, HOST_ASKS);
+}
+
+static void from_host(uint64_t *ns)
+{
+    lim_bus *bus = NULL;
+    lim_participant echo;
+    lim_bus_opts opts = { .size = sizeof opts, .scheduler_count = 1 };
+    lim_serve_opts serve = { .size = sizeof serve, .capacity = 64, .handler = { .on_message = on_echo } };
+    lim_ask_opts ask = { .size = sizeof ask, .timeout_ms = 5000 };
+    must(lim_bus_open(&opts, &bus) == LIM_OK && lim_serve(bus, "echo", &serve, &echo) == LIM_OK, "open");
+    for (int i = 0; i < HOST_ASKS; i++) {
+        lim_outcome o;
+        uint64_t t = now_ns();
+        must(lim_ask(bus, "echo", lim__str("0123456789abcdef"), &ask, &o) == LIM_OK && o.how == LIM_HOW_REPLY, "ask");
+        ns[i] = now_ns() - t;
+        lim_outcome_fini(&o);
+    }
+    percentiles("conversation.ask_from_host_thread", ns, HOST_ASKS);
+    lim_bus_close(bus);
+}
+
+int main(void)
+{
+    static uint64_t ns[HOST_ASKS];
+    lim_bus *bus = NULL;
+    lim_bus_opts opts = { .size = sizeof opts, .scheduler_count = 1 };
+    lim__runtime_opts runtime = { .os = lim__os_linux(), .scheduler_count = 1 };
+    must(lim__bus_open(&opts, &runtime, &bus) == LIM_OK, "open");
+    turns(bus, NULL, 20);
+    lim_pid echo = participant(bus, on_echo);
+    asks(bus, "conversation.open_ask_close", echo);
+    join_echo(bus, echo);
+    asks(bus, "conversation.open_ask_close_through_group", (lim_pid){ 0 });
+    idle(bus, participant(bus, on_hold));
+    lim_bus_close(bus);
+    limit_pingpong(ns);
+    from_host(ns);
+    return 0;
+}
