@@ -15,11 +15,15 @@ static void *code_read(struct cli *cli, const char *path, size_t *len)
 {
     void *code = NULL;
     int err = lim__file_read(path, CODE_MAX, &code, len);
-    if (err == 0)
-        return code;
     bool missing = err == -ENOENT || err == -ENOTDIR;
-    cli_fault(cli, missing ? CLI_NOT_FOUND : CLI_FAILED, path, err == -EFBIG ? "longer than 1 MiB" : strerror(-err),
-              missing ? "name a file of Lua text, or --builtin least_loaded" : "make it readable and short");
+    if (err != 0)
+        cli_fault(cli, missing ? CLI_NOT_FOUND : CLI_FAILED, path, err == -EFBIG ? "longer than 1 MiB" : strerror(-err),
+                  missing ? "name a file of Lua text, or --builtin least_loaded" : "make it readable and short");
+    else if (!cli_utf8(lim__bytes(code, *len)))
+        cli_fault(cli, CLI_FAILED, path, "not UTF-8", "save it as UTF-8; compiled Lua is not taken, its text is");
+    else
+        return code;
+    free(code);
     return NULL;
 }
 
