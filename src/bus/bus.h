@@ -17,6 +17,12 @@
 typedef struct lim__groups lim__groups;
 typedef struct lim__ended lim__ended;
 
+/* Hears what the bus promises about outcomes, for auditors; on the scheduler where it happens. */
+typedef struct lim__ear {
+    void *ctx;
+    void (*on_settled)(void *ctx, uint64_t conversation, uint64_t lease, bool accepted); /* a result of a task */
+} lim__ear;
+
 struct lim_bus {
     lim_runtime *rt;
     lim__os *os;
@@ -28,6 +34,7 @@ struct lim_bus {
     lim_pid supervisor;        /* of the processes behind the $sys groups */
     void *system;              /* what each of those starts with */
     lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
+    lim__ear ear;              /* set before anything runs, or never */
     lim_bus_opts opts;         /* with defaults filled in */
     _Atomic uint64_t conv_count[64]; /* each written by its scheduler only */
     uint64_t opened_ns, opened_wall_ns;

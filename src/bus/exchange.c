@@ -381,9 +381,11 @@ static void resume(exchange *x, occasion *now)
         lim_exit(now->self, LIM_FAULT);
 }
 
-static void settle(occasion *now, bool accepted)
+static void settle(exchange *x, occasion *now, bool accepted)
 {
     lim_process *self = now->self;
+    if (x->bus->ear.on_settled != NULL && is_task(x) && now->answer != NULL)
+        x->bus->ear.on_settled(x->bus->ear.ctx, lim_self(self).id, now->lease, accepted);
     if (!accepted && now->holding != NULL) {
         send_revoke(self, now->speaker, now->lease, LIM__REVOKE_TAKEN);
         return;
@@ -411,9 +413,9 @@ static void act(exchange *x, uint32_t todo, occasion *now)
     if (todo & LIM__EX_DO_LOSS)
         count_loss(x, now);
     if (todo & LIM__EX_DO_SETTLE)
-        settle(now, true);
+        settle(x, now, true);
     if (todo & LIM__EX_DO_SETTLE_NOT)
-        settle(now, false);
+        settle(x, now, false);
     if ((todo & LIM__EX_DO_REVOKE) && x->current != NULL)
         send_revoke(self, x->current->participant, x->current->lease,
                     todo & LIM__EX_DO_OUT_TIMEOUT ? LIM__REVOKE_TIMEOUT : LIM__REVOKE_CANCELLED);
@@ -451,12 +453,26 @@ static void act(exchange *x, uint32_t todo, occasion *now)
         finish(x, self);
 }
 
+/* Deliberate bugs, for the auditor to find. */
+static uint32_t mutate(exchange *x, uint32_t todo, const occasion *now)
+{
+    if (LIM__MUTATION("accept_twice") && (todo & LIM__EX_DO_SETTLE_NOT) && now->answer != NULL)
+        todo = (todo & ~(uint32_t)LIM__EX_DO_SETTLE_NOT) | LIM__EX_DO_SETTLE;
+    if (LIM__MUTATION("lost_outcome") && (todo & LIM__EX_DO_OUT_CRASHED))
+        todo &= ~(uint32_t)LIM__EX_OUTCOMES;
+    if (LIM__MUTATION("double_outcome") && (todo & LIM__EX_DO_OUT_TIMEOUT))
+        send_outcome(x, todo, &(occasion){ .self = now->self });
+    if (LIM__MUTATION("forget_lost_task") && (todo & LIM__EX_DO_WANT) && is_task(x))
+        todo &= ~(uint32_t)LIM__EX_DO_WANT;
+    return todo;
+}
+
 static void event(exchange *x, lim__ex_event e, occasion *now)
 {
     lim__ex_facts facts = { .task = is_task(x), .next = x->open->on_crash == LIM_CRASH_NEXT,
                             .group = x->open->participant.id == 0, .last_loss = x->losses + 1u >= x->open->losses_max };
     lim__ex_state before = x->state;
-    uint32_t todo = lim__ex_step(&x->state, e, &facts);
+    uint32_t todo = mutate(x, lim__ex_step(&x->state, e, &facts), now);
     if (before == LIM__EX_OFFERED && x->state != LIM__EX_OFFERED && x->offer_timer != 0) {
         lim_timer_cancel(now->self, x->offer_timer);
         x->offer_timer = 0;
@@ -542,7 +558,7 @@ static void answered(exchange *x, lim_process *self, const lim_signal *signal)
     if (e == LIM__EX_ANSWERED && a->how == LIM__ANSWER_NOTHING)
         e = LIM__EX_SILENT;
     if (e == 0 || (e == LIM__EX_ANSWERED_OLD && a->how == LIM__ANSWER_NOTHING))
-        settle(&now, false);
+        settle(x, &now, false);
     else
         event(x, e, &now);
 }
@@ -555,7 +571,7 @@ static void holding(exchange *x, lim_process *self, const lim_signal *signal)
         !(x->current != NULL && x->current->lease == h->lease))
         event(x, LIM__EX_HOLDING, &now);
     else
-        settle(&now, false);
+        settle(x, &now, false);
 }
 
 static void await(exchange *x, lim_process *self, const lim_signal *signal)
