@@ -259,8 +259,7 @@ static void on_alarm(void *state)
     uint64_t now = cli_now_ns(), next = 0;
     lim__list due;
     lim__list_init(&due);
-    LIM__LIST_EACH_SAFE(node, tmp, &d->again)
-    {
+    LIM__LIST_EACH_SAFE(node, tmp, &d->again) {
         task *t = LIM_CONTAINER(node, task, node);
         if (t->due_ns > now) {
             next = next == 0 || t->due_ns < next ? t->due_ns : next;

@@ -131,8 +131,7 @@ static void answer(request *r)
 static void on_alarm(void *state)
 {
     serving *s = state;
-    LIM__LIST_EACH_SAFE(node, next, &s->requests)
-    {
+    LIM__LIST_EACH_SAFE(node, next, &s->requests) {
         request *r = LIM_CONTAINER(node, request, node);
         if (r->state != ANSWERING)
             continue;
@@ -207,8 +206,7 @@ static void on_revoked(void *ctx, lim_conv conv, uint64_t lease, const char *why
 {
     serving *s = ctx;
     (void)why;
-    LIM__LIST_EACH_SAFE(node, next, &s->requests)
-    {
+    LIM__LIST_EACH_SAFE(node, next, &s->requests) {
         request *r = LIM_CONTAINER(node, request, node);
         if (r->conv.id != conv.id || r->lease != lease || r->state != RUNNING)
             continue; /* ANSWERING: the client refuses its result by itself */
@@ -221,7 +219,7 @@ static void on_revoked(void *ctx, lim_conv conv, uint64_t lease, const char *why
 static void on_away(void *state)
 {
     serving *s = state;
-    LIM__LIST_EACH (node, &s->requests) {
+    LIM__LIST_EACH(node, &s->requests) {
         request *r = LIM_CONTAINER(node, request, node);
         if (s->work || r->state != RUNNING)
             continue;

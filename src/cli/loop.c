@@ -26,7 +26,7 @@ enum {
     POLL_SIGNAL = 0,
     POLL_CLIENT,
     POLL_SOURCES, /* the first of the command's own */
-    LIVENESS_MS = 5000,
+    LIVENESS_MS = 2000,
 };
 
 static int signal_pipe[2] = { -1, -1 }; /* the program's only global: a handler gets nothing else */
@@ -99,7 +99,7 @@ static void deal(struct cli *cli, const struct pollfd *fds)
         const struct pollfd *fd = &fds[POLL_SOURCES + i];
         if (fd->revents == 0)
             continue;
-        LIM__LIST_EACH (node, &cli->sources) {
+        LIM__LIST_EACH(node, &cli->sources) {
             cli_source *s = LIM_CONTAINER(node, cli_source, node);
             if (s->slot != i)
                 continue;
@@ -112,7 +112,7 @@ static void deal(struct cli *cli, const struct pollfd *fds)
 static struct pollfd *gather(struct cli *cli)
 {
     size_t count = 0;
-    LIM__LIST_EACH (node, &cli->sources)
+    LIM__LIST_EACH(node, &cli->sources)
         count++;
     struct pollfd *fds = calloc(POLL_SOURCES + count, sizeof *fds);
     if (!fds)
@@ -120,7 +120,7 @@ static struct pollfd *gather(struct cli *cli)
     fds[POLL_SIGNAL] = (struct pollfd){ .fd = signal_pipe[0], .events = POLLIN };
     fds[POLL_CLIENT] = (struct pollfd){ .fd = cli->client ? lim_client_fd(cli->client) : -1, .events = POLLIN };
     cli->polled_count = 0;
-    LIM__LIST_EACH (node, &cli->sources) {
+    LIM__LIST_EACH(node, &cli->sources) {
         cli_source *s = LIM_CONTAINER(node, cli_source, node);
         s->slot = cli->polled_count++;
         fds[POLL_SOURCES + s->slot] = (struct pollfd){ .fd = s->fd, .events = s->events };

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * program_test.c - the command and the server as people meet them: processes, standard streams, exit codes.
+ *
+ * $LIMINALD and $LIMINAL say where the programs are; without a server there is nothing to test. Each test has a server
+ * and a port of its own. All processes are jobs of one loop, so nothing waits by sleeping: `until` turns the loop until
+ * a process has said or done what the test waits for. */
+#include "cli/job.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+enum { JOBS_MAX = 24, PATIENCE_S = 60 };
+
+typedef struct program {
+    cli_job job;
+    int code; /* -1: still running */
+} program;
+
+typedef struct world {
+    struct cli cli;
+    program jobs[JOBS_MAX];
+    int count;
+    program *server;
+    char address[80], dir[64];
+} world;
+
+/* ---- processes ---- */
+
+static void on_end(cli_job *job, int status)
+{
+    LIM_CONTAINER(job, program, job)->code = cli_job_exit(status);
+}
+
+static void on_alarm(void *state)
+{
+    (void)state;
+    fail_msg("nothing happened for %d s", PATIENCE_S);
+}
+
+static program *start_with(world *w, const char *command, const char *input)
+{
+    assert_true(w->count < JOBS_MAX);
+    program *p = &w->jobs[w->count++];
+    char server[128], dir[80];
+    const char *const env[] = { server, dir, NULL };
+    snprintf(server, sizeof server, "LIMINAL_SERVER=%s", w->address);
+    snprintf(dir, sizeof dir, "DIR=%s", w->dir);
+    *p = (program){ .job = { .on_end = on_end }, .code = -1 };
+    assert_int_equal(cli_job_start(&p->job, &w->cli, command, env, lim__str(input)), 0);
+    return p;
+}
+
+/* `exec` so that a signal to the child reaches the program and not a shell in front of it. */
+static program *start(world *w, const char *arguments)
+{
+    char command[1024];
+    snprintf(command, sizeof command, "exec \"$LIMINAL\" %s", arguments);
+    return start_with(w, command, "");
+}
+
+static void turn(world *w)
+{
+    w->cli.alarm_ns = cli_now_ns() + PATIENCE_S * UINT64_C(1000000000);
+    cli_turn(&w->cli);
+}
+
+static bool has(const lim__buf *b, const char *text)
+{
+    lim_bytes all = lim__buf_bytes(b);
+    return memmem(all.ptr ? all.ptr : "", all.len, text, strlen(text)) != NULL;
+}
+
+static void until_says(world *w, program *p, const char *text)
+{
+    while (!has(&p->job.reply, text) && !has(&p->job.complaint, text)) {
+        if (p->code >= 0)
+            fail_msg("ended with %d and never said: %s", p->code, text);
+        turn(w);
+    }
+}
+
+static int until_ends(world *w, program *p)
+{
+    while (p->code < 0)
+        turn(w);
+    return p->code;
+}
+
+static int run(world *w, program **out, const char *arguments)
+{
+    *out = start(w, arguments);
+    return until_ends(w, *out);
+}
+
+/* What it printed, NUL behind it. */
+static const char *printed(program *p)
+{
+    lim__buf_add(&p->job.reply, "", 1);
+    p->job.reply.end--;
+    return (const char *)lim__buf_bytes(&p->job.reply).ptr;
+}
+
+static const char *complained(program *p)
+{
+    lim__buf_add(&p->job.complaint, "", 1);
+    p->job.complaint.end--;
+    return (const char *)lim__buf_bytes(&p->job.complaint).ptr;
+}
+
+static void send_signal(program *p, int number)
+{
+    assert_true(p->job.child.pid > 0);
+    assert_int_equal(kill(p->job.child.pid, number), 0);
+}
+
+/* A pipe with a name: who writes into it says that it has come so far. */
+static program *milestone(world *w)
+{
+    program *p = start_with(w, "rm -f $DIR/here; mkfifo $DIR/here; echo ready >&2; cat $DIR/here", "");
+    until_says(w, p, "ready");
+    return p;
+}
+
+/* ---- a server for each test ---- */
+
+static int begin(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    *state = w;
+    snprintf(w->dir, sizeof w->dir, "/tmp/liminal-test-XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    lim__list_init(&w->cli.sources);
+    w->cli.opts = &w->cli.args.opts;
+    w->cli.on_alarm = on_alarm;
+    w->server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0", "");
+    until_says(w, w->server, "\n");
+    const char *line = strstr(printed(w->server), "127.0.0.1:");
+    assert_non_null(line);
+    snprintf(w->address, sizeof w->address, "127.0.0.1:%d", atoi(line + strlen("127.0.0.1:")));
+    return 0;
+}
+
+static int finish(void **state)
+{
+    world *w = *state;
+    until_ends(w, start_with(w, "rm -rf \"$DIR\"", ""));
+    for (int i = w->count - 1; i >= 0; i--)
+        cli_job_fini(&w->jobs[i].job);
+    free(w);
+    return 0;
+}
+
+/* ---- asking ---- */
+
+static void test_an_ask_prints_the_reply_of_a_command(void **state)
+{
+    world *w = *state;
+    program *served =
+                start(w, "serve echo --exec 'tr a-z A-Z; echo \" $LIMINAL_TYPE $LIMINAL_IDENTITY\"' --identity me"),
+            *p;
+    until_says(w, served, "serving echo as me");
+    assert_int_equal(run(w, &p, "ask echo hello --type quote"), CLI_DONE);
+    assert_string_equal(printed(p), "HELLO quote me\n");
+    assert_int_equal(run(w, &p, "--json ask echo hello"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"outcome\":\"reply\",\"payload\":\"HELLO  me\\n\",\"participant\":\"me\""));
+    send_signal(served, SIGTERM);
+    assert_int_equal(until_ends(w, served), CLI_DONE);
+}
+
+static void test_a_failing_command_is_a_failure_with_its_reason(void **state)
+{
+    world *w = *state;
+    program *served = start(w, "serve bad --exec 'echo out of ink >&2; exit 3' --json"), *p;
+    until_says(w, served, "serving bad");
+    assert_int_equal(run(w, &p, "ask bad x"), CLI_FAILED);
+    assert_non_null(strstr(complained(p), "out of ink"));
+    until_says(w, served, "\"exit\":3}");
+}
+
+static void test_a_command_that_does_not_exist_is_said_by_both_sides(void **state) /* proves SV6 */
+{
+    world *w = *state;
+    program *served = start(w, "serve none --exec no-such-command"), *p;
+    until_says(w, served, "serving none");
+    until_says(w, served, "no such command");
+    assert_int_equal(run(w, &p, "ask none x"), CLI_FAILED);
+    assert_non_null(strstr(complained(p), "does not exist"));
+}
+
+static void test_an_ask_of_nobody_is_refused_at_once(void **state)
+{
+    world *w = *state;
+    program *p;
+    assert_int_equal(run(w, &p, "ask nobody x --timeout 1h --json"), CLI_REJECTED);
+    assert_non_null(strstr(printed(p), "\"outcome\":\"refused\""));
+    assert_non_null(strstr(printed(p), "\"why\":\"no_participant\""));
+    assert_non_null(strstr(printed(p), "\"handed_over\":\"no\""));
+}
+
+static void test_a_participant_killed_with_a_child_that_ignores_signals_is_told_at_once(void **state)
+{
+    world *w = *state;
+    program *here = milestone(w), *p;
+    program *served = start(w, "serve slow --exec 'trap \"\" TERM INT HUP; echo >$DIR/here; while :; do :; done'");
+    until_says(w, served, "serving slow");
+    p = start(w, "ask slow x --timeout 1h --json");
+    until_ends(w, here);
+    send_signal(served, SIGKILL);
+    assert_int_equal(until_ends(w, p), CLI_CRASHED);
+    assert_non_null(strstr(printed(p), "\"outcome\":\"crashed\""));
+    assert_non_null(strstr(printed(p), "\"reason\":\"connection_lost\""));
+}
+
+/* A group whose participant never answers, and an ask of it that has been handed over. */
+static program *ask_of_the_silent(world *w, program **served, const char *flags)
+{
+    program *here = milestone(w);
+    char line[128];
+    *served = start(w, "serve silent --exec 'echo >$DIR/here; exec tail -f /dev/null' --json");
+    until_says(w, *served, "serving silent");
+    snprintf(line, sizeof line, "ask silent x %s", flags);
+    program *p = start(w, line);
+    until_ends(w, here);
+    return p;
+}
+
+static void test_a_timeout_ends_the_ask_and_the_command_that_was_at_it(void **state)
+{
+    world *w = *state;
+    program *served, *p = ask_of_the_silent(w, &served, "--timeout 200ms");
+    assert_int_equal(until_ends(w, p), CLI_TIMEOUT);
+    assert_non_null(strstr(complained(p), "liminal: timeout: "));
+    until_says(w, served, "\"exit\":137}");
+}
+
+static void test_an_interrupt_cancels_an_ask(void **state)
+{
+    world *w = *state;
+    program *served, *p = ask_of_the_silent(w, &served, "--timeout forever --json");
+    send_signal(p, SIGINT);
+    assert_int_equal(until_ends(w, p), CLI_CANCELLED);
+    assert_non_null(strstr(printed(p), "\"outcome\":\"cancelled\""));
+    until_says(w, served, "\"exit\":137}");
+}
+
+static void test_the_end_of_the_server_ends_whoever_waits_with_lost(void **state)
+{
+    world *w = *state;
+    program *served, *asking = ask_of_the_silent(w, &served, "--timeout forever --json");
+    program *listening = start(w, "sub x"), *waiting = start(w, "dispatch idle 1 --wait --json");
+    until_says(w, listening, "subscribed to x");
+    send_signal(w->server, SIGKILL);
+    assert_int_equal(until_ends(w, asking), CLI_UNREACHABLE);
+    assert_int_equal(until_ends(w, listening), CLI_UNREACHABLE);
+    assert_int_equal(until_ends(w, waiting), CLI_UNREACHABLE);
+    assert_non_null(strstr(printed(asking), "\"outcome\":\"lost\""));
+    until_says(w, served, "dialling again");
+    send_signal(served, SIGTERM);
+    assert_int_equal(until_ends(w, served), CLI_DONE);
+    program *p;
+    assert_int_equal(run(w, &p, "info"), CLI_UNREACHABLE);
+    assert_non_null(strstr(complained(p), "; start liminald"));
+}
+
+/* ---- channels ---- */
+
+static void test_what_is_published_is_printed_a_line_each(void **state)
+{
+    world *w = *state;
+    program *s = start(w, "sub 'a.*' --max 3"), *p;
+    program *j = start(w, "sub a.b --json");
+    until_says(w, s, "subscribed to a.*");
+    until_says(w, j, "subscribed to a.b");
+    p = start_with(w, "printf 'one\ntwo\n' | \"$LIMINAL\" pub a.b -", "");
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_string_equal(printed(p), "accepted: 2 subscribers\naccepted: 2 subscribers\n");
+    assert_int_equal(run(w, &p, "pub a.c three"), CLI_DONE);
+    assert_string_equal(printed(p), "accepted: 1 subscriber\n");
+    assert_int_equal(until_ends(w, s), CLI_DONE);
+    assert_string_equal(printed(s), "one\ntwo\nthree\n");
+    until_says(w, j, "{\"channel\":\"a.b\",\"seq\":2,\"payload\":\"two\",\"bytes\":3}\n");
+    send_signal(j, SIGINT);
+    assert_int_equal(until_ends(w, j), CLI_DONE);
+}
+
+static void test_a_publish_that_must_reach_somebody_is_rejected_when_nobody_listens(void **state)
+{
+    world *w = *state;
+    program *p;
+    assert_int_equal(run(w, &p, "pub a x"), CLI_DONE);
+    assert_int_equal(run(w, &p, "pub a x --mandatory --json"), CLI_REJECTED);
+    assert_non_null(strstr(printed(p), "{\"verdict\":\"reject\",\"why\":\"no_subscriber\",\"matched\":0,"));
+}
+
+static void test_a_reader_that_goes_away_ends_a_stream_quietly(void **state)
+{
+    world *w = *state;
+    program *s = start_with(w, "{ \"$LIMINAL\" sub x; echo code $? >&2; } | head -n 1", ""), *p;
+    until_says(w, s, "subscribed to x");
+    for (int i = 0; s->code < 0; i++) {
+        assert_int_equal(run(w, &p, "pub x line"), CLI_DONE);
+        cli_job_fini(&p->job);
+        w->count--;
+        if (has(&s->job.complaint, "code"))
+            break;
+    }
+    until_says(w, s, "code 0");
+}
+
+/* ---- tasks ---- */
+
+static void test_every_line_is_a_task_with_one_result_and_the_worst_code_counts(void **state)
+{
+    world *w = *state;
+    program *a = start(w, "work q --exec 'read x; [ $x != 3 ] || exit 9; echo {\\\"n\\\":$x}' --capacity 4"), *p;
+    until_says(w, a, "working on q");
+    p = start_with(w, "seq 20 | \"$LIMINAL\" dispatch q - --wait --json", "");
+    assert_int_equal(until_ends(w, p), CLI_FAILED);
+    for (int n = 1; n <= 20; n++) {
+        char want[64];
+        snprintf(want, sizeof want, n == 3 ? "\"line\":%d}" : "\"payload\":{\"n\":%d}", n);
+        assert_non_null(strstr(printed(p), want));
+    }
+    assert_non_null(strstr(printed(p), "\"outcome\":\"failed\""));
+    p = start_with(w, "printf '1\n2\n' | \"$LIMINAL\" dispatch q -", "");
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_non_null(strstr(printed(p), "accepted: task "));
+}
+
+static void test_a_task_whose_worker_is_killed_is_done_by_the_next_one(void **state)
+{
+    world *w = *state;
+    program *here = milestone(w);
+    program *first = start(w, "work q --exec 'echo >$DIR/here; exec tail -f /dev/null' --identity first");
+    until_says(w, first, "working on q as first");
+    program *p = start(w, "dispatch q 1 --wait --json");
+    until_ends(w, here);
+    program *second = start(w, "work q --exec 'echo $LIMINAL_LOSSES' --identity second --max 1");
+    until_says(w, second, "working on q as second");
+    send_signal(first, SIGKILL);
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"outcome\":\"reply\",\"payload\":1,\"participant\":\"second\""));
+    assert_non_null(strstr(printed(p), "\"losses\":1,\"excluded\":[\"first\"]"));
+    assert_int_equal(until_ends(w, second), CLI_DONE);
+}
+
+/* ---- administration ---- */
+
+static void test_code_that_does_not_compile_is_told_with_its_place(void **state) /* proves SV6 */
+{
+    world *w = *state;
+    program *p =
+        start_with(w, "cd \"$DIR\"; printf 'return 1\nbad bad\n' >f.lua; exec \"$LIMINAL\" deploy g f.lua", "");
+    assert_int_equal(until_ends(w, p), CLI_FAILED);
+    assert_non_null(strstr(complained(p), "liminal: f.lua:2:"));
+    assert_int_equal(run(w, &p, "deploy g no-such.lua"), CLI_NOT_FOUND);
+    p = start_with(
+        w, "cd \"$DIR\"; echo 'return function(m, c) return c[1] end' >f.lua; exec \"$LIMINAL\" deploy g f.lua", "");
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_int_equal(run(w, &p, "deploy g --builtin round_robin --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"group\":\"g\",\"hash\":\""));
+}
+
+static void test_what_there_is_can_be_listed_and_shown(void **state)
+{
+    world *w = *state;
+    program *s = start(w, "serve g --exec cat --identity me --tag big --capacity 7"), *p;
+    until_says(w, s, "serving g as me");
+    assert_int_equal(run(w, &p, "worker ls"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "IDENTITY"));
+    assert_int_equal(run(w, &p, "worker show me --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"capacity\":7"));
+    assert_int_equal(run(w, &p, "group show g"), CLI_DONE);
+    assert_int_equal(run(w, &p, "group show nobody"), CLI_NOT_FOUND);
+    assert_int_equal(run(w, &p, "channel create c"), CLI_DONE);
+    assert_int_equal(run(w, &p, "channel ls --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"name\":\"c\""));
+    assert_int_equal(run(w, &p, "channel close c"), CLI_DONE);
+    assert_int_equal(run(w, &p, "channel show c"), CLI_NOT_FOUND);
+    assert_int_equal(run(w, &p, "conversation ls --json"), CLI_DONE);
+    assert_int_equal(run(w, &p, "artifact ls"), CLI_DONE);
+    assert_int_equal(run(w, &p, "info --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"version\":\"" LIM_VERSION "\""));
+}
+
+static void test_an_identity_that_is_taken_is_refused(void **state)
+{
+    world *w = *state;
+    program *s = start(w, "serve g --exec cat --identity me"), *p;
+    until_says(w, s, "serving g as me");
+    assert_int_equal(run(w, &p, "serve g --exec cat --identity me"), CLI_REJECTED);
+    assert_non_null(strstr(complained(p), "--identity"));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, finish)
+    const struct CMUnitTest tests[] = {
+        TEST(test_an_ask_prints_the_reply_of_a_command),
+        TEST(test_a_failing_command_is_a_failure_with_its_reason),
+        TEST(test_a_command_that_does_not_exist_is_said_by_both_sides),
+        TEST(test_an_ask_of_nobody_is_refused_at_once),
+        TEST(test_a_participant_killed_with_a_child_that_ignores_signals_is_told_at_once),
+        TEST(test_a_timeout_ends_the_ask_and_the_command_that_was_at_it),
+        TEST(test_an_interrupt_cancels_an_ask),
+        TEST(test_the_end_of_the_server_ends_whoever_waits_with_lost),
+        TEST(test_what_is_published_is_printed_a_line_each),
+        TEST(test_a_publish_that_must_reach_somebody_is_rejected_when_nobody_listens),
+        TEST(test_a_reader_that_goes_away_ends_a_stream_quietly),
+        TEST(test_every_line_is_a_task_with_one_result_and_the_worst_code_counts),
+        TEST(test_a_task_whose_worker_is_killed_is_done_by_the_next_one),
+        TEST(test_code_that_does_not_compile_is_told_with_its_place),
+        TEST(test_what_there_is_can_be_listed_and_shown),
+        TEST(test_an_identity_that_is_taken_is_refused),
+    };
+    if (!getenv("LIMINALD") || !getenv("LIMINAL")) {
+        fprintf(stderr,
+                "program_test: LIMINALD and LIMINAL say where the programs are; without them nothing is tested\n");
+        return 77; /* skipped */
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
