@@ -201,7 +201,7 @@ static lim__channel *channel_new(lim__channels *all, lim_bytes name, uint32_t su
 static uint32_t wild_matching(lim__channels *all, lim_bytes name)
 {
     uint32_t n = 0;
-    LIM__LIST_EACH (node, &all->wild)
+    LIM__LIST_EACH(node, &all->wild)
         n += lim__channel_matches(lim__name_bytes(LIM_CONTAINER(node, lim__sub, in_wild)->pattern), name);
     return n;
 }
@@ -222,7 +222,7 @@ static lim__channel *channel_add(lim__channels *all, lim_bytes name, uint32_t wi
         channel_free(&ch->retired);
         return NULL;
     }
-    LIM__LIST_EACH (node, &all->wild) {
+    LIM__LIST_EACH(node, &all->wild) {
         lim__sub *sub = LIM_CONTAINER(node, lim__sub, in_wild);
         if (lim__channel_matches(lim__name_bytes(sub->pattern), name))
             table_insert(ch, sub);

@@ -155,7 +155,7 @@ void lim__channels_count(lim__channels *all, uint64_t *channels, uint64_t *subsc
     *channels = all->names.count;
     *subscriptions = all->sub_count;
     *messages_kept = 0;
-    LIM__LIST_EACH (node, &all->subs)
+    LIM__LIST_EACH(node, &all->subs)
         *messages_kept += LIM__RELAXED(LIM_CONTAINER(node, lim__sub, in_all)->queued);
     lim__unlock(&all->lock);
 }
@@ -194,7 +194,7 @@ void lim__channels_check(lim__channels *all)
         lim__channel *ch = found;
         table_check(ch);
         LIM_ASSERT(ch->refs > 0 && !LIM__RELAXED(ch->closed));
-        LIM__LIST_EACH (node, &all->subs) {
+        LIM__LIST_EACH(node, &all->subs) {
             lim__sub *sub = LIM_CONTAINER(node, lim__sub, in_all);
             bool matches = lim__channel_matches(lim__name_bytes(sub->pattern), name);
             if (sub->channel && LIM__RELAXED(sub->channel->closed))

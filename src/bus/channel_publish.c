@@ -98,7 +98,8 @@ static lim_err reserve(offer *o, lim_admission *out, bool *rejected)
             continue;
         uint32_t current;
         if (!place_take(sub, &current)) {
-            places_give_back(o, i);
+            if (!LIM__MUTATION("places_kept"))
+                places_give_back(o, i);
             reject_full(o, sub, current, out);
             *rejected = true;
             return LIM_OK;
@@ -145,8 +146,8 @@ static inline void offer_to(offer *o, lim__sub *sub, lim_admission *out)
         keep(o, sub, LIM__FAR, out);
         return;
     }
-    bool may = lim__sub_may_deliver(sub);
-    if (LIM_UNLIKELY(!may || !is_idle(sub))) {
+    bool may = lim__sub_may_deliver(sub), first = is_idle(sub) || LIM__MUTATION("backlog_overtaken");
+    if (LIM_UNLIKELY(!may || !first)) {
         keep(o, sub, may ? LIM__NEAR : LIM__NEAR_BUSY, out);
         return;
     }

@@ -12,12 +12,13 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-enum { PUBLISHERS = 3, MESSAGES = 4000, CHURNS = 150 };
+enum { PUBLISHERS = 3, MESSAGES = 4000, CHURNS = 200 };
 
 typedef struct house {
     lim_bus bus;
     lim_channel channel;
     _Atomic uint32_t running;
+    _Atomic uint32_t churning; /* while it is not 0 publishers go on beyond MESSAGES */
     _Atomic uint64_t promised; /* accepted or deferred while the steady subscription was there */
 } house;
 
@@ -113,10 +114,15 @@ static void publisher_account(publisher *p, const lim_admission *adm)
     atomic_fetch_add(&p->h->promised, 1);
 }
 
+static bool publisher_goes_on(const publisher *p)
+{
+    return p->sent < MESSAGES || atomic_load(&p->h->churning) > 0;
+}
+
 static void *publisher_thread(void *arg)
 {
     publisher *p = arg;
-    while (p->sent < MESSAGES) {
+    while (publisher_goes_on(p)) {
         note n = { p->index, p->sent };
         lim_admission adm;
         LIM_ASSERT(lim_publish(&p->h->bus, p->h->channel, lim__bytes(&n, sizeof n), NULL, &adm) == LIM_OK);
@@ -130,14 +136,14 @@ static void publisher_signal(lim_process *self, const lim_signal *signal, void *
 {
     publisher *p = *(publisher **)state;
     (void)signal;
-    for (int i = 0; i < 50 && p->sent < MESSAGES; i++) {
+    for (int i = 0; i < 50 && publisher_goes_on(p); i++) {
         note n = { p->index, p->sent };
         lim_admission adm;
         LIM_ASSERT(lim__publish(p->h->bus.channels, self, p->ch, lim__bytes(&n, sizeof n), lim__bytes(NULL, 0), false,
                                 &adm) == LIM_OK);
         publisher_account(p, &adm);
     }
-    if (p->sent < MESSAGES)
+    if (publisher_goes_on(p))
         LIM_ASSERT(lim_send(self, lim_self(self), 0, lim__bytes("", 0)) == LIM_OK);
     else
         atomic_fetch_sub(&p->h->running, 1);
@@ -198,8 +204,8 @@ static void direct_signal(lim_process *self, const lim_signal *signal, void *sta
         return;
     if (!d->sub) {
         lim__sub_config config = { .pattern = lim__str("a.b"),
-                                   .window = 64,
-                                   .backlog = 64,
+                                   .window = 500,
+                                   .backlog = 200,
                                    .policy = LIM_HOLD_BACK,
                                    .ops = &direct_ops,
                                    .ctx = d };
@@ -250,7 +256,7 @@ static void test_what_hold_promised_arrives_in_order_from_all_threads(void **sta
     memset(d, 0, sizeof d);
     for (uint32_t i = 0; i < 2; i++)
         direct_open(&d[i], &h, i);
-    reader_open(&h, &steady, "a.b", 32, 32, LIM_HOLD_BACK);
+    reader_open(&h, &steady, "a.b", 300, 400, LIM_HOLD_BACK);
     reader_open(&h, &lossy, "a.*", 2, 2, LIM_DROP_OLDEST);
     publisher p[PUBLISHERS + 2];
     lim__thread threads[PUBLISHERS];
@@ -301,6 +307,7 @@ static void *churn_thread(void *arg)
             lim__thread_yield();
         free(r);
     }
+    atomic_fetch_sub(&c->h->churning, 1);
     return NULL;
 }
 
@@ -328,6 +335,7 @@ static void test_subscriptions_come_and_go_under_load(void **state) /* proves CH
     churn c[2] = { { &h, 0 }, { &h, 1 } };
     lim__thread threads[4];
     atomic_store(&h.running, 3);
+    atomic_store(&h.churning, 2);
     publisher_process(&p[0], 0);
     publisher_process(&p[1], 1);
     assert_int_equal(lim__thread_start(&threads[0], "publisher", publisher_thread, &p[2]), 0);
