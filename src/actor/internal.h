@@ -113,7 +113,6 @@ typedef struct lim__letter {
 } lim__letter;
 static_assert(sizeof(lim__letter) == 64, "a letter's header is one cache line, its body 16-aligned");
 
-lim__letter *lim__letter_make(lim__sched *s, size_t len); /* NULL: no memory */
 void lim__letter_drop(lim__sched *s, lim__letter *l);     /* any letter of any kind: type->drop, then the block */
 lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s); /* never fails short of LIM__SPARE_LETTERS in a row */
 
@@ -333,6 +332,11 @@ static inline uint64_t lim__pid_make(uint32_t sched, uint32_t slot, uint32_t gen
     return (uint64_t)sched << (LIM__SLOT_BITS + LIM__GENERATION_BITS) | (uint64_t)slot << LIM__GENERATION_BITS |
            generation;
 }
+/* Names a process, dead or alive, of this very scheduler. */
+static inline bool lim__pid_is_near(lim_pid pid, uint32_t index)
+{
+    return pid.id >> (LIM__SLOT_BITS + LIM__GENERATION_BITS) == index; /* and the node is 0 */
+}
 /* The scheduler a pid names; NULL: another node, or none of ours. */
 static inline lim__sched *lim__sched_of(const lim_runtime *rt, lim_pid pid)
 {
@@ -444,6 +448,19 @@ static inline void *lim__letter_block(lim__sched *s, size_t bytes)
     return l;
 }
 
+/* A message without an address; NULL: no memory, or longer than LIM__BODY_BYTES_MAX. */
+static inline lim__letter *lim__letter_make(lim__sched *s, size_t len)
+{
+    if (LIM_UNLIKELY(len > LIM__BODY_BYTES_MAX))
+        return NULL;
+    size_t bytes = sizeof(lim__letter) + len;
+    uint32_t klass = lim__class_of(bytes);
+    lim__letter *l = lim__block_take(s, klass, bytes);
+    if (LIM_LIKELY(l != NULL))
+        *l = (lim__letter){ .len = (uint32_t)len, .kind = LIM__MESSAGE, .klass = (uint8_t)klass };
+    return l;
+}
+
 /* ---- mailbox.c ---- */
 static inline void lim__run_push(lim__sched *s, lim_process *p)
 {
@@ -526,7 +543,10 @@ void lim__monitor_end(lim_process *watcher, lim__monitor *m, bool target_dead);
 void lim__signal_take(lim__sched *s, lim_process *p, lim__letter *l); /* acts on one letter of p's mailbox */
 void lim__signals_tell_end(lim__sched *s, lim_process *p);  /* p is dead: mailbox, links, watchers, monitors */
 void lim__signal_undeliverable(lim__sched *s, lim__letter *l);
-void lim__signal_show(lim__sched *s, lim_process *p, const lim_signal *signal);
+static inline void lim__signal_show(lim_process *p, const lim_signal *signal)
+{
+    p->on_signal(p, signal, lim__state(p));
+}
 
 /* ---- request.c ---- */
 void lim__request_answer(lim__sched *s, lim_process *p, lim__letter *l); /* RESPONSE, DOWN or TIMEOUT taken */

@@ -7,19 +7,6 @@
  * moved those references on. */
 #include "actor/internal.h"
 
-lim__letter *lim__letter_make(lim__sched *s, size_t len)
-{
-    if (len > LIM__BODY_BYTES_MAX)
-        return NULL;
-    size_t bytes = sizeof(lim__letter) + len;
-    uint32_t klass = lim__class_of(bytes);
-    lim__letter *l = lim__block_take(s, klass, bytes);
-    if (LIM_UNLIKELY(!l))
-        return NULL;
-    *l = (lim__letter){ .len = (uint32_t)len, .kind = LIM__MESSAGE, .klass = (uint8_t)klass };
-    return l;
-}
-
 void lim__letter_drop(lim__sched *s, lim__letter *l)
 {
     if (l->type && l->type->drop)

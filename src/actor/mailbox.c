@@ -24,7 +24,7 @@
 #include "actor/internal.h"
 
 /* ---- places ---- */
-static lim_err place_near(lim__sched *s, lim_pid to, lim__place *out)
+static inline lim_err place_near(lim__sched *s, lim_pid to, lim__place *out)
 {
     lim_process *p = lim__process_of(s, to);
     if (LIM_UNLIKELY(!p || lim__ending(p)))
@@ -61,8 +61,7 @@ static lim_err place_far(lim__sched *target, lim_pid to, lim__place *out)
 
 lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *out)
 {
-    lim__sched *target = lim__sched_of(rt, to);
-    return s && target == s ? place_near(s, to, out) : place_far(target, to, out);
+    return s && lim__pid_is_near(to, s->index) ? place_near(s, to, out) : place_far(lim__sched_of(rt, to), to, out);
 }
 
 void lim__place_give_back(lim__place *place)
@@ -124,21 +123,25 @@ static void send_far(lim__sched *s, lim__sched *target, lim__letter *l)
 }
 
 /* ---- messages ---- */
-static void count_message(lim_runtime *rt, lim__sched *s, const lim__letter *l)
+static inline void count_message(lim_runtime *rt, lim__sched *s, const lim__letter *l)
 {
     LIM__COUNT(s, rt, messages, 1);
     LIM__COUNT(s, rt, letter_bytes, sizeof *l + l->len);
 }
 
+static inline void push_near(lim__sched *s, lim_process *p, lim__letter *l)
+{
+    uint32_t n = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
+    atomic_store_explicit(&p->slot->local, n + 1, memory_order_relaxed);
+    l->flags = LIM__COUNTED;
+    count_message(s->rt, s, l);
+    lim__mailbox_push(p, l);
+}
+
 void lim__place_use(lim__sched *s, lim__place *place, lim__letter *l)
 {
-    if (LIM_LIKELY(place->near != NULL)) {
-        lim_process *p = place->near;
-        uint32_t n = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
-        atomic_store_explicit(&p->slot->local, n + 1, memory_order_relaxed);
-        l->flags = LIM__COUNTED;
-        count_message(s->rt, s, l);
-        lim__mailbox_push(p, l);
+    if (place->near) {
+        push_near(s, place->near, l);
         return;
     }
     l->flags = LIM__RESERVED;
@@ -153,29 +156,54 @@ static lim__sched *here(const lim_runtime *rt)
     return s && s->rt == rt ? s : NULL;
 }
 
+static inline lim__letter *write_letter(lim__sched *s, lim_pid from, lim_pid to, uint32_t tag, lim_bytes body)
+{
+    lim__letter *l = lim__letter_make(s, body.len);
+    if (LIM_UNLIKELY(!l))
+        return NULL;
+    l->to = to;
+    l->from = from;
+    l->tag = tag;
+    if (body.len)
+        memcpy(l + 1, body.ptr, body.len);
+    return l;
+}
+
+static lim_err no_letter(size_t len)
+{
+    return len > LIM__BODY_BYTES_MAX ? LIM_E_TOOBIG : LIM_E_NOMEM;
+}
+
 static lim_err send_bytes(lim_runtime *rt, lim__sched *s, lim_pid from, lim_pid to, uint32_t tag, lim_bytes body)
 {
     lim__place place;
     lim_err err = lim__place_take(rt, s, to, &place);
     if (LIM_UNLIKELY(err != LIM_OK))
         return err;
-    lim__letter *l = lim__letter_make(s, body.len);
+    lim__letter *l = write_letter(s, from, to, tag, body);
     if (LIM_UNLIKELY(!l)) {
         lim__place_give_back(&place);
-        return body.len > LIM__BODY_BYTES_MAX ? LIM_E_TOOBIG : LIM_E_NOMEM;
+        return no_letter(body.len);
     }
-    l->to = to;
-    l->from = from;
-    l->tag = tag;
-    if (body.len)
-        memcpy(l + 1, body.ptr, body.len);
     lim__place_use(s, &place, l);
     return LIM_OK;
 }
 
+/* The way of most messages, to the same scheduler, is written out here. */
 lim_err lim_send(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body)
 {
-    return send_bytes(self->sched->rt, self->sched, self->pid, to, tag, body);
+    lim__sched *s = self->sched;
+    if (!lim__pid_is_near(to, s->index))
+        return send_bytes(s->rt, s, self->pid, to, tag, body);
+    lim__place place;
+    lim_err err = place_near(s, to, &place);
+    if (LIM_UNLIKELY(err != LIM_OK))
+        return err;
+    lim__letter *l = write_letter(s, self->pid, to, tag, body);
+    if (LIM_UNLIKELY(!l))
+        return no_letter(body.len);
+    push_near(s, place.near, l);
+    return LIM_OK;
 }
 
 lim_err lim_runtime_send(lim_runtime *rt, lim_pid to, uint32_t tag, lim_bytes body)

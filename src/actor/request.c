@@ -119,19 +119,19 @@ static void show_answer(lim__sched *s, lim_process *p, lim__letter *l)
                           .body = { l + 1, l->len },
                           .type = l->type };
     s->letter = l;
-    lim__signal_show(s, p, &signal);
+    lim__signal_show(p, &signal);
     if (s->letter) {
         s->letter = NULL;
         lim__letter_drop(s, l);
     }
 }
 
-static void show_failure(lim__sched *s, lim_process *p, lim_pid from, uint64_t ref, lim_reason reason, uint64_t at_ns)
+static void show_failure(lim_process *p, lim_pid from, uint64_t ref, lim_reason reason, uint64_t at_ns)
 {
     lim_signal signal = {
         .kind = LIM_SIGNAL_RESPONSE, .from = from, .ref = ref, .reason = reason, .at_ns = at_ns
     };
-    lim__signal_show(s, p, &signal);
+    lim__signal_show(p, &signal);
 }
 
 void lim__request_answer(lim__sched *s, lim_process *p, lim__letter *l)
@@ -156,5 +156,5 @@ void lim__request_answer(lim__sched *s, lim_process *p, lim__letter *l)
     if (answered)
         show_answer(s, p, l);
     else
-        show_failure(s, p, callee, ref, reason, at_ns);
+        show_failure(p, callee, ref, reason, at_ns);
 }

@@ -392,12 +392,6 @@ void lim_runtime_exit(lim_runtime *rt, lim_pid target, lim_reason reason)
 }
 
 /* ---- taking ---- */
-void lim__signal_show(lim__sched *s, lim_process *p, const lim_signal *signal)
-{
-    (void)s;
-    p->on_signal(p, signal, lim__state(p));
-}
-
 static void uncount_message(lim__sched *s, const lim__letter *l)
 {
     lim__bump(&s->counters.messages, (uint64_t)-1);
@@ -414,7 +408,7 @@ static void message_take(lim__sched *s, lim_process *p, lim__letter *l)
                           .body = { l + 1, l->len },
                           .type = l->type };
     s->letter = l;
-    lim__signal_show(s, p, &signal);
+    lim__signal_show(p, &signal);
     if (LIM_LIKELY(s->letter != NULL)) { /* not kept */
         s->letter = NULL;
         lim__letter_drop(s, l);
@@ -450,9 +444,9 @@ static void exit_take(lim__sched *s, lim_process *p, lim__letter *l)
     if (!linked && signal.reason == LIM_KILL) {
         lim__process_end(p, LIM_KILLED);
     } else if (p->trap) {
-        lim__signal_show(s, p, &signal);
+        lim__signal_show(p, &signal);
         if (LIM__MUTATION("double_exit"))
-            lim__signal_show(s, p, &signal);
+            lim__signal_show(p, &signal);
     } else if (signal.reason != LIM_NORMAL) {
         lim__process_end(p, signal.reason);
     }
@@ -475,7 +469,7 @@ static void down_take(lim__sched *s, lim_process *p, lim__letter *l)
     if (!m)
         return;
     lim__monitor_end(p, m, true);
-    lim__signal_show(s, p, &signal);
+    lim__signal_show(p, &signal);
 }
 
 static void timer_take(lim__sched *s, lim_process *p, lim__letter *l)
@@ -483,7 +477,7 @@ static void timer_take(lim__sched *s, lim_process *p, lim__letter *l)
     lim_signal signal = { .kind = LIM_SIGNAL_TIMER, .tag = l->tag, .ref = l->ref };
     lim__refs_give(s, l->ref);
     lim__timer_discard(s, (lim__timer *)l);
-    lim__signal_show(s, p, &signal);
+    lim__signal_show(p, &signal);
 }
 
 static void link_take(lim_process *p, lim__letter *l)
@@ -513,6 +507,10 @@ static void demonitor_take(lim__sched *s, lim__letter *l)
 
 void lim__signal_take(lim__sched *s, lim_process *p, lim__letter *l)
 {
+    if (LIM_LIKELY(l->kind == LIM__MESSAGE)) { /* before the switch: most letters by far */
+        message_take(s, p, l);
+        return;
+    }
     switch ((lim__kind)l->kind) {
     case LIM__MESSAGE:
         message_take(s, p, l);

@@ -228,9 +228,9 @@ static inline puppet *puppet_new(world *w, uint32_t scheduler, bool trap)
     return p;
 }
 
-static inline void act(world *w, puppet *p, puppet_act *a, void *arg)
+static inline void act(world *w, puppet *p, puppet_act *a, const void *arg)
 {
-    puppet_order o = { a, arg };
+    puppet_order o = { a, (void *)(uintptr_t)arg };
     assert_int_equal(lim_runtime_send(w->rt, p->pid, ORDER_TAG, lim__bytes(&o, sizeof o)), LIM_OK);
 }
 
