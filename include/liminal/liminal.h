@@ -172,7 +172,7 @@ LIM_API lim_err lim_channel_open(lim_bus *bus, const char *name, const lim_chann
 LIM_API lim_err lim_channel_close(lim_bus *bus, lim_channel channel); /* A */
 
 typedef enum lim_policy { /* what happens to a message that finds window and backlog full */
-    LIM_HOLD_BACK = 1,    /* the publish is rejected: needs a channel that allows it */
+    LIM_HOLD_BACK = 1,    /* the publish is rejected: needs a channel, by its name, that allows it */
     LIM_DROP_OLDEST,
     LIM_DROP_NEWEST,
     LIM_CLOSE_SUB         /* the subscription ends */
@@ -184,10 +184,14 @@ typedef struct lim_sub_opts {
     lim_policy policy;    /* 0: LIM_DROP_OLDEST */
     lim_handler handler;
 } lim_sub_opts;
-/* `pattern` may use * for one segment and a last > for the rest. When this answered, every publish offered afterwards,
- * anywhere, reaches it. */
+/* `pattern` may use * for one segment and a last > for the rest (a first * or > leaves out the names that begin with $).
+ * When this answered, every publish offered afterwards, anywhere, reaches it. on_message runs on one of the bus's
+ * threads, never inside a publish. FULL: too many subscriptions or channels. MISUSE: also policy hold with a pattern, or
+ * on a channel that does not allow it. On an error the handler was not taken: its on_end is not called. */
 LIM_API lim_err lim_subscribe(lim_bus *bus, const char *pattern, const lim_sub_opts *opts, lim_sub *out); /* A */
-LIM_API lim_err lim_unsubscribe(lim_bus *bus, lim_sub sub); /* A: nothing is delivered afterwards; on_end tells the end */
+/* Nothing is delivered afterwards: no call of on_message begins once this returned; one that had begun may still be
+ * running on another thread. on_end comes after it, once. GONE: it has ended before. */
+LIM_API lim_err lim_unsubscribe(lim_bus *bus, lim_sub sub); /* A */
 LIM_API lim_err lim_complete(lim_bus *bus, lim_sub sub, uint64_t seq); /* A: after LIM_HOLD: done up to and including seq */
 typedef struct lim_sub_info {
     uint64_t delivered, dropped;
