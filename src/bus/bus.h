@@ -60,6 +60,16 @@ void *lim__system_new(void);
 /* An agent's spawn options (agent.c). */
 lim_err lim__agent_open(lim_bus *bus, uint32_t scheduler, lim_pid *out);
 
+/* A change that an operator wants to hear of (event.c). self: the process that it happened in; NULL: a host thread. */
+typedef struct lim__event_field {
+    const char *key;
+    lim_bytes text;
+} lim__event_field;
+void lim__bus_event(lim_bus *bus, lim_process *self, const char *kind, const lim__event_field *fields, size_t count);
+#define LIM__EVENT(bus, self, kind, ...)                                                                               \
+    lim__bus_event(bus, self, kind, (const lim__event_field[]){ __VA_ARGS__ },                                         \
+                   sizeof((const lim__event_field[]){ __VA_ARGS__ }) / sizeof(lim__event_field))
+
 void lim__bus_log(lim_bus *bus, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -327,17 +327,19 @@ static void join(group *g, const lim_signal *signal)
         lim__letter_free(lim__proc_sched(g->self), j);
         return;
     }
-    lim__bus_log(g->bus, "event=join group=%.*s participant=%.*s kind=%s capacity=%u", g->name_len, g->name,
-                 (int)name.len, (const char *)name.ptr, j->kind == LIM__MEMBER_WORK ? "work" : "serve", j->capacity);
+    LIM__EVENT(g->bus, g->self, "join", { "group", lim__bytes(g->name, g->name_len) }, { "participant", name },
+               { "kind", lim__str(j->kind == LIM__MEMBER_WORK ? "work" : "serve") });
     lim__group_unpark(g, NULL, true);
     lim__group_dispatch(g);
 }
 
 static void member_down(group *g, member *m, const lim_signal *signal)
 {
-    lim__bus_log(g->bus, "event=%s group=%.*s participant=%.*s reason=%s leases=%u",
-                 signal->reason == LIM_LEFT ? "leave" : "crash", g->name_len, g->name, (int)identity(m).len,
-                 (const char *)identity(m).ptr, lim_reason_text(signal->reason), m->view.in_flight);
+    char leases[16];
+    snprintf(leases, sizeof leases, "%u", m->view.in_flight);
+    LIM__EVENT(g->bus, g->self, signal->reason == LIM_LEFT ? "leave" : "crash",
+               { "group", lim__bytes(g->name, g->name_len) }, { "participant", identity(m) },
+               { "reason", lim__str(lim_reason_text(signal->reason)) }, { "leases", lim__str(leases) });
     lim__map_remove(&g->watched, m->monitor);
     m->pid = (lim_pid){ 0 };
     count_out(g, m);

@@ -164,8 +164,8 @@ static void note_fault(group *g, const lim__route_result *r)
     snprintf(g->last_fault, sizeof g->last_fault, "%s%s%.*s", lim__route_how_text(r->how), r->line != 0 ? " " : ": ",
              120, r->text);
     g->versions[0].faults++;
-    lim__bus_log(g->bus, "event=routing_fault group=%.*s version=%s how=%s line=%d text=\"%.*s\"", g->name_len, g->name,
-                 g->versions[0].id, lim__route_how_text(r->how), r->line, 120, r->text);
+    LIM__EVENT(g->bus, g->self, "routing_fault", { "group", lim__bytes(g->name, g->name_len) },
+               { "version", lim__str(g->versions[0].id) }, { "fault", lim__str(g->last_fault) });
 }
 
 static placing decide(group *g, claim *c, const lim__route_result *r, member *const *members, uint32_t n)
@@ -535,8 +535,9 @@ lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *
     g->router = fresh; /* the swap: whatever is decided from here on is decided by the new one */
     g->on_fault = d->opts.on_fault != 0 ? d->opts.on_fault : LIM_ON_FAULT_REJECT;
     g->deployed = true;
-    lim__bus_log(g->bus, "event=deploy group=%.*s version=%s previous=%s", g->name_len, g->name, g->versions[0].id,
-                 g->version_count > 1 ? g->versions[1].id : "");
+    LIM__EVENT(g->bus, g->self, "deploy", { "group", lim__bytes(g->name, g->name_len) },
+               { "version", lim__str(g->versions[0].id) },
+               { "previous", lim__str(g->version_count > 1 ? g->versions[1].id : "") });
     lim__group_unpark(g, NULL, true);
     LIM__LIST_EACH(node, &g->members)
         lim__group_unpark(g, LIM_CONTAINER(node, member, node), true);
