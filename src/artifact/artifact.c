@@ -66,11 +66,9 @@ static lim__artifact *artifact_make(lim__engine engine, lim_bytes bytes, const c
     memcpy(inline_bytes, bytes.ptr, bytes.len);
     inline_bytes[bytes.len] = 0;
     memcpy(inline_name, name, name_size);
-    *a = (lim__artifact){ .engine = engine,
-                          .bytes = { inline_bytes, bytes.len },
-                          .name = inline_name,
-                          .loaded_at_ns = now_ns,
-                          .refs = 1 };
+    *a = (lim__artifact){
+        .engine = engine, .bytes = { inline_bytes, bytes.len }, .name = inline_name, .loaded_at_ns = now_ns, .refs = 1
+    };
     memcpy(a->hash, hash, LIM__HASH_SIZE);
     lim__hash_short_text(hash, a->id);
     return a;

@@ -12,11 +12,16 @@ static void test_a_copied_outcome_outlives_its_source(void **state)
     (void)state;
     char payload[] = "reply", detail[] = "why not", who[] = "w3", router[] = "least_loaded", a[] = "w1", b[] = "w2";
     lim_bytes excluded[] = { lim__str(a), lim__str(b) };
-    lim_outcome view = {
-        .how = LIM_HOW_CRASHED, .handed_over = LIM_HANDED_YES, .conv = { 7 }, .payload = lim__str(payload),
-        .detail = lim__str(detail), .participant = lim__str(who), .router = lim__str(router), .excluded_count = 2,
-        .excluded = excluded, .losses = 2
-    };
+    lim_outcome view = { .how = LIM_HOW_CRASHED,
+                         .handed_over = LIM_HANDED_YES,
+                         .conv = { 7 },
+                         .payload = lim__str(payload),
+                         .detail = lim__str(detail),
+                         .participant = lim__str(who),
+                         .router = lim__str(router),
+                         .excluded_count = 2,
+                         .excluded = excluded,
+                         .losses = 2 };
     lim_outcome owned;
     assert_int_equal(lim__outcome_copy(&view, &owned), LIM_OK);
     payload[0] = detail[0] = who[0] = router[0] = a[0] = b[0] = 'X';

@@ -10,10 +10,16 @@ typedef struct attempt {
     const char *text; /* part of the result's; NULL: none is expected */
 } attempt;
 
-#define CRASH(what, body, text) { what, body, LIM__ROUTE_CRASHED, text }
-#define HANG(what, body)        { what, body, LIM__ROUTE_TIMED_OUT, "routing.cpu_us_max" }
+#define CRASH(what, body, text)                                                                                        \
+    {                                                                                                                  \
+        what, body, LIM__ROUTE_CRASHED, text                                                                           \
+    }
+#define HANG(what, body)                                                                                               \
+    {                                                                                                                  \
+        what, body, LIM__ROUTE_TIMED_OUT, "routing.cpu_us_max"                                                         \
+    }
 #define MEMORY "out of memory: the limit is 1048576 bytes (routing.memory_bytes_max)"
-#define BIG "a text longer than 65536 bytes"
+#define BIG    "a text longer than 65536 bytes"
 
 static const attempt attempts[] = {
     /* loops */
@@ -34,13 +40,16 @@ static const attempt attempts[] = {
     HANG("loop of concatenation", "local s = '' while true do s = #s < 60000 and s .. 'x' or '' end"),
     HANG("loop of comparisons", "local a = 'x' while #a < 30000 do a = a .. a end local b = a .. 'y' a = a .. 'z' "
                                 "while true do local x = a < b local y = a .. 'q' == b end"),
-    HANG("loop of find", "local a = 'x' while #a < 30000 do a = a .. a end while true do a:find('xxxxxxxxxxxxxxxy') end"),
+    HANG("loop of find",
+         "local a = 'x' while #a < 30000 do a = a .. a end while true do a:find('xxxxxxxxxxxxxxxy') end"),
     HANG("loop of insertions", "local t = {} for i = 1, 4000 do t[i] = i end while true do table.insert(t, 1, 0) "
                                "table.remove(t, 1) end"),
-    HANG("loop of pairs", "local t = {} for i = 1, 1000 do t['k' .. i] = i end while true do for k in pairs(t) do end end"),
+    HANG("loop of pairs",
+         "local t = {} for i = 1, 1000 do t['k' .. i] = i end while true do for k in pairs(t) do end end"),
     HANG("loop of concat", "local t = {} for i = 1, 4000 do t[i] = 'xxxxxxxx' end while true do table.concat(t) end"),
     HANG("loop of case", "local a = 'x' while #a < 30000 do a = a .. a end while true do a:upper() end"),
-    HANG("loop over varargs", "local function f(...) while true do local n = select('#', ...) end end f(table.unpack(c))"),
+    HANG("loop over varargs",
+         "local function f(...) while true do local n = select('#', ...) end end f(table.unpack(c))"),
     HANG("loop over the message", "while true do local x = msg.a.b[1] end"),
     HANG("loop of closures", "while true do local f = function() return f end end"),
     HANG("loop of coroutines that are none", "while true do pcall(function() coroutine.wrap() end) end"),
@@ -53,22 +62,39 @@ static const attempt attempts[] = {
     CRASH("many texts", "local t = {} for i = 1, 1e9 do t[i] = ('x' .. i) end", MEMORY),
     CRASH("wide concatenation", "local s = 'x' for i = 1, 15 do s = s .. s end local x = s .. s .. s", BIG),
     CRASH("recursion", "local function f() return 1 + f() end f()", "out of memory"),
-    CRASH("recursion with locals", "local function f(a, b, d) local x, y, z = f(a, b, d) return x end f(1, 2, 3)", "out of memory"),
+    CRASH("recursion with locals", "local function f(a, b, d) local x, y, z = f(a, b, d) return x end f(1, 2, 3)",
+          "out of memory"),
     CRASH("growing varargs", "local function f(...) return 1 + f(1, ...) end f()", "out of memory"),
     CRASH("unpack too much", "local t = {} for i = 1, 300 do t[i] = i end table.unpack(t)", "at most 250"),
     CRASH("unpack the number line", "table.unpack({}, math.mininteger, math.maxinteger)", "at most 250"),
     CRASH("unpack a wrapping range", "table.unpack({}, math.maxinteger - 300, math.maxinteger)", "at most 250"),
     CRASH("concat the number line", "table.concat({}, '', math.mininteger, math.maxinteger)", "at most 4096"),
-    CRASH("concat to too long a text", "local t = {} for i = 1, 4000 do t[i] = 'x' end table.concat(t, ('12345678901234567890'))", "over 65536"),
-    CRASH("pairs over too much", "local t = {} for i = 1, 5000 do t[i] = i end for k in pairs(t) do end", "more than 4096"),
-    CRASH("insert in front of too much", "local t = {} for i = 1, 5000 do t[i] = i end table.insert(t, 1, 0)", "5000 elements to move"),
-    CRASH("loop that catches its lack of memory", "while true do pcall(function() local t = {} while true do t[#t + 1] = {} "
-                                                  "end end) end", MEMORY),
-    CRASH("loop that catches too long texts", "while true do pcall(function() local s = 'x' while true do s = s .. s end end) "
-                                              "end", BIG),
+    CRASH("concat to too long a text",
+          "local t = {} for i = 1, 4000 do t[i] = 'x' end table.concat(t, ('12345678901234567890'))", "over 65536"),
+    CRASH("pairs over too much", "local t = {} for i = 1, 5000 do t[i] = i end for k in pairs(t) do end",
+          "more than 4096"),
+    CRASH("pairs over too much to sort", "local t = {} for i = 1, 2000 do t['k' .. i] = i end for k in pairs(t) do end",
+          "at most 1024"),
+    { "pairs over a long list",
+      "local t, n = {}, 0 for i = 1, 4000 do t[i] = i end for k, v in pairs(t) do assert(k == n + 1 and "
+      "v == k) n = k end return n == 4000 and c[1]",
+      LIM__ROUTE_DECIDED, NULL },
+    CRASH("insert in front of too much", "local t = {} for i = 1, 5000 do t[i] = i end table.insert(t, 1, 0)",
+          "5000 elements to move"),
+    CRASH("loop that catches its lack of memory",
+          "while true do pcall(function() local t = {} while true do t[#t + 1] = {} "
+          "end end) end",
+          MEMORY),
+    CRASH("loop that catches too long texts",
+          "while true do pcall(function() local s = 'x' while true do s = s .. s end end) "
+          "end",
+          BIG),
     /* the C stack */
-    CRASH("pcall of pcall of pcall", "local function f() local ok, e = pcall(f) if not ok then error(e, 0) end end f()", "overflow"),
-    CRASH("deep pcall chain", "local t = {} for i = 1, 249 do t[i] = pcall end local a, b = pcall(table.unpack(t)) error(tostring(b), 0)", "best.lua"),
+    CRASH("pcall of pcall of pcall", "local function f() local ok, e = pcall(f) if not ok then error(e, 0) end end f()",
+          "overflow"),
+    CRASH("deep pcall chain",
+          "local t = {} for i = 1, 249 do t[i] = pcall end local a, b = pcall(table.unpack(t)) error(tostring(b), 0)",
+          "best.lua"),
     /* error objects */
     CRASH("error with a table", "error({})", "a table as error"),
     CRASH("error with nil", "error(nil)", "a nil as error"),
@@ -142,11 +168,14 @@ static const attempt attempts[] = {
       LIM__ROUTE_DECIDED, NULL },
     { "another environment", "local _ENV = {} x = 1 return c[1]", LIM__ROUTE_DECIDED, NULL },
     { "a constant environment", "local _ENV <const> = { a = c } return a[1]", LIM__ROUTE_DECIDED, NULL },
-    { "spoil everything it was given", "for i = 1, 8 do for k in pairs(c[i]) do c[i][k] = nil end end local x = c[1] for i = 8, 1, -1 "
-      "do c[i] = nil end c.x = c return x", LIM__ROUTE_DECIDED, NULL },
+    { "spoil everything it was given",
+      "for i = 1, 8 do for k in pairs(c[i]) do c[i][k] = nil end end local x = c[1] for i = 8, 1, -1 "
+      "do c[i] = nil end c.x = c return x",
+      LIM__ROUTE_DECIDED, NULL },
     { "catch a stack overflow", "local function f() return 1 + f() end local ok = pcall(f) return not ok and c[1]",
       LIM__ROUTE_DECIDED, NULL },
-    { "catch a lack of memory", "local ok = pcall(function() local t = {} while true do t[#t + 1] = {} end end) return not ok and c[1]",
+    { "catch a lack of memory",
+      "local ok = pcall(function() local t = {} while true do t[#t + 1] = {} end end) return not ok and c[1]",
       LIM__ROUTE_DECIDED, NULL },
     { "many results", "return c[1], table.unpack(c)", LIM__ROUTE_DECIDED, NULL },
     { "random over everything", "math.random(math.mininteger, math.maxinteger) return c[1]", LIM__ROUTE_DECIDED, NULL },
@@ -184,8 +213,9 @@ static void test_hostile_calls_leave_no_trace(void **state) /* proves RF9 */
         n += (size_t)snprintf(source + n, sizeof source - n, "function(msg, c) %s end,\n", attempts[i].body);
         used[count++] = &attempts[i];
     }
-    n += (size_t)snprintf(source + n, sizeof source - n,
-                          "}\nreturn function(msg, c) if msg.ok then return c[msg.ok] end return all[msg.i](msg, c) end");
+    n += (size_t)snprintf(
+        source + n, sizeof source - n,
+        "}\nreturn function(msg, c) if msg.ok then return c[msg.ok] end return all[msg.i](msg, c) end");
     assert_true(n < sizeof source);
     lim__router *r = lua(source);
     for (int round = 0; round < 3; round++) {
@@ -205,8 +235,11 @@ static void test_a_thousand_crashes_between_healthy_calls_take_no_memory(void **
 {
     (void)state;
     static const char *const bodies[] = {
-        "error('x')", "local function f() return 1 + f() end f()", "local t = {} while true do t[#t + 1] = {} end",
-        "local x <close> = {}", "while true do end",
+        "error('x')",
+        "local function f() return 1 + f() end f()",
+        "local t = {} while true do t[#t + 1] = {} end",
+        "local x <close> = {}",
+        "while true do end",
     };
     for (size_t i = 0; i < LIM_COUNT(bodies); i++) {
         char source[256];
@@ -258,7 +291,8 @@ static void test_a_long_text_in_a_message_is_a_clear_error(void **state)
 static void test_a_version_that_hoards_fails_alone(void **state)
 {
     (void)state;
-    lim__router *hoarder = lua("local all = {} return function(msg, c) for i = 1, 2000 do all[#all + 1] = { i } end return c[1] end");
+    lim__router *hoarder =
+        lua("local all = {} return function(msg, c) for i = 1, 2000 do all[#all + 1] = { i } end return c[1] end");
     lim__router *healthy = lua_body("return c[2]");
     int decided = 0, crashed = 0;
     for (int i = 0; i < 50; i++) {

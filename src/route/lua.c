@@ -26,13 +26,13 @@ enum { SAMPLE_EVERY = 16 };
 static void lua_check(const lim__lua *m)
 {
     uint32_t n = 0;
-    LIM__LIST_EACH (node, &m->aside) {
+    LIM__LIST_EACH(node, &m->aside) {
         LIM_CHECK(LIM_CONTAINER(node, lim__lua_call, link)->phase == LUA__ASIDE); /* L1 */
         n++;
     }
     LIM_CHECK(n == m->aside_count);
-    LIM_CHECK(m->running == NULL);                                              /* L2 */
-    LIM_CHECK(m->router->refs >= n);                                            /* L3 */
+    LIM_CHECK(m->running == NULL);   /* L2 */
+    LIM_CHECK(m->router->refs >= n); /* L3 */
     (void)n;
 }
 
@@ -72,12 +72,10 @@ static lim__route_how decide_by_name(lim__lua_call *c, lim__route_result *out)
 }
 
 /* The call ended well; what it returned stands above its three arguments. */
-static lim__route_how answer(lim__lua_call *c, lim__route_result *out)
+static lim__route_how answer(lim__lua_call *c, int top, lim__route_result *out)
 {
-    if (lua_gettop(c->co) > CO__ARRAY)
+    if (top != CO__ARRAY + 1) /* nothing, or more than the one that counts */
         lua_settop(c->co, CO__ARRAY + 1);
-    else
-        lua_pushnil(c->co);
     switch (lua_type(c->co, -1)) {
     case LUA_TTABLE:
         return decide_by_table(c, out);
@@ -130,7 +128,7 @@ static lim__route_how run(lim__lua_call *c, int arguments, lim__route_result *ou
     int status = lua_resume(c->co, m->L, arguments, &results);
     lim__lua_slice_end(c, status == LUA_YIELD);
     if (LIM_LIKELY(status == LUA_OK)) {
-        lim__route_how how = answer(c, out);
+        lim__route_how how = answer(c, results, out); /* the stack is all its own */
         lua_settop(c->co, CO__ARRAY);
         return how;
     }
@@ -426,8 +424,8 @@ static bool take_function(lim__lua *m, lim_diag *diag)
     else if (status != LUA_OK)
         lim__lua_compile_fault(m, c->co, status, diag);
     else if (lua_type(c->co, CO__ARRAY + 1) != LUA_TFUNCTION)
-        lim__diag_set(diag, 0, 0, "%s: the chunk returned %s%s; a function(msg, candidates) is expected", m->router->name,
-                      lua_isnoneornil(c->co, CO__ARRAY + 1) ? "" : "a ",
+        lim__diag_set(diag, 0, 0, "%s: the chunk returned %s%s; a function(msg, candidates) is expected",
+                      m->router->name, lua_isnoneornil(c->co, CO__ARRAY + 1) ? "" : "a ",
                       lua_isnoneornil(c->co, CO__ARRAY + 1) ? "nothing" : luaL_typename(c->co, CO__ARRAY + 1));
     else
         good = true;

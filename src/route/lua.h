@@ -27,6 +27,7 @@ enum {
     LUA__STEP = 1000,          /* instructions from hook to hook, at most */
     LUA__CHARGE_MAX = 1 << 17, /* bytes moved between two hooks before the next one is called early */
     LUA__REFUSALS_MAX = 16,    /* of memory, in one call */
+    LUA__SORT_MAX = 1024,      /* keys that pairs puts in order */
     LUA__ITEMS_MAX = 4096      /* that one call of a library function looks at */
 };
 
@@ -118,8 +119,14 @@ static inline int lim__lua_msg_at(const lim__lua_call *c)
 /* ---- lua_limits.c ---- */
 void *lim__lua_alloc(void *lua, void *block, size_t old_size, size_t new_size);
 void lim__lua_hook(lua_State *L, lua_Debug *ar);
+void lim__lua_hook_soon(lim__lua *m);
 /* Work of about `bytes` bytes moved that no instruction count sees: brings the next hook forward if it adds up. */
-void lim__lua_charge(lim__lua *m, size_t bytes);
+static inline void lim__lua_charge(lim__lua *m, size_t bytes)
+{
+    m->charged += bytes;
+    if (LIM_UNLIKELY(m->charged > LUA__CHARGE_MAX))
+        lim__lua_hook_soon(m);
+}
 uint64_t lim__lua_clock(lim__lua *m); /* the processor clock: os, or instructions */
 void lim__lua_slice_begin(lim__lua_call *c);
 void lim__lua_slice_end(lim__lua_call *c, bool yielded); /* adds to cpu_ns */

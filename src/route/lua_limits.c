@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * lua_limits.c - memory and time of scripts.
  *
- * Memory. The allocator counts. What the bus itself puts into the state (the sandbox, candidates, coroutines) raises the
- * limit by what it took; the rest is the script's. One text may have LIM__ROUTE_TEXT_MAX bytes: no single instruction
- * on texts (==, .., <) then takes longer than some microseconds. Each refusal costs a full collection; a call that goes on
- * after LUA__REFUSALS_MAX of them is not resumed.
+ * Memory. The allocator counts. What the bus itself puts into the state (the sandbox, candidates, coroutines) raises
+ * the limit by what it took; the rest is the script's. One text may have LIM__ROUTE_TEXT_MAX bytes: no single
+ * instruction on texts (==, .., <) then takes longer than some microseconds. Each refusal costs a full collection; a
+ * call that goes on after LUA__REFUSALS_MAX of them is not resumed.
  *
  * Time. The hook is called every LUA__STEP instructions, which is 10 to 20 us of a plain script. Two things shorten the
  * way to the next hook, because an instruction may be an expensive one:
@@ -18,9 +18,9 @@
 #include <stdlib.h>
 
 enum {
-    STEP_LONG_NS = 60000,  /* a step that took longer is shortened */
-    STEP_AIM_NS = 30000,   /* to about this */
-    BYTES_PER_NS = 4       /* of charged work, when time is counted */
+    STEP_LONG_NS = 60000, /* a step that took longer is shortened */
+    STEP_AIM_NS = 30000,  /* to about this */
+    BYTES_PER_NS = 4      /* of charged work, when time is counted */
 };
 
 /* ---- memory ---- */
@@ -72,10 +72,9 @@ static void set_step(lim__lua_call *c, int step)
     lua_sethook(c->co, lim__lua_hook, LUA_MASKCOUNT, step);
 }
 
-void lim__lua_charge(lim__lua *m, size_t bytes)
+void lim__lua_hook_soon(lim__lua *m)
 {
-    m->charged += bytes;
-    if (m->charged > LUA__CHARGE_MAX && m->running != NULL)
+    if (m->running != NULL)
         set_step(m->running, 1); /* Lua allows this at any moment, inside its allocator too */
 }
 
@@ -116,7 +115,9 @@ void lim__lua_hook(lua_State *L, lua_Debug *ar)
     set_step(c, next_step(m, c, now - c->last_hook_ns));
     c->last_hook_ns = now;
     uint64_t used = now - c->slice_start_ns;
-    if ((c->refusals > LUA__REFUSALS_MAX || used >= m->router->limits.slice_ns || c->cpu_ns + used >= m->router->limits.cpu_ns) && lua_isyieldable(L))
+    if ((c->refusals > LUA__REFUSALS_MAX || used >= m->router->limits.slice_ns ||
+         c->cpu_ns + used >= m->router->limits.cpu_ns) &&
+        lua_isyieldable(L))
         lua_yield(L, 0);
 }
 

@@ -28,7 +28,7 @@ typedef struct proxy {
 
 /* ---- reading ---- */
 
-static lim__val root_value(lim__lua_call *c)
+static lim__val read_payload(lim__lua_call *c)
 {
     if (c->read == DOC__UNREAD) {
         lim__lua_charge(c->lua, c->payload.len * 2);
@@ -41,13 +41,13 @@ static lim__val root_value(lim__lua_call *c)
 }
 
 /* The value behind a proxy, absent if its call is not the one that runs. */
-static lim__val value_of(lua_State *L, proxy *p)
+static lim__val value_of(proxy *p)
 {
     lim__lua_call *c = p->call;
-    if (lim__lua_of(L)->running != c)
+    if (LIM_UNLIKELY(c->lua->running != c))
         return (lim__val){ .kind = LIM__ABSENT };
     if (p->root)
-        return root_value(c);
+        return c->read == DOC__GOOD ? lim__doc_root(c->doc) : read_payload(c);
     return p->serial == c->serial ? p->val : (lim__val){ .kind = LIM__ABSENT };
 }
 
@@ -119,20 +119,21 @@ static lim__val element(lua_State *L, proxy *p, lim__val array, lua_Integer inde
     return (lim__val){ .kind = LIM__ABSENT };
 }
 
-static lim__val member(lua_State *L, lim__val object, int key_at)
+/* Walks the object's members, which are no longer than the payload. */
+static lim__val member(lua_State *L, const lim__lua_call *c, lim__val object, int key_at)
 {
     lim_bytes key;
     key.ptr = lua_tolstring(L, key_at, &key.len);
-    lim__lua_charge(lim__lua_of(L), lim__val_count(object) * CHARGE_PER_ITEM);
+    lim__lua_charge(c->lua, c->payload.len);
     return lim__val_get_bytes(object, key);
 }
 
 static int message_index(lua_State *L)
 {
     proxy *p = lua_touserdata(L, 1);
-    lim__val v = value_of(L, p);
+    lim__val v = value_of(p);
     if (v.kind == LIM__OBJECT && lua_type(L, 2) == LUA_TSTRING)
-        return push_value(L, p->call, member(L, v, 2));
+        return push_value(L, p->call, member(L, p->call, v, 2));
     if (v.kind == LIM__ARRAY && lua_isinteger(L, 2))
         return push_value(L, p->call, element(L, p, v, lua_tointeger(L, 2) - 1));
     lua_pushnil(L);
@@ -141,7 +142,7 @@ static int message_index(lua_State *L)
 
 static int message_len(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)lim__val_count(value_of(L, lua_touserdata(L, 1))));
+    lua_pushinteger(L, (lua_Integer)lim__val_count(value_of(lua_touserdata(L, 1))));
     return 1;
 }
 
@@ -177,7 +178,7 @@ static int message_call(lua_State *L)
     lim__lua_charge(m, p->call->headers.len + 256);
     if (name.len > 0 && *(const char *)name.ptr == '$' && m->running == p->call)
         return special(L, p->call, name);
-    lim__val v = value_of(L, p);
+    lim__val v = value_of(p);
     lim__lua_charge(m, (name.len + lim__val_count(v)) * CHARGE_PER_ITEM);
     return push_value(L, p->call, lim__val_path_bytes(v, name));
 }
@@ -191,7 +192,7 @@ static int object_step(lua_State *L)
     proxy *p = lua_touserdata(L, lua_upvalueindex(UP_PROXY));
     const lim__member *members = lua_touserdata(L, lua_upvalueindex(UP_MEMBERS));
     lua_Integer at = lua_tointeger(L, lua_upvalueindex(UP_NEXT));
-    if (at >= lua_tointeger(L, lua_upvalueindex(UP_COUNT)) || value_of(L, p).kind != LIM__OBJECT) {
+    if (at >= lua_tointeger(L, lua_upvalueindex(UP_COUNT)) || value_of(p).kind != LIM__OBJECT) {
         lua_pushnil(L);
         return 1;
     }
@@ -207,7 +208,7 @@ static int array_step(lua_State *L)
 {
     proxy *p = lua_touserdata(L, lua_upvalueindex(UP_PROXY));
     lua_Integer next = lua_tointeger(L, 2) + 1;
-    lim__val v = value_of(L, p);
+    lim__val v = value_of(p);
     if (next < 1 || v.kind != LIM__ARRAY || (lua_Unsigned)next > lim__val_count(v)) {
         lua_pushnil(L);
         return 1;
@@ -220,8 +221,8 @@ static int array_step(lua_State *L)
 static void push_object_step(lua_State *L, lim__val object)
 {
     size_t count = lim__val_count(object);
-    if (count > LUA__ITEMS_MAX)
-        luaL_error(L, "pairs: %d members; at most %d can be put in order", (int)count, LUA__ITEMS_MAX);
+    if (count > LUA__SORT_MAX)
+        luaL_error(L, "pairs: %d members; at most %d can be put in order", (int)count, LUA__SORT_MAX);
     lua_pushvalue(L, 1);
     lim__member *members = lua_newuserdatauv(L, (count + 1) * sizeof *members, 0);
     lim__lua_charge(lim__lua_of(L), count * CHARGE_PER_ITEM * 8);
@@ -234,7 +235,7 @@ static void push_object_step(lua_State *L, lim__val object)
 int lim__lua_message_pairs(lua_State *L)
 {
     proxy *p = lua_touserdata(L, 1);
-    lim__val v = value_of(L, p);
+    lim__val v = value_of(p);
     if (p->root) { /* the loop belongs to this message: a root would go on with the next one's */
         push_proxy(L, p->call, v, false);
         lua_replace(L, 1);
@@ -255,8 +256,11 @@ int lim__lua_message_pairs(lua_State *L)
 void lim__lua_message_meta(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "__index", message_index }, { "__newindex", message_newindex }, { "__len", message_len },
-        { "__call", message_call },   { NULL, NULL },
+        { "__index", message_index },
+        { "__newindex", message_newindex },
+        { "__len", message_len },
+        { "__call", message_call },
+        { NULL, NULL },
     };
     luaL_newlib(L, functions);
     lua_pushvalue(L, -1);

@@ -137,8 +137,9 @@ lim__route_how lim__lua_timed_out(lim__lua *m, uint64_t after_ns, bool wall, lim
         snprintf(r->text, sizeof r->text, "%s: no answer within %llu ms (routing.wall_ms_max)", r->name,
                  (unsigned long long)(r->limits.wall_ns / 1000000));
     else
-        snprintf(r->text, sizeof r->text, "%s: used %llu us of processor time; the limit is %llu us (routing.cpu_us_max)",
-                 r->name, (unsigned long long)(after_ns / 1000), (unsigned long long)(r->limits.cpu_ns / 1000));
+        snprintf(r->text, sizeof r->text,
+                 "%s: used %llu us of processor time; the limit is %llu us (routing.cpu_us_max)", r->name,
+                 (unsigned long long)(after_ns / 1000), (unsigned long long)(r->limits.cpu_ns / 1000));
     report(m, LIM__ROUTE_TIMED_OUT, 0, out);
     out->after_ns = after_ns;
     return LIM__ROUTE_TIMED_OUT;
@@ -150,8 +151,8 @@ lim__route_how lim__lua_not_started(lim__lua *m, bool memory, lim__route_result 
     if (memory)
         snprintf(r->text, sizeof r->text, "%s: the host is out of memory", r->name);
     else
-        snprintf(r->text, sizeof r->text, "%s: %u calls are unfinished; the limit is %u (routing.unfinished_max)", r->name,
-                 m->aside_count, r->limits.unfinished_max);
+        snprintf(r->text, sizeof r->text, "%s: %u calls are unfinished; the limit is %u (routing.unfinished_max)",
+                 r->name, m->aside_count, r->limits.unfinished_max);
     return report(m, LIM__ROUTE_NOT_STARTED, 0, out);
 }
 

@@ -32,7 +32,7 @@ static int base_tostring(lua_State *L)
 static int base_counter(lua_State *L)
 {
     uint64_t *counter = lim__lua_of(L)->router->counter;
-    lua_pushinteger(L, (lua_Integer)++*counter);
+    lua_pushinteger(L, (lua_Integer)++ * counter);
     return 1;
 }
 
@@ -55,7 +55,8 @@ static int compare_numbers(const key *a, const key *b)
         return (a->integer > b->integer) - (a->integer < b->integer);
     if (a->number != b->number)
         return a->number > b->number ? 1 : -1;
-    return (int)b->whole - (int)a->whole; /* a float that is a key is no int64: 2^63 comes after the int that rounds to it */
+    return (int)b->whole -
+           (int)a->whole; /* a float that is a key is no int64: 2^63 comes after the int that rounds to it */
 }
 
 static int compare_keys(const key *a, const key *b)
@@ -96,6 +97,20 @@ static void sort_keys(key *keys, size_t count)
     }
 }
 
+/* A list comes in order, however long; what has to be sorted is limited more closely, because it takes longer. */
+static void put_in_order(lua_State *L, key *keys, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        if (compare_keys(&keys[i - 1], &keys[i]) < 0)
+            continue;
+        if (count > LUA__SORT_MAX)
+            luaL_error(L, "pairs: %d keys cannot be put in order, at most %d; use ipairs or a loop", (int)count,
+                       LUA__SORT_MAX);
+        sort_keys(keys, count);
+        return;
+    }
+}
+
 /* Key on top of the stack. */
 static void read_key(lua_State *L, key *k, int index)
 {
@@ -124,7 +139,7 @@ static int count_keys(lua_State *L)
     lim__lua_charge(lim__lua_of(L), LUA__ITEMS_MAX); /* most of a table's places may be empty */
     for (lua_pushnil(L); lua_next(L, 1) != 0; lua_pop(L, 1)) {
         if (++count > LUA__ITEMS_MAX)
-            luaL_error(L, "pairs: more than %d keys cannot be put in order; use ipairs or a loop", LUA__ITEMS_MAX);
+            luaL_error(L, "pairs: more than %d keys; use ipairs or a loop", LUA__ITEMS_MAX);
     }
     return count;
 }
@@ -143,7 +158,7 @@ static int sorted_keys(lua_State *L)
         read_key(L, &keys[n], n + 1);
         lua_rawseti(L, unsorted, ++n);
     }
-    sort_keys(keys, (size_t)n);
+    put_in_order(L, keys, (size_t)n);
     lua_createtable(L, count, 0);
     for (int i = 0; i < n; i++) {
         lua_rawgeti(L, unsorted, keys[i].index);
@@ -440,20 +455,27 @@ static int math_random(lua_State *L)
 /* ---- putting it together ---- */
 
 static const luaL_Reg our_base[] = {
-    { "tostring", base_tostring }, { "pairs", base_pairs }, { "counter", base_counter }, { NULL, NULL },
+    { "tostring", base_tostring },
+    { "pairs", base_pairs },
+    { "counter", base_counter },
+    { NULL, NULL },
 };
 static const luaL_Reg our_string[] = {
-    { "byte", string_byte }, { "sub", string_sub },     { "len", string_len },   { "lower", string_lower },
+    { "byte", string_byte },   { "sub", string_sub },   { "len", string_len }, { "lower", string_lower },
     { "upper", string_upper }, { "find", string_find }, { NULL, NULL },
 };
 static const luaL_Reg our_table[] = {
-    { "insert", table_insert }, { "remove", table_remove }, { "unpack", table_unpack },
-    { "concat", table_concat }, { NULL, NULL },
+    { "insert", table_insert },
+    { "remove", table_remove },
+    { "unpack", table_unpack },
+    { "concat", table_concat },
+    { NULL, NULL },
 };
 static const char *const their_base[] = { "assert", "error", "ipairs", "pcall", "select", "tonumber", "type", NULL };
 static const char *const their_math[] = {
-    "abs", "acos", "asin", "atan", "ceil", "cos", "deg", "exp", "floor", "fmod", "huge", "log", "max", "maxinteger",
-    "min", "mininteger", "modf", "pi", "rad", "sin", "sqrt", "tan", "tointeger", "type", "ult", NULL,
+    "abs",  "acos", "asin", "atan", "ceil",       "cos",  "deg",        "exp",  "floor",
+    "fmod", "huge", "log",  "max",  "maxinteger", "min",  "mininteger", "modf", "pi",
+    "rad",  "sin",  "sqrt", "tan",  "tointeger",  "type", "ult",        NULL,
 };
 
 /* The named fields of the table on top go into the table below it; the one on top is popped. */

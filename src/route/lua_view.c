@@ -14,13 +14,16 @@
  * Invariants:
  *   V1  views[s].table is the table in VIEWS[s + 1] while views[s].id is not 0.
  *   V2  list describes what the bus wrote into ARRAY last, and array_len how many that were.
- *   V3  a list with more than one reference is read by a call that was put aside, an ARRAY with array_shared set may be:
- *       they are replaced, not changed. */
+ *   V3  a list with more than one reference is read by a call that was put aside, an ARRAY with array_shared set may
+ * be: they are replaced, not changed. */
 #include "route/lua.h"
 
 #include <stdlib.h>
 
-enum { TABLE_SHARE = 64 }; /* what a candidate takes of VIEWS and ARRAY, with the room they keep */
+enum {
+    TABLE_SHARE = 64,    /* what a candidate takes of VIEWS and ARRAY, with the room they keep */
+    ROOM_FOR_FIELDS = 32 /* four times as many as there are */
+};
 
 /* ---- lists ---- */
 
@@ -138,17 +141,18 @@ static void update_numbers(lua_State *L, lim__lua_view *v, const lim__candidate 
     v->stamp = c->stamp;
 }
 
-/* Leaves the new table on top of L. */
+/* Leaves the new table on top of L. Numbers first and room to spare: what functions compare is found at the first look.
+ */
 static void create_table(lua_State *L, const lim__candidate *c)
 {
-    lua_createtable(L, 0, 8);
-    lua_pushlstring(L, c->name.len ? c->name.ptr : "", c->name.len);
-    lua_setfield(L, -2, "id");
+    lua_createtable(L, 0, ROOM_FOR_FIELDS);
     set_number(L, "in_flight", c->in_flight);
     set_number(L, "max_in_flight", c->max_in_flight);
     set_available(L, c);
     set_number(L, "buffer_depth", c->buffer_depth);
     set_number(L, "latency_us", c->latency_us);
+    lua_pushlstring(L, c->name.len ? c->name.ptr : "", c->name.len);
+    lua_setfield(L, -2, "id");
     set_names(L, "tags", c->tags, c->tag_count);
     set_names(L, "types", c->types, c->type_count);
 }
@@ -321,13 +325,15 @@ static bool same_members(const lim__lua *m, const lim__candidate *const *candida
 
 bool lim__lua_in_sync(const lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n)
 {
-    if (c->array_gen != m->array_gen || !same_members(m, candidates, n))
+    const lim__lua_list *list = m->list;
+    if (c->array_gen != m->array_gen || list->count != n || lua_rawlen(m->L, LUA__ARRAY) != n)
         return false;
     for (uint32_t i = 0; i < n; i++) {
         const lim__candidate *cand = candidates[i];
-        const lim__lua_view *v = &m->views[cand->slot];
-        LIM_ASSERT(cand->slot < m->view_count && v->id == cand->id); /* it is in the list */
-        if (v->stamp != cand->stamp)
+        if (list->items[i].id != cand->id)
+            return false;
+        LIM_ASSERT(cand->slot < m->view_count); /* it is in the list */
+        if (m->views[cand->slot].stamp != cand->stamp)
             return false;
     }
     return true;

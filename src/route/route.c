@@ -13,7 +13,9 @@
 
 const char *lim__route_how_text(lim__route_how how)
 {
-    static const char *const texts[] = { "unknown", "decided", "none", "crashed", "timed_out", "not_started", "pending" };
+    static const char *const texts[] = {
+        "unknown", "decided", "none", "crashed", "timed_out", "not_started", "pending"
+    };
     return (size_t)how < LIM_COUNT(texts) ? texts[how] : texts[0];
 }
 

@@ -115,9 +115,10 @@ static void test_a_function_sees_the_candidates_and_the_message(void **state) /*
 static void test_every_field_of_a_candidate_is_there(void **state)
 {
     (void)state;
-    lim__router *r = lua_body("local x = c[4] assert(x.id == 'worker-3' and x.in_flight == 3 and x.max_in_flight == 10 and "
-                              "x.available == 7 and x.buffer_depth == 6 and x.latency_us == 300 and x.tags.eu == true and "
-                              "x.tags.cpu == nil and c[3].tags.gpu == nil and #c == 8) return x");
+    lim__router *r =
+        lua_body("local x = c[4] assert(x.id == 'worker-3' and x.in_flight == 3 and x.max_in_flight == 10 and "
+                 "x.available == 7 and x.buffer_depth == 6 and x.latency_us == 300 and x.tags.eu == true and "
+                 "x.tags.cpu == nil and c[3].tags.gpu == nil and #c == 8) return x");
     assert_decided(call(r, ""), 3);
     lim__router_unref(r);
 }
@@ -125,12 +126,13 @@ static void test_every_field_of_a_candidate_is_there(void **state)
 static void test_candidates_are_updated_in_place_when_their_stamp_changes(void **state) /* proves RF12 */
 {
     (void)state;
-    lim__router *r = lua("local seen = {}\n"
-                         "return function(msg, c)\n"
-                         "  local same = seen.first == nil or seen.first == c[1]\n"
-                         "  seen.first = c[1]\n"
-                         "  if same and c[1].available == msg.available and c[1].latency_us == msg.latency then return c[1] end\n"
-                         "end\n");
+    lim__router *r =
+        lua("local seen = {}\n"
+            "return function(msg, c)\n"
+            "  local same = seen.first == nil or seen.first == c[1]\n"
+            "  seen.first = c[1]\n"
+            "  if same and c[1].available == msg.available and c[1].latency_us == msg.latency then return c[1] end\n"
+            "end\n");
     assert_decided(call(r, "{\"available\":10,\"latency\":0}"), 0);
     w.workers[0].in_flight = 4;
     w.workers[0].latency_us = 77;
@@ -255,9 +257,10 @@ static void test_a_candidate_that_is_not_in_this_call_cannot_be_chosen(void **st
 
 /* ---- the message ---- */
 
-static const char order[] = "{\"amount\":12.5,\"big\":18446744073709551615,\"note\":\"f\\u00fcr\",\"no\":null,\"yes\":true,"
-                            "\"order\":{\"amount\":7,\"lines\":[{\"sku\":\"a\"},{\"sku\":\"b\"},null,[1,[2]]],\"none\":[],"
-                            "\"deep\":{\"er\":{\"x\":-1}}}}";
+static const char order[] =
+    "{\"amount\":12.5,\"big\":18446744073709551615,\"note\":\"f\\u00fcr\",\"no\":null,\"yes\":true,"
+    "\"order\":{\"amount\":7,\"lines\":[{\"sku\":\"a\"},{\"sku\":\"b\"},null,[1,[2]]],\"none\":[],"
+    "\"deep\":{\"er\":{\"x\":-1}}}}";
 
 static void assert_true_of_message(const char *condition)
 {
@@ -730,8 +733,13 @@ static void test_many_candidates_do_not_take_the_script_memory(void **state)
     static char names[MANY][16];
     for (uint32_t i = 0; i < MANY; i++) {
         snprintf(names[i], sizeof names[i], "w%u", i);
-        all[i] = (lim__candidate){ .id = i + 1, .stamp = 1, .slot = i, .max_in_flight = 1, .name = lim__str(names[i]),
-                                   .tags = gpu, .tag_count = 2 };
+        all[i] = (lim__candidate){ .id = i + 1,
+                                   .stamp = 1,
+                                   .slot = i,
+                                   .max_in_flight = 1,
+                                   .name = lim__str(names[i]),
+                                   .tags = gpu,
+                                   .tag_count = 2 };
         list[i] = &all[i];
     }
     lim__router *r = lua_limited("return function(m, c) local t = {} for i = 1, 1000 do t[i] = i end return c[#c] end",
