@@ -3,6 +3,8 @@
 #include "base/rng.h"
 #include "bus/channel_world.h"
 
+void lim__alloc_fail_at(uint64_t n); /* the runtime's: the n-th block from now is refused, once */
+
 static void expect_nothing_left(world *w)
 {
     uint64_t channels, subscriptions, kept;
@@ -286,6 +288,31 @@ static void test_each_publisher_is_read_in_its_order_whatever_happens(void **sta
     }
 }
 
+/* ---- memory ---- */
+
+static void test_a_bell_without_memory_is_made_up_for_by_the_next(void **state)
+{
+    (void)state;
+    world w;
+    world_open(&w, 2);
+    consumer *c = consumer_open(&w, 0, "a", .window = 9, .policy = LIM_HOLD_BACK);
+    lim__channel *ch = lim__channel_find(w.all, lim__str("a"));
+    publication p = { .w = &w, .text = "1", .ch = ch };
+    lim__alloc_fail_at(1); /* the letter of the bell: the only block that a publish takes from the pool */
+    publication_run(NULL, &p);
+    lim__alloc_fail_at(0);
+    assert_int_equal(p.out.verdict, LIM_ACCEPT);
+    world_turns(&w);
+    assert_string_equal(c->got, "");
+    assert_int_equal(publish_at(&w, HOST, "a", "2").verdict, LIM_ACCEPT);
+    world_turns(&w);
+    assert_string_equal(c->got, "1 2 ");
+    lim__channel_unref(ch);
+    consumer_free(c);
+    expect_nothing_left(&w);
+    world_close(&w);
+}
+
 /* ---- lists ---- */
 
 static void test_lists_show_channels_by_name_with_their_numbers(void **state)
@@ -336,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_after_close_nothing_is_delivered_that_was_on_its_way),
         cmocka_unit_test(test_a_closed_channel_leaves_its_buffered_messages_readable),
         cmocka_unit_test(test_each_publisher_is_read_in_its_order_whatever_happens),
+        cmocka_unit_test(test_a_bell_without_memory_is_made_up_for_by_the_next),
         cmocka_unit_test(test_lists_show_channels_by_name_with_their_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
