@@ -422,7 +422,7 @@ static void on_release(group *g, const lim_signal *signal)
         if (w != NULL && !w->is_member && ((claim *)(void *)w)->conv.id == signal->from.id)
             lim__group_unclaim(g, (claim *)(void *)w, true);
     } else { /* whatever this conversation still waits for */
-        lim__list *lines[] = { &g->asks, &g->tasks, &g->undecided, &g->routing };
+        lim__list *lines[] = { &g->asks, &g->tasks, &g->undecided, &g->unserved, &g->routing };
         claim *c = NULL;
         for (size_t i = 0; i < LIM_COUNT(lines) && c == NULL; i++)
             c = claim_of(lines[i], signal->from);
@@ -506,6 +506,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__list_init(&g->asks);
         lim__list_init(&g->tasks);
         lim__list_init(&g->undecided);
+        lim__list_init(&g->unserved);
         lim__list_init(&g->routing);
         lim__map_init(&g->watched, g->bus->os->random(g->bus->os));
         if (lim__group_router_init(g) != LIM_OK) {
@@ -555,6 +556,7 @@ static void on_end(void *state, lim_reason reason)
     free_claims(&g->asks);
     free_claims(&g->tasks);
     free_claims(&g->undecided);
+    free_claims(&g->unserved);
     free_claims(&g->routing);
     lim__map_fini(&g->watched);
     lim__group_router_fini(g);

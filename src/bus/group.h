@@ -44,7 +44,7 @@ struct member {
 typedef enum claim_state { CLAIM_WAITING = 1, CLAIM_ROUTING, CLAIM_LEASED } claim_state;
 typedef struct claim { /* one conversation's wish for one participant, and then its lease */
     watched watched;
-    lim__list node; /* asks, tasks, undecided, a member's parked or claims; ROUTING: routing */
+    lim__list node; /* asks, tasks, undecided, unserved, a member's parked or claims; ROUTING: routing */
     claim_state state;
     uint64_t lease; /* the monitor on the conversation: unique, never reused */
     int64_t order;  /* place in line; those that were in line before go to the front */
@@ -70,7 +70,7 @@ struct group {
     lim__list members;
     uint32_t member_count, serve_count, work_count;
     lim__map watched; /* monitor -> member or claim */
-    lim__list asks, tasks, undecided, routing;
+    lim__list asks, tasks, undecided, unserved, routing;
     uint32_t ask_count, task_count, leased_count; /* asks: waiting; tasks: waiting, parked and undecided ones too */
     int64_t front, back;
     uint64_t stamp, slots;
@@ -92,7 +92,8 @@ struct group {
 /* group_place.c */
 void lim__group_want(group *g, const lim_signal *signal);
 void lim__group_dispatch(group *g);      /* capacity appeared, or a version was deployed: the one wake path */
-void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's (m NULL: the undecided) */
+void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's. m NULL: the undecided, and
+                                                              * with `all` those that nobody served */
 void lim__group_unclaim(group *g, claim *c, bool demonitor);
 void lim__group_resume(group *g);
 void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *result);

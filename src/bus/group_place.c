@@ -2,7 +2,7 @@
  * group_place.c - who gets what: waiting lines, routing decisions, leases.
  *
  *   want --> try: are there candidates? is one free? --> router --> lease: `assigned`
- *             |  no candidates            -> asks: refused (or wait); tasks: wait
+ *             |  no candidates            -> asks: refused (or wait); tasks: `unserved` until somebody joins
  *             |  all full                 -> wait in line (asks: at most LIM__GROUP_BACKLOG_MAX)
  *             |  router: nobody           -> asks: refused; tasks: `undecided`, tried again when anything changes
  *             |  router: one who is full  -> asks: refused; tasks: parked with that one until it has a place
@@ -248,6 +248,8 @@ static bool not_placed(group *g, claim *c, placing p)
             wait_in(g, c, &c->member->parked);
         else if (p == CHOSE_NONE)
             wait_in(g, c, &g->undecided);
+        else if (p == NOBODY)
+            wait_in(g, c, &g->unserved);
         else
             wait_in(g, c, NULL);
         if (p == FAULT)
@@ -309,14 +311,20 @@ void lim__group_dispatch(group *g)
     dispatch_line(g, &g->tasks);
 }
 
-void lim__group_unpark(group *g, member *m, bool all)
+static void back_in_line(group *g, lim__list *from, uint32_t max)
 {
-    lim__list *from = m != NULL ? &m->parked : &g->undecided;
-    for (uint32_t n = 0; !lim__list_empty(from) && (all || n < 8); n++) {
+    for (uint32_t n = 0; !lim__list_empty(from) && n < max; n++) {
         claim *c = LIM_CONTAINER(lim__list_pop(from), claim, node);
         c->member = NULL;
         wait_in(g, c, &g->tasks);
     }
+}
+
+void lim__group_unpark(group *g, member *m, bool all)
+{
+    back_in_line(g, m != NULL ? &m->parked : &g->undecided, all ? UINT32_MAX : 8);
+    if (m == NULL && all)
+        back_in_line(g, &g->unserved, UINT32_MAX);
 }
 
 void lim__group_want(group *g, const lim_signal *signal)
@@ -343,11 +351,9 @@ void lim__group_want(group *g, const lim_signal *signal)
     }
     c->order = w->again ? --g->front : ++g->back;
     bool task = is_task(c), again = w->again;
-    lim__list *line = task ? &g->tasks : &g->asks;
-    bool behind = !again && !lim__list_empty(line) && w->type_len == 0;
     wait_in(g, c, NULL);
     count_waiting(g, c, 1);
-    placing p = behind ? ALL_FULL : try_place(g, c); /* first come, first served */
+    placing p = try_place(g, c); /* those in line before it cannot have what it could have: G4 */
     if (p == PLACED)
         return;
     if (p != PENDING && !not_placed(g, c, p))
