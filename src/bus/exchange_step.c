@@ -102,12 +102,8 @@ static uint32_t step_in_hand(lim__ex_state *state, lim__ex_event event, const li
     case LIM__EX_UNTAKEN:
         if (*state != LIM__EX_OFFERED)
             return 0;
-        if (f->last_loss) {
-            *state = LIM__EX_ENDED;
-            return LIM__EX_DO_REVOKE | LIM__EX_DO_DROP_LEASE | LIM__EX_DO_LOSS | LIM__EX_DO_OUT_KILLER | LIM__EX_DO_END;
-        }
-        *state = LIM__EX_PLACING;
-        return LIM__EX_DO_DROP_LEASE | LIM__EX_DO_SHUN | LIM__EX_DO_REVOKE | LIM__EX_DO_LOSS | LIM__EX_DO_WANT;
+        *state = LIM__EX_PLACING; /* it was never delivered, so nothing was lost */
+        return LIM__EX_DO_DROP_LEASE | LIM__EX_DO_SHUN | LIM__EX_DO_REVOKE | LIM__EX_DO_WANT;
     case LIM__EX_DEADLINE:
         *state = LIM__EX_DRAINING;
         return LIM__EX_DO_REVOKE | LIM__EX_DO_REVOKE_OLD | LIM__EX_DO_OUT_TIMEOUT;

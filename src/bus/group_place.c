@@ -252,6 +252,10 @@ static bool not_placed(group *g, claim *c, placing p)
             wait_in(g, c, &g->unserved);
         else
             wait_in(g, c, NULL);
+        if (p == NOBODY && c->want->shun_count > 0) {
+            c->want->shun_count = 0; /* those that did not take it are all there are: they get another chance */
+            retry_later(g);
+        }
         if (p == FAULT)
             retry_later(g);
         return true;
