@@ -147,6 +147,8 @@ static void sleep_until(lim__sched *s, int64_t timeout_ns)
 static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
 {
     s->event_count = s->event_next = 0;
+    if (!s->rt->threads)
+        s->busy_from_ns = s->os->now_ns(s->os); /* between turns the caller was elsewhere */
     bool ready = has_work(s);
     if (ready || max_wait_ns == 0) {
         atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
@@ -239,10 +241,11 @@ static void check_sometimes(lim__sched *s)
 /* Without a thread of its own a scheduler sleeps between turns: pushes must ring. */
 static bool rest(lim__sched *s)
 {
+    if (s->rt->threads)
+        return has_work(s);
+    busy_pause(s, s->os->now_ns(s->os));
     if (has_work(s))
         return true;
-    if (s->rt->threads)
-        return false;
     atomic_store(&s->sleeping, 1); /* seq_cst: M5 */
     return !inbox_empty(s);
 }
