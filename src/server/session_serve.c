@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * session_serve.c - registrations: a proxy process for each, which is the participant that the bus sees.
+ *
+ *   conversation --request, revoke, settled--> proxy --REQUEST, REVOKED, SETTLED--> client
+ *   conversation <--taken, answer, holding---- (sent as the proxy) <-- TAKEN, REPLY, HOLDING -- client
+ *
+ * A proxy lives on its session's scheduler, so it writes into the session's output, and the session sends in its name:
+ * what the client said is on its way before the proxy's death can be. A proxy ends with the reason of its session
+ * (linked), with `left` when the client says LEAVE, and when the group evicts it. Session and proxy know each other by
+ * pointers that whoever ends first clears.
+ *
+ *   (SERVE) --join--> JOINING --joined--> SERVED --LEAVE--> LEAVING --its proxy has ended--> LEFT
+ *                        |                   `------ evicted, ended -----------------------> LEFT
+ *                        `-- refused ------------------------------------------------------> LEFT
+ *
+ * Of a request nothing is remembered but that it is in hand: a hash of (conversation, lease). */
+#include "server/session.h"
+
+#include "bus/participant.h"
+#include <stdio.h>
+
+typedef struct unsettled_reply {
+    lim_pid conv;
+    uint64_t lease;
+} unsettled_reply;
+
+/* ---- what is in hand ---- */
+
+static uint64_t hand_key(lim_pid conv, uint64_t lease)
+{
+    return lim__hash_u64(conv.id, lease);
+}
+
+static void hold(proxy *p, lim_pid conv, uint64_t lease)
+{
+    session *s = p->session;
+    size_t before = p->held.count;
+    (void)!lim__map_put(&p->held, hand_key(conv, lease), p); /* for want of memory it is not probed for life */
+    s->held += p->held.count - before;
+    lim__session_busy_look(s);
+}
+
+static void let_go(proxy *p, lim_pid conv, uint64_t lease)
+{
+    if (p->session == NULL || lim__map_remove(&p->held, hand_key(conv, lease)) == NULL)
+        return;
+    p->session->held--;
+    lim__session_busy_look(p->session);
+}
+
+/* ---- the proxy ---- */
+
+static uint32_t remaining_ms(const session *s, uint64_t deadline_ns)
+{
+    uint64_t now_ns = lim_now_ns(s->self);
+    if (deadline_ns == UINT64_MAX)
+        return LIM__NO_TIMEOUT;
+    uint64_t ms = deadline_ns > now_ns ? (deadline_ns - now_ns + 999999) / 1000000 : 0;
+    return ms < LIM__NO_TIMEOUT ? (uint32_t)ms : LIM__NO_TIMEOUT - 1;
+}
+
+static void on_request(proxy *p, const lim__request *r)
+{
+    session *s = p->session;
+    lim__f_request f = { .stream = p->reg->base.id, .conversation = r->conv.id, .lease = r->lease,
+                         .remaining_ms = remaining_ms(s, r->deadline_ns), .attempt = r->attempt, .losses = r->losses,
+                         .type = lim__bytes(r->type, r->type_len), .payload = lim__msg_bytes(r->payload),
+                         .headers = lim__msg_headers(r->payload) };
+    if (r->flags & LIM__REQUEST_ACK)
+        f.flags |= LIM__FLAG_TAKEN;
+    if (r->flags & LIM__REQUEST_QUIET)
+        f.flags |= LIM__FLAG_NO_REPLY;
+    else
+        hold(p, r->conv, r->lease);
+    (void)!lim__put_request(lim__session_out(s), &f);
+}
+
+static void on_revoke(proxy *p, const lim__revoke *r)
+{
+    let_go(p, r->conv, r->lease);
+    LIM__SAY(p->session, revoked, .stream = p->reg->base.id, .conversation = r->conv.id, .lease = r->lease,
+             .why = (uint8_t)r->why);
+}
+
+static void say_settled(proxy *p, lim_pid conv, uint64_t lease, bool accepted, const char *detail)
+{
+    LIM__SAY(p->session, settled, .stream = p->reg->base.id, .conversation = conv.id, .lease = lease,
+             .accepted = accepted, .detail = lim__str(detail));
+}
+
+/* The monitor of an unsettled reply; 0: there is none. */
+static uint64_t unsettled_find(proxy *p, lim_pid conv, uint64_t lease)
+{
+    size_t pos = 0;
+    uint64_t monitor;
+    void *value;
+    while (lim__map_next(&p->unsettled, &pos, &monitor, &value)) {
+        const unsettled_reply *u = value;
+        if (u->conv.id == conv.id && u->lease == lease)
+            return monitor;
+    }
+    return 0;
+}
+
+static void on_settled(proxy *p, lim_process *self, const lim__settled *d)
+{
+    uint64_t monitor = p->unsettled.count > 0 ? unsettled_find(p, d->conv, d->lease) : 0;
+    if (monitor != 0) {
+        lim_demonitor(self, monitor);
+        lim__free(lim__proc_sched(self), lim__map_remove(&p->unsettled, monitor), sizeof(unsettled_reply));
+    }
+    if (p->kind == LIM__MEMBER_WORK) /* asks are not settled: exactly the first answer counts */
+        say_settled(p, d->conv, d->lease, d->accepted,
+                    d->accepted ? NULL : "it is somebody else's by now, or has ended");
+}
+
+/* The conversation is gone: did this very answer end it? */
+static void settle_late(proxy *p, lim_pid conv, uint64_t lease)
+{
+    lim__ended_info info;
+    bool accepted = lim__ended_find(p->session->porter->bus, conv, &info) && info.accepted_lease == lease && lease != 0;
+    say_settled(p, conv, lease, accepted, accepted ? NULL : "the task has ended");
+}
+
+static void on_conv_down(proxy *p, lim_process *self, uint64_t monitor)
+{
+    unsettled_reply *u = lim__map_remove(&p->unsettled, monitor);
+    if (u == NULL)
+        return;
+    settle_late(p, u->conv, u->lease);
+    lim__free(lim__proc_sched(self), u, sizeof *u);
+}
+
+static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    proxy *p = state;
+    const void *body = signal->body.ptr;
+    if (signal->kind == LIM_SIGNAL_EXIT && signal->from.id == p->owner.id) {
+        lim_exit(self, signal->reason); /* the session's reason is ours; LEAVE. Conversations' deaths do not matter */
+    } else if (p->session == NULL) {
+        return; /* that exit is on its way */
+    } else if (signal->kind == LIM_SIGNAL_MESSAGE) {
+        if (signal->type == &lim__type_request)
+            on_request(p, body);
+        else if (signal->type == &lim__type_revoke)
+            on_revoke(p, body);
+        else if (signal->type == &lim__type_settled)
+            on_settled(p, self, body);
+        else if (signal->type == &lim__type_evict)
+            lim_exit(self, ((const lim__evict *)body)->reason);
+    } else if (signal->kind == LIM_SIGNAL_DOWN) {
+        on_conv_down(p, self, signal->ref);
+    }
+}
+
+static void on_end(void *state, lim_reason reason)
+{
+    proxy *p = state;
+    size_t pos = 0;
+    uint64_t key;
+    void *value;
+    (void)reason;
+    if (p->session != NULL) {
+        p->session->held -= p->held.count;
+        lim__session_busy_look(p->session);
+        p->reg->proxy = NULL;
+    }
+    while (lim__map_next(&p->unsettled, &pos, &key, &value))
+        lim__free(lim__sched_current(), value, sizeof(unsettled_reply));
+    lim__map_fini(&p->unsettled);
+    lim__map_fini(&p->held);
+}
+
+void lim__session_reg_end(reg_stream *reg)
+{
+    if (reg->proxy != NULL)
+        reg->proxy->session = NULL;
+}
+
+/* ---- SERVE ---- */
+
+/* Why not; NULL: nothing speaks against it. */
+static const char *objection(const session *s, const lim__f_serve *f, lim_err *code)
+{
+    *code = LIM_E_INVALID;
+    if (f->namespace.len > 0)
+        return "only the default namespace, which has no name, exists";
+    if (!lim__channel_name_ok(f->group))
+        return "a group's name is segments of A-Z a-z 0-9 _ - joined by dots";
+    if (lim__session_draining(s)) {
+        *code = LIM_E_CLOSED;
+        return "the server is closing";
+    }
+    if (((const char *)f->group.ptr)[0] == '$') {
+        *code = LIM_E_DENIED;
+        return "groups that begin with $ are the system's";
+    }
+    *code = LIM_E_MISUSE;
+    if (f->capacity == 0)
+        return "a capacity of 0 is refused: it was forgotten";
+    if (f->capacity == LIM_UNLIMITED && f->kind == LIM__SERVE_QUEUE)
+        return "a worker's capacity has a limit";
+    return NULL;
+}
+
+static lim__join *join_letter(session *s, const lim__f_serve *f, const reg_stream *reg)
+{
+    char made[40];
+    lim_bytes identity = f->identity;
+    if (identity.len == 0) {
+        unsigned long long n = atomic_fetch_add(&s->porter->bus->next_name, 1) + 1;
+        int len = snprintf(made, sizeof made, "%s-%llu", reg->kind == LIM__MEMBER_WORK ? "worker" : "participant", n);
+        identity = lim__bytes(made, (size_t)len);
+    }
+    size_t bytes = identity.len + f->types.len + f->tags.len;
+    lim__join *j = bytes > UINT16_MAX ? NULL : lim__letter_new(s->porter->sched, &lim__type_join, sizeof *j + bytes);
+    if (j == NULL)
+        return NULL;
+    *j = (lim__join){ .participant = reg->pid, .reply_to = lim_self(s->self), .ref = reg->ref, .kind = reg->kind,
+                      .capacity = f->capacity, .type_count = f->types.count, .tag_count = f->tags.count,
+                      .text_len = (uint16_t)bytes, .identity_len = (uint8_t)identity.len };
+    memcpy(j->session, s->token, sizeof j->session);
+    memcpy(j->text, identity.ptr, identity.len);
+    if (f->types.len > 0) /* packed as on the wire */
+        memcpy(j->text + identity.len, f->types.ptr, f->types.len);
+    if (f->tags.len > 0)
+        memcpy(j->text + identity.len + f->types.len, f->tags.ptr, f->tags.len);
+    return j;
+}
+
+static lim_err proxy_open(session *s, reg_stream *reg)
+{
+    proxy init = { .session = s, .owner = lim_self(s->self), .reg = reg, .kind = reg->kind };
+    uint64_t seed = s->porter->os->random(s->porter->os);
+    lim__map_init(&init.held, seed);
+    lim__map_init(&init.unsettled, seed);
+    lim_spawn_opts opts = { .size = sizeof opts, .name = "proxy", .on_signal = on_signal, .on_end = on_end,
+                            .state_bytes = sizeof init, .init = &init, .init_bytes = sizeof init,
+                            .mailbox_max = 1u << 20, .trap_exit = true, .link = true };
+    lim_err err = lim_spawn(s->self, &opts, &reg->pid);
+    if (err != LIM_OK)
+        return err;
+    reg->proxy = lim__proc_state(lim__local_process(s->porter->sched, reg->pid));
+    err = lim__map_put(&s->peers, reg->pid.id, &reg->base);
+    if (err != LIM_OK) {
+        lim__session_reg_end(reg);
+        lim_unlink(s->self, reg->pid);
+        lim_exit_process(s->self, reg->pid, LIM_KILL);
+    }
+    return err;
+}
+
+/* Lets go of the registration and says why. */
+static void left(session *s, reg_stream *reg, lim_err code, const char *detail)
+{
+    if (reg->proxy != NULL) {
+        s->held -= reg->proxy->held.count;
+        reg->proxy->session = NULL;
+        lim__session_busy_look(s);
+        lim_unlink(s->self, reg->pid);
+        lim_exit_process(s->self, reg->pid, LIM_LEFT);
+    }
+    lim__map_remove(&s->peers, reg->pid.id);
+    LIM__SAY(s, left, .stream = reg->base.id, .code = (uint16_t)code, .detail = lim__str(detail));
+    lim__session_stream_drop(s, &reg->base, sizeof *reg);
+}
+
+static lim_err join(session *s, const lim__f_serve *f, reg_stream *reg)
+{
+    lim_pid group;
+    lim_err err = proxy_open(s, reg);
+    if (err != LIM_OK)
+        return err;
+    err = lim__group_get(s->porter->bus, s->self, f->group, &group);
+    lim__join *j = err == LIM_OK ? join_letter(s, f, reg) : NULL;
+    if (err == LIM_OK && j == NULL)
+        err = LIM_E_NOMEM;
+    return err == LIM_OK ? lim__send(s->self, group, j) : err;
+}
+
+void lim__session_serve(session *s, const lim__frame *frame)
+{
+    lim__f_serve f;
+    lim_err err;
+    if (!lim__get_serve(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    if (!lim__session_stream_free(s, frame))
+        return;
+    const char *why = objection(s, &f, &err);
+    reg_stream *reg = why == NULL ? lim__alloc(s->porter->sched, sizeof *reg) : NULL;
+    if (reg == NULL) {
+        LIM__SAY(s, left, .stream = f.stream, .code = (uint16_t)(why != NULL ? err : LIM_E_NOMEM),
+                 .detail = lim__str(why != NULL ? why : "out of memory"));
+        return;
+    }
+    *reg = (reg_stream){ .ref = ++s->next_ref, .state = REG_JOINING,
+                         .kind = f.kind == LIM__SERVE_QUEUE ? LIM__MEMBER_WORK : LIM__MEMBER_SERVE };
+    err = lim__session_stream_add(s, &reg->base, STREAM_REG, f.stream);
+    if (err == LIM_OK)
+        err = join(s, &f, reg);
+    if (err != LIM_OK)
+        left(s, reg, err, lim_err_text(err));
+    else
+        lim__session_watch_closely(s);
+}
+
+static reg_stream *joining(session *s, uint64_t ref)
+{
+    size_t pos = 0;
+    uint64_t key;
+    void *value;
+    while (lim__map_next(&s->streams, &pos, &key, &value)) {
+        reg_stream *reg = value;
+        if (reg->base.kind == STREAM_REG && reg->ref == ref)
+            return reg;
+    }
+    return NULL;
+}
+
+void lim__session_joined(session *s, const lim__joined *j)
+{
+    reg_stream *reg = joining(s, j->ref);
+    if (reg == NULL || reg->state != REG_JOINING)
+        return; /* left meanwhile */
+    if (j->err != LIM_OK) {
+        left(s, reg, j->err, j->err == LIM_E_EXISTS ? "somebody else in the group has that identity" : lim_err_text(j->err));
+        return;
+    }
+    reg->state = REG_SERVED;
+    LIM__SAY(s, served, .stream = reg->base.id, .participant = reg->pid.id,
+             .identity = lim__bytes(j->identity, j->identity_len));
+}
+
+/* ---- LEAVE, and other ends ---- */
+
+void lim__session_leave(session *s, const lim__frame *frame)
+{
+    lim__f_leave f;
+    if (!lim__get_leave(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    reg_stream *reg = (reg_stream *)lim__session_stream(s, frame, STREAM_REG);
+    if (reg == NULL || reg->state == REG_LEAVING)
+        return;
+    reg->state = REG_LEAVING;
+    lim_exit_process(s->self, reg->pid, LIM_LEFT); /* behind the answers that were sent in its name */
+}
+
+void lim__session_left(session *s, reg_stream *reg, lim_reason reason)
+{
+    if (reg->state == REG_LEAVING)
+        left(s, reg, LIM_OK, NULL);
+    else
+        left(s, reg, reason == LIM_REPLACED ? LIM_E_EXISTS : LIM_E_GONE, lim_reason_text(reason));
+}
+
+/* ---- TAKEN, REPLY, PROGRESS, HOLDING ---- */
+
+/* The process in whose name the client speaks; NULL: it has left. */
+static lim_process *speaker(session *s, const lim__frame *frame, reg_stream **reg)
+{
+    *reg = (reg_stream *)lim__session_stream(s, frame, STREAM_REG);
+    if (*reg == NULL || (*reg)->proxy == NULL || (*reg)->state == REG_LEAVING)
+        return NULL;
+    return lim__local_process(s->porter->sched, (*reg)->pid);
+}
+
+void lim__session_taken(session *s, const lim__frame *frame)
+{
+    lim__f_taken f;
+    reg_stream *reg;
+    if (!lim__get_taken(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    lim_process *self = speaker(s, frame, &reg);
+    lim__taken *t = self == NULL ? NULL : lim__letter_new(s->porter->sched, &lim__type_taken, sizeof *t);
+    if (t == NULL)
+        return;
+    t->lease = f.lease;
+    (void)!lim__send_reserved(self, (lim_pid){ f.conversation }, t);
+}
+
+/* On another scheduler a conversation can end while the answer is on its way: then nobody would settle it. */
+static void watch_reply(proxy *p, lim_process *self, lim_pid conv, uint64_t lease)
+{
+    uint64_t monitor;
+    lim__sched *sched = lim__proc_sched(self);
+    if (lim__pid_scheduler(conv) == lim__sched_index(sched))
+        return;
+    unsettled_reply *u = lim__alloc(sched, sizeof *u);
+    if (u == NULL)
+        return;
+    *u = (unsettled_reply){ conv, lease };
+    if (lim_monitor(self, conv, &monitor) != LIM_OK) {
+        lim__free(sched, u, sizeof *u);
+    } else if (lim__map_put(&p->unsettled, monitor, u) != LIM_OK) {
+        lim_demonitor(self, monitor);
+        lim__free(sched, u, sizeof *u);
+    }
+}
+
+static lim__answer *answer_letter(session *s, const reg_stream *reg, const lim__f_reply *f)
+{
+    lim__msg *msg = NULL;
+    uint32_t payload_max = s->porter->bus->opts.payload_bytes_max;
+    lim_pid from = reg->pid;
+    if (f->how == LIM__REPLY_REPLY && f->payload.len > payload_max)
+        return lim__answer_new(s->porter->sched, from, f->lease, LIM__ANSWER_FAILED, NULL,
+                               lim__str("the reply is over the size limit"));
+    if (f->how == LIM__REPLY_REPLY && (msg = lim__msg_new(f->payload)) == NULL)
+        return NULL;
+    return lim__answer_new(s->porter->sched, from, f->lease, (lim__answer_how)f->how, msg, f->detail);
+}
+
+void lim__session_reply(session *s, const lim__frame *frame)
+{
+    lim__f_reply f;
+    reg_stream *reg;
+    if (!lim__get_reply(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    lim_process *self = speaker(s, frame, &reg);
+    if (self == NULL)
+        return;
+    lim_pid conv = { f.conversation };
+    bool work = reg->kind == LIM__MEMBER_WORK;
+    let_go(reg->proxy, conv, f.lease);
+    lim__answer *a = answer_letter(s, reg, &f);
+    if (a == NULL) { /* its asker would wait for ever; the crash of who answered is the nearest truth */
+        lim_exit_process(s->self, reg->pid, LIM_FAULT);
+        return;
+    }
+    if (work)
+        watch_reply(reg->proxy, self, conv, f.lease);
+    if (lim__send_reserved(self, conv, a) == LIM_E_GONE && work &&
+        unsettled_find(reg->proxy, conv, f.lease) == 0) /* else its DOWN says so */
+        settle_late(reg->proxy, conv, f.lease);
+}
+
+void lim__session_progress(session *s, const lim__frame *frame)
+{
+    lim__f_progress f;
+    if (!lim__get_progress(frame, &f))
+        lim__session_malformed(s, frame);
+    /* A lease has no clock of its own that a sign of progress could turn back: it ends with its holder. */
+}
+
+void lim__session_holding(session *s, const lim__frame *frame)
+{
+    lim__f_holding f;
+    reg_stream *reg;
+    if (!lim__get_holding(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    lim_process *self = speaker(s, frame, &reg);
+    if (self == NULL)
+        return;
+    lim_pid conv = { f.conversation };
+    lim__holding *h = lim__letter_new(s->porter->sched, &lim__type_holding, sizeof *h);
+    hold(reg->proxy, conv, f.lease);
+    if (h != NULL) {
+        *h = (lim__holding){ f.lease, reg->pid };
+        if (lim__send_reserved(self, conv, h) == LIM_OK)
+            return;
+    }
+    on_revoke(reg->proxy, &(lim__revoke){ conv, f.lease, LIM__REVOKE_ENDED });
+}

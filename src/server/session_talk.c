@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * session_talk.c - conversations with more than one exchange over a connection: a stream for each.
+ *
+ *   (OPEN) --conversation spawned--> OPENING --done--> OPEN --closed, or its process died--> CLOSED, stream free
+ *                                       `-- refused --> OPENED with a code, stream free
+ *
+ * A client need not wait for OPENED: what it sends before is kept and goes to the conversation once that has its
+ * participant, or it would be taken for a message to nobody. A conversation is told to push what its participants say.
+ * Answers to SEND are merged into runs until the end of the turn. */
+#include "server/session.h"
+
+/* ---- letters to the conversation ---- */
+
+static void forward(talk_stream *t, void *letter)
+{
+    (void)!lim__send_reserved(t->base.session->self, t->conv, letter); /* gone: its `closed` is on its way */
+}
+
+static void forward_pending(talk_stream *t)
+{
+    for (uint32_t i = 0; i < t->pending_count; i++)
+        forward(t, t->pending[i]);
+    t->pending_count = 0;
+}
+
+static void drop_pending(talk_stream *t, lim__sched *sched)
+{
+    for (uint32_t i = 0; i < t->pending_count; i++)
+        lim__letter_free(sched, t->pending[i]);
+    t->pending_count = 0;
+}
+
+/* False: there is no room for another one. Takes the letter only if true. */
+static bool pass(talk_stream *t, void *letter)
+{
+    if (t->state == TALK_OPEN) {
+        forward(t, letter);
+        return true;
+    }
+    if (t->pending_count == LIM__PENDING_MAX)
+        return false;
+    t->pending[t->pending_count++] = letter;
+    return true;
+}
+
+static void *command(talk_stream *t, const lim__letter_type *type)
+{
+    session *s = t->base.session;
+    lim__command *m = lim__letter_new(s->porter->sched, type, sizeof *m);
+    if (m != NULL)
+        *m = (lim__command){ 0, lim_self(s->self) };
+    return m;
+}
+
+/* ---- the end of a stream ---- */
+
+void lim__session_talk_end(talk_stream *t)
+{
+    drop_pending(t, t->base.session->porter->sched);
+}
+
+static void forget(session *s, talk_stream *t)
+{
+    drop_pending(t, s->porter->sched);
+    lim__list_remove(&t->node);
+    lim__map_remove(&s->peers, t->conv.id);
+    lim__session_stream_drop(s, &t->base, sizeof *t);
+}
+
+/* Asks inside that have not ended with it. */
+static void end_calls(session *s, const talk_stream *t)
+{
+    lim__session_conv_gone(s, t->conv, 0);
+}
+
+static void say_run(session *s, talk_stream *t)
+{
+    if (t->sent_count > 0)
+        LIM__SAY(s, sent, .stream = t->base.id, .first_corr = t->sent_first, .count = t->sent_count,
+                 .verdict = t->sent_verdict, .why = t->sent_why);
+    t->sent_count = 0;
+    lim__list_remove(&t->node);
+}
+
+static void say_closed(session *s, talk_stream *t, lim_phase phase, lim_reason reason)
+{
+    say_run(s, t);
+    end_calls(s, t);
+    if (t->state == TALK_OPENING)
+        LIM__SAY(s, opened, .stream = t->base.id, .code = LIM_E_CLOSED, .detail = lim__str(lim_reason_text(reason)));
+    else
+        LIM__SAY(s, closed, .stream = t->base.id, .phase = (uint8_t)phase, .reason = (uint32_t)reason,
+                 .detail = lim__str(phase == LIM_PHASE_ENDED ? NULL : lim_reason_text(reason)));
+    forget(s, t);
+}
+
+void lim__session_talk_closed(session *s, const lim__closed *c)
+{
+    talk_stream *t = lim__map_get(&s->peers, c->conv.id);
+    if (t != NULL && t->base.kind == STREAM_TALK)
+        say_closed(s, t, c->phase, c->reason);
+}
+
+void lim__session_talk_gone(session *s, talk_stream *t, lim_reason reason)
+{
+    say_closed(s, t, LIM_PHASE_BROKEN, reason);
+}
+
+/* ---- OPEN ---- */
+
+static const char *objection(const session *s, const lim__f_open *f, lim_err *code)
+{
+    *code = LIM_E_CLOSED;
+    if (lim__session_draining(s))
+        return "the server is closing";
+    *code = LIM_E_INVALID;
+    if (f->group.len > 0 && f->participant != 0)
+        return "a conversation begins with a group or with a participant, not with both";
+    if (f->group.len > 0 && !lim__channel_name_ok(f->group))
+        return "a group's name is segments of A-Z a-z 0-9 _ - joined by dots";
+    *code = LIM_E_MISUSE;
+    return f->timeout_ms == 0 ? "timeout_ms is 0" : NULL;
+}
+
+static lim_err begin(session *s, const lim__f_open *f, talk_stream *t)
+{
+    lim__sched *sched = s->porter->sched;
+    lim__open *open = lim__open_new(sched, LIM__KIND_TALK, f->group, lim__bytes(NULL, 0), NULL);
+    if (open == NULL)
+        return LIM_E_NOMEM;
+    open->owner = lim_self(s->self);
+    open->opened_ns = lim_now_ns(s->self);
+    open->deadline_ns = lim__session_deadline(s, f->timeout_ms);
+    open->on_crash = (lim_crash)f->on_crash;
+    open->participant = (lim_pid){ f->participant };
+    lim_err err = lim__conv_spawn(s->porter->bus, s->self, open, &t->conv);
+    if (err != LIM_OK)
+        return err;
+    void *push = command(t, &lim__type_push);
+    err = push == NULL ? LIM_E_NOMEM : lim__map_put(&s->peers, t->conv.id, &t->base);
+    if (err != LIM_OK) {
+        if (push != NULL)
+            lim__letter_free(sched, push);
+        lim_unlink(s->self, t->conv);
+        lim_exit_process(s->self, t->conv, LIM_KILL);
+        return err;
+    }
+    forward(t, push);
+    return LIM_OK;
+}
+
+void lim__session_talk_open(session *s, const lim__frame *frame)
+{
+    lim__f_open f;
+    lim_err err;
+    if (!lim__get_open(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    if (!lim__session_stream_free(s, frame))
+        return;
+    const char *why = objection(s, &f, &err);
+    talk_stream *t = why == NULL ? lim__alloc(s->porter->sched, sizeof *t) : NULL;
+    if (why == NULL)
+        err = t == NULL ? LIM_E_NOMEM : LIM_OK;
+    if (t != NULL) {
+        *t = (talk_stream){ .state = TALK_OPENING };
+        lim__list_init(&t->node);
+        err = lim__session_stream_add(s, &t->base, STREAM_TALK, f.stream);
+        if (err == LIM_OK)
+            err = begin(s, &f, t);
+        if (err == LIM_OK)
+            return;
+        lim__session_stream_drop(s, &t->base, sizeof *t);
+    }
+    LIM__SAY(s, opened, .stream = f.stream, .code = (uint16_t)err, .detail = lim__str(why != NULL ? why : lim_err_text(err)));
+}
+
+static void opened(session *s, talk_stream *t, lim_err err)
+{
+    if (err == LIM_OK) {
+        t->state = TALK_OPEN;
+        LIM__SAY(s, opened, .stream = t->base.id, .conversation = t->conv.id);
+        forward_pending(t);
+        return;
+    }
+    say_run(s, t);
+    LIM__SAY(s, opened, .stream = t->base.id, .code = (uint16_t)err,
+             .detail = lim__str(err == LIM_E_NOTFOUND ? "nobody serves that group" : lim_err_text(err)));
+    end_calls(s, t);
+    void *m = command(t, &lim__type_close);
+    lim_unlink(s->self, t->conv);
+    if (m != NULL)
+        forward(t, m);
+    else
+        lim_exit_process(s->self, t->conv, LIM_KILL);
+    forget(s, t);
+}
+
+/* ---- SEND ---- */
+
+static void answer_sent(session *s, talk_stream *t, uint32_t corr, lim_verdict verdict, lim_why why)
+{
+    if (t->sent_count > 0 && corr == t->sent_first + t->sent_count && t->sent_verdict == verdict && t->sent_why == why) {
+        t->sent_count++;
+        return;
+    }
+    say_run(s, t);
+    t->sent_first = corr;
+    t->sent_count = 1;
+    t->sent_verdict = (uint8_t)verdict;
+    t->sent_why = (uint8_t)why;
+    lim__list_push(&s->answering, &t->node);
+    lim__flush_queue(s->self, &s->flush); /* writes the run */
+}
+
+void lim__session_talk_runs_end(session *s)
+{
+    for (lim__list *n; (n = lim__list_pop(&s->answering)) != NULL;)
+        say_run(s, LIM_CONTAINER(n, talk_stream, node));
+}
+
+static lim_why why_not(lim_err err)
+{
+    if (err == LIM_E_GONE || err == LIM_E_NOTFOUND)
+        return LIM_WHY_NO_PARTICIPANT;
+    if (err == LIM_E_FULL)
+        return LIM_WHY_PARTICIPANT_FULL;
+    if (err == LIM_E_NOMEM)
+        return LIM_WHY_MEMORY;
+    return err == LIM_E_CLOSED ? LIM_WHY_CLOSING : LIM_WHY_BAD_REQUEST;
+}
+
+void lim__session_talk_done(session *s, const lim__done *d)
+{
+    talk_stream *t = lim__map_get(&s->peers, d->conv.id);
+    if (t == NULL || t->base.kind != STREAM_TALK)
+        return;
+    if (t->state == TALK_OPENING) /* nothing else has been sent to it yet */
+        opened(s, t, d->err);
+    else
+        answer_sent(s, t, (uint32_t)d->ref, d->err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
+                    d->err == LIM_OK ? LIM_WHY_NONE : why_not(d->err));
+}
+
+void lim__session_talk_send(session *s, const lim__frame *frame)
+{
+    lim__f_send f;
+    if (!lim__get_send(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
+    if (t == NULL)
+        return;
+    if (f.payload.len > s->porter->bus->opts.payload_bytes_max) {
+        answer_sent(s, t, f.corr, LIM_REJECT, LIM_WHY_TOO_BIG);
+        return;
+    }
+    lim__msg *msg = lim__msg_new(f.payload);
+    lim__tell *m = msg == NULL ? NULL : lim__letter_new(s->porter->sched, &lim__type_tell, sizeof *m);
+    if (m == NULL) {
+        lim__msg_unref(msg);
+        answer_sent(s, t, f.corr, LIM_REJECT, LIM_WHY_MEMORY);
+        return;
+    }
+    *m = (lim__tell){ f.corr, { f.to }, msg };
+    if (pass(t, m))
+        return;
+    lim__letter_free(s->porter->sched, m);
+    answer_sent(s, t, f.corr, LIM_REJECT, LIM_WHY_BACKLOG_FULL);
+}
+
+void lim__session_talk_message(session *s, const lim__message *m)
+{
+    talk_stream *t = lim__map_get(&s->peers, m->conv.id);
+    if (t == NULL || t->base.kind != STREAM_TALK)
+        return;
+    LIM__SAY(s, message, .stream = t->base.id, .from = m->from.id, .seq = m->seq, .payload = lim__msg_bytes(m->payload));
+}
+
+/* ---- ASKIN ---- */
+
+static lim__ask *ask_letter(session *s, const lim__f_askin *f)
+{
+    lim__msg *msg = lim__msg_new(f->payload);
+    lim__ask *m = msg == NULL ? NULL : lim__letter_new(s->porter->sched, &lim__type_ask, sizeof *m);
+    if (m == NULL) {
+        lim__msg_unref(msg);
+        return NULL;
+    }
+    *m = (lim__ask){ f->corr, { f->to }, lim__session_deadline(s, f->timeout_ms), msg };
+    return m;
+}
+
+void lim__session_talk_ask(session *s, const lim__frame *frame)
+{
+    lim__f_askin f;
+    refusal no = { LIM_HOW_REFUSED, LIM_WHY_NONE, 0, 0, NULL };
+    if (!lim__get_askin(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    if (!lim__session_corr_free(s, f.corr))
+        return;
+    talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
+    uint32_t payload_max = s->porter->bus->opts.payload_bytes_max;
+    if (t == NULL)
+        no = (refusal){ LIM_HOW_CLOSED, LIM_WHY_NONE, 0, 0, "the conversation has ended" };
+    else if (f.payload.len > payload_max)
+        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_TOO_BIG, payload_max, 0, "the payload is over the size limit" };
+    else if (f.timeout_ms == 0)
+        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "timeout_ms is 0" };
+    else if (s->calls.count >= LIM__CALLS_MAX)
+        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BACKLOG_FULL, LIM__CALLS_MAX, LIM__CALLS_MAX,
+                        "too many calls of this connection are pending" };
+    if (no.detail != NULL) {
+        lim__session_refuse(s, f.corr, &no);
+        return;
+    }
+    lim__ask *m = ask_letter(s, &f);
+    call *c = m == NULL ? NULL : lim__session_call_new(s, f.corr, CALL_ASKIN);
+    if (c != NULL) {
+        c->conv = t->conv;
+        if (pass(t, m))
+            return;
+        lim__session_call_drop(s, c);
+    }
+    if (m != NULL)
+        lim__letter_free(s->porter->sched, m);
+    lim__session_refuse(s, f.corr, &(refusal){ LIM_HOW_REFUSED, LIM_WHY_MEMORY, 0, 0, "no room for another one" });
+}
+
+/* ---- CLOSE ---- */
+
+void lim__session_talk_close(session *s, const lim__frame *frame)
+{
+    lim__f_close f;
+    if (!lim__get_close(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
+    if (t == NULL)
+        return;
+    void *m = command(t, &lim__type_close);
+    if (m != NULL && pass(t, m))
+        return;
+    if (m != NULL)
+        lim__letter_free(s->porter->sched, m);
+    lim_exit_process(s->self, t->conv, LIM_KILL); /* its end is told, in another word */
+}
