@@ -139,7 +139,8 @@ static int begin(void **state)
     w->cli.opts = &w->cli.args.opts;
     w->cli.on_alarm = on_alarm;
     w->server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0", "");
-    until_says(w, w->server, "\n");
+    while (!has(&w->server->job.reply, "\n") && w->server->code < 0)
+        turn(w);
     const char *line = strstr(printed(w->server), "127.0.0.1:");
     assert_non_null(line);
     snprintf(w->address, sizeof w->address, "127.0.0.1:%d", atoi(line + strlen("127.0.0.1:")));
