@@ -78,13 +78,23 @@ static int code_named(const char *name)
     return CLI_FAILED;
 }
 
+/* Without "f.lua: " or "f.lua:7: " in front, which is said already. */
+static const char *without_place(const char *message, const char *what)
+{
+    size_t len = strlen(what);
+    if (strncmp(message, what, len) != 0 || message[len] != ':')
+        return message;
+    const char *rest = message + len + 1 + strspn(message + len + 1, "0123456789:");
+    return *rest == ' ' ? rest + 1 : message;
+}
+
 /* {"code","message","line","column"} as one line; a message with a place is code that somebody wrote. */
 static void tell_error(sys_ask *ask, lim__val error)
 {
     char what[300];
     int line = (int)lim__val_i64(error, "line", 0), column = (int)lim__val_i64(error, "column", 0);
     int code = code_named(lim__val_str(error, "code", ""));
-    const char *message = lim__val_str(error, "message", "no reason was given");
+    const char *message = without_place(lim__val_str(error, "message", "no reason was given"), ask->what);
     if (line > 0)
         snprintf(what, sizeof what, column > 0 ? "%s:%d:%d" : "%s:%d", ask->what, line, column);
     else
@@ -96,7 +106,7 @@ static void tell_error(sys_ask *ask, lim__val error)
         return;
     }
     cli_fault(ask->cli, code, what, message,
-              line > 0                ? "mend it and deploy again, nothing has changed"
+              code == CLI_FAILED      ? "mend it and deploy again, nothing has changed"
               : code == CLI_NOT_FOUND ? "ls shows what there is"
                                       : "see liminal help");
 }

@@ -95,6 +95,8 @@ static const char *refused_todo(const lim_outcome *o, char *room, size_t size)
         return "see what the group's function wants: liminal group show";
     if (o->why == LIM_WHY_TOO_BIG)
         return "send less at once";
+    if (o->why == LIM_WHY_BAD_NAME)
+        return "write letters, digits, _ and - in segments joined by dots";
     if (o->retry_after_ms == 0)
         return "try again later";
     snprintf(room, size, "try again after %u ms", (unsigned)o->retry_after_ms);
@@ -112,7 +114,7 @@ static const char *todo_text(const lim_outcome *o, char *room, size_t size)
         return refused_todo(o, room, size);
     case LIM_HOW_TIMEOUT:
         return may_have_run ? "it may have run; give it more time with --timeout"
-                            : "nobody had taken it; see liminal group ls";
+                            : "nobody had taken it; liminal group ls says why";
     case LIM_HOW_LOST:
         return "start liminald again, then see whether it was done";
     case LIM_HOW_NONE:

@@ -35,13 +35,14 @@ static void say_verdict(publishing *p, const lim_admission *a)
     }
     lim__buf_format(out, "%s: ", cli_verdict_text(a->verdict));
     if (a->verdict != LIM_ACCEPT)
-        lim__buf_format(out, "%s, ", lim_why_text(a->why));
-    if (a->limit > 0)
-        lim__buf_format(out, "limit %u, now %u, ", (unsigned)a->limit, (unsigned)a->current);
-    if (a->verdict == LIM_REJECT)
-        lim__buf_format(out, "try again after %u ms\n", (unsigned)a->retry_after_ms);
+        lim__buf_text(out, lim_why_text(a->why));
     else
-        lim__buf_format(out, "%u subscriber%s\n", (unsigned)a->matched, a->matched == 1 ? "" : "s");
+        lim__buf_format(out, "%u subscriber%s", (unsigned)a->matched, a->matched == 1 ? "" : "s");
+    if (a->limit > 0)
+        lim__buf_format(out, ", limit %u, now %u", (unsigned)a->limit, (unsigned)a->current);
+    if (a->verdict == LIM_REJECT && a->retry_after_ms > 0)
+        lim__buf_format(out, ", try again after %u ms", (unsigned)a->retry_after_ms);
+    lim__buf_text(out, "\n");
 }
 
 static void end_if_done(publishing *p)
