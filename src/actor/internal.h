@@ -279,6 +279,8 @@ struct lim__sched {
     uint32_t since_poll; /* signals handled since the poller was last asked */
     uint32_t turns_since_poll;
     uint64_t busy_ns, busy_from_ns;
+    uint64_t turn_ends_ns;
+    uint32_t until_look; /* signals until the clock is read again */
     bool worked; /* the last turn found something to do: worth a spin */
     int event_count, event_next;
     lim__magazine magazines[LIM__CLASS_COUNT];

@@ -18,7 +18,7 @@
 #include "actor/internal.h"
 #include <stdlib.h>
 
-enum { SPIN_LOOKS = 64, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
+enum { SPIN_LOOKS = 64, SPIN_TRIES = 32, SIGNALS_PER_LOOK = 16, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
 #define SECOND_NS 1000000000ull
 
 static _Thread_local lim__sched *current __attribute__((tls_model("initial-exec")));
@@ -39,6 +39,15 @@ lim__sched *lim__sched_enter(lim__sched *s)
 void lim__sched_leave(lim__sched *outer)
 {
     current = outer;
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
 }
 
 /* ---- how busy ---- */
@@ -108,11 +117,23 @@ static int64_t time_to_wait(lim__sched *s, int64_t max_wait_ns, uint64_t now)
     return max_wait_ns < 0 || (int64_t)wait < max_wait_ns ? (int64_t)wait : max_wait_ns;
 }
 
+/* Only one scheduler of the process spins at a time. Whoever has the token now may just be receiving what we sent it,
+ * and will let go of it in a moment: so we try for about a microsecond. */
+static bool spin_begin(void)
+{
+    for (int i = 0; i < SPIN_TRIES; i++) {
+        if (!atomic_flag_test_and_set_explicit(&spin_token, memory_order_acquire))
+            return true;
+        relax();
+    }
+    return false;
+}
+
 /* True: something came while we looked. */
 static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
 {
     uint64_t limit = s->rt->spin_ns;
-    if (limit == 0 || !s->worked || atomic_flag_test_and_set_explicit(&spin_token, memory_order_acquire))
+    if (limit == 0 || !s->worked || !spin_begin())
         return false;
     if (timeout_ns >= 0 && (uint64_t)timeout_ns < limit)
         limit = (uint64_t)timeout_ns;
@@ -121,7 +142,7 @@ static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
     while (!found) {
         for (int i = 0; i < SPIN_LOOKS && !found; i++) {
             found = atomic_load_explicit(&s->inbox, memory_order_relaxed) != NULL;
-            __builtin_ia32_pause();
+            relax();
         }
         if (found)
             break;
@@ -166,27 +187,39 @@ static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
 }
 
 /* ---- processes ---- */
-/* Handles up to max signals of one process; returns how many. The process may be gone afterwards. */
-static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t max)
+/* The clock is read every few signals: a slice is bounded in time too, though handlers cannot be interrupted. */
+static bool time_is_up(lim__sched *s)
 {
-    uint32_t n = 0;
+    if (LIM_LIKELY(--s->until_look > 0))
+        return false;
+    s->until_look = SIGNALS_PER_LOOK;
+    return s->os->now_ns(s->os) >= s->turn_ends_ns;
+}
+
+/* Handles up to `left` signals of the turn, a slice at most, of one process, which may be gone afterwards. Returns
+ * what is left of the turn: 0 when its time is up. */
+static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t left)
+{
+    uint32_t max = left < LIM__SLICE_SIGNALS_MAX ? left : LIM__SLICE_SIGNALS_MAX, n = 0;
     lim__letter *l;
     p->phase = LIM__RUNNING;
     while (n < max && (l = lim__mailbox_take(p)) != NULL) {
         n++;
         lim__signal_take(s, p, l);
-        if (LIM_UNLIKELY(s->dying != NULL)) {
-            bool ended = lim__ending(p);
-            lim__bury_all(s);
-            if (ended)
-                return n;
-        }
+        bool ended = lim__ending(p);
+        lim__bury(s);
+        if (time_is_up(s))
+            left = n;
+        if (ended)
+            return left - n;
+        if (left == n)
+            break;
     }
     if (p->head)
         lim__run_push(s, p);
     else
         p->phase = LIM__IDLE;
-    return n;
+    return left - n;
 }
 
 static lim_process *run_pop(lim__sched *s)
@@ -200,25 +233,17 @@ static lim_process *run_pop(lim__sched *s)
 
 static void run_processes(lim__sched *s)
 {
-    uint32_t left = LIM__TURN_SIGNALS_MAX, until_look = LIM__SLICE_SIGNALS_MAX;
-    uint64_t deadline = s->now_ns + LIM__TURN_NS_MAX;
+    uint32_t left = LIM__TURN_SIGNALS_MAX;
+    s->turn_ends_ns = s->now_ns + LIM__TURN_NS_MAX;
     while (s->run_head && left > 0) {
         lim_process *p = run_pop(s);
         if (p->phase == LIM__GHOST) {
             lim__process_free(s, p);
             continue;
         }
-        uint32_t n = run_slice(s, p, left < LIM__SLICE_SIGNALS_MAX ? left : LIM__SLICE_SIGNALS_MAX);
-        left -= n;
-        s->since_poll += n;
-        if (n < until_look) {
-            until_look -= n;
-            continue;
-        }
-        until_look = LIM__SLICE_SIGNALS_MAX;
-        if (s->os->now_ns(s->os) >= deadline)
-            break;
+        left = run_slice(s, p, left);
     }
+    s->since_poll += LIM__TURN_SIGNALS_MAX - left;
 }
 
 /* ---- the turn ---- */
@@ -320,6 +345,7 @@ lim_err lim__sched_init(lim_runtime *rt, uint32_t index, lim__sched **out)
     s->run_tail = &s->run_head;
     s->dying_tail = &s->dying;
     s->flush_tail = &s->flush_head;
+    s->until_look = SIGNALS_PER_LOOK;
     s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
     atomic_store(&s->busy_window_ns, s->now_ns);
     atomic_store(&s->sleeping, rt->threads ? 0 : 1);

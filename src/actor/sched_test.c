@@ -290,6 +290,32 @@ static void test_busy_processes_share_and_a_ping_waits_one_slice_each(void **sta
     free(ping);
 }
 
+static void do_slowly(lim_process *self, puppet *p, void *arg)
+{
+    (void)self;
+    p->count++;
+    ((world *)arg)->now_ns += 50000;
+}
+
+static void test_a_turn_is_bounded_in_time_and_not_only_in_signals(void **state) /* proves RT10 */
+{
+    (void)state;
+    world *w = world_open(1);
+    puppet *a = puppet_new(w, 0, false);
+    for (int i = 0; i < 200; i++)
+        act(w, a, do_slowly, w);
+    uint32_t before = 0, turns = 0;
+    while (step(w, 0)) {
+        assert_true(a->count - before <= 32);
+        before = a->count;
+        turns++;
+    }
+    assert_int_equal(a->count, 200);
+    assert_true(turns >= 200 / 32);
+    world_close(w);
+    free(a);
+}
+
 static void test_an_idle_scheduler_sleeps_without_limit(void **state) /* R12, proves RT10 */
 {
     (void)state;
@@ -467,6 +493,7 @@ int main(void)
         cmocka_unit_test(test_a_flush_of_a_process_that_ended_does_not_run),
         cmocka_unit_test(test_one_turn_carries_a_message_from_inbox_to_the_other_schedulers_inbox),
         cmocka_unit_test(test_busy_processes_share_and_a_ping_waits_one_slice_each),
+        cmocka_unit_test(test_a_turn_is_bounded_in_time_and_not_only_in_signals),
         cmocka_unit_test(test_an_idle_scheduler_sleeps_without_limit),
         cmocka_unit_test(test_a_scheduler_sleeps_exactly_until_its_next_timer),
         cmocka_unit_test(test_quiet_is_when_every_turn_that_was_under_way_has_ended),

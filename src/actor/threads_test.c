@@ -140,7 +140,7 @@ static lim_spawn_opts actor_opts(const actor *init)
                              .mailbox_max = 64,
                              .trap_exit = init->seed % 2,
                              .place = true,
-                             .scheduler = init->index % 2 };
+                             .scheduler = init->index % lim__sched_count(init->st->rt) };
 }
 
 static void respawn(lim_process *self, actor *a, uint64_t dice)
@@ -226,11 +226,10 @@ static void *host_main(void *arg)
     return NULL;
 }
 
-static void test_a_storm_from_four_threads_on_two_schedulers_leaves_nothing(void **state) /* proves RT12 */
+static void storm_on(uint32_t schedulers, uint32_t spin_us)
 {
-    (void)state;
     storm *st = calloc(1, sizeof *st);
-    st->rt = open_threads(2, 0);
+    st->rt = open_threads(schedulers, spin_us);
     actor hosts[HOSTS];
     lim__thread threads[HOSTS];
     for (uint32_t i = 0; i < HOSTS; i++) {
@@ -250,6 +249,20 @@ static void test_a_storm_from_four_threads_on_two_schedulers_leaves_nothing(void
     assert_int_equal(lim_whereis(st->rt, "somebody").id, 0);
     lim_runtime_close(st->rt);
     free(st);
+}
+
+static void test_a_storm_from_four_threads_on_two_schedulers_leaves_nothing(void **state) /* proves RT12 */
+{
+    (void)state;
+    storm_on(2, 0);
+    storm_on(2, 50);
+}
+
+static void test_a_storm_on_one_scheduler_and_on_four_leaves_nothing(void **state) /* proves RT12 */
+{
+    (void)state;
+    storm_on(1, 0);
+    storm_on(4, 0);
 }
 
 /* ---- quiet: what was retired is not freed under a reader ---- */
@@ -338,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_no_wake_is_lost_in_a_ping_pong_across_schedulers),
         cmocka_unit_test(test_a_runtime_can_be_closed_at_any_moment),
         cmocka_unit_test(test_a_storm_from_four_threads_on_two_schedulers_leaves_nothing),
+        cmocka_unit_test(test_a_storm_on_one_scheduler_and_on_four_leaves_nothing),
         cmocka_unit_test(test_a_retired_snapshot_is_free_when_everybody_has_been_quiet),
         cmocka_unit_test(test_the_public_runtime_runs_on_threads),
     };
