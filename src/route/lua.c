@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * lua.c - routing functions in Lua: a state per version and scheduler, a coroutine per call.
  *
- *      call --in sync?--> resume coroutine --ended--> what it returned --> DECIDED, NONE or nonsense (CRASHED)
+ *      call --refresh----> resume coroutine --ended--> what it returned --> DECIDED, NONE or nonsense (CRASHED)
  *               |               |  `--error--> CRASHED, the coroutine is dropped
- *            no: sync           `--yielded (the hook's doing)--> over a limit? TIMED_OUT or CRASHED, dropped
+ *            members: sync      `--yielded (the hook's doing)--> over a limit? TIMED_OUT or CRASHED, dropped
  *        (the only protected                                     else aside, PENDING; lim__router_resume goes on
  *         call on the way)
  *
  * A coroutine that returned is used for the next call; one that raised an error, or shall not go on, is dropped: its
  * place is overwritten and the collector takes it. It is never closed or reset, which could run what a script left.
  *
- * The way of a short call: compare what the tables show with what the candidates are (one number each), push function,
- * msg and array, resume, look at one value. No allocation, no clock, nothing parsed unless the script asks.
+ * The way of a short call: compare what the tables show with what the candidates are (one number each), replace what
+ * changed, push function, msg and array, resume, look at one value. No allocation, no clock, nothing parsed unless the
+ * script asks.
  *
  * Invariants (lua_check):
  *   L1  aside holds the calls in phase ASIDE, in the order of their last slice, and aside_count counts them.
@@ -56,6 +57,8 @@ static lim__route_how decide_by_table(lim__lua_call *c, lim__route_result *out)
         if (list->items[i].table == table)
             return decide(c, i, out);
     }
+    if (LIM__MUTATION("stranger_chosen"))
+        return decide(c, 0, out);
     return lim__lua_nonsense(c, out);
 }
 
@@ -218,7 +221,7 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
     lim__lua_call *c = idle_call(m);
     if (c == NULL)
         return lim__lua_not_started(m, false, result);
-    if ((c->co == NULL || !lim__lua_in_sync(m, c, candidates, n)) && !lim__lua_sync(m, c, candidates, n))
+    if ((c->co == NULL || !lim__lua_refresh(m, c, candidates, n)) && !lim__lua_sync(m, c, candidates, n))
         return lim__lua_not_started(m, true, result);
     c->payload = msg->payload;
     c->headers = msg->headers;
@@ -250,7 +253,7 @@ static void finish_aside(lim__lua_call *c, const lim__route_result *result)
     end(c);
     lua_check(m);
     lim__router_count(r, result);
-    if (r->on_done != NULL)
+    if (r->on_done != NULL && !LIM__MUTATION("lost_decision"))
         r->on_done(r->ctx, call_ctx, result);
     lim__router_unref(r);
 }

@@ -8,7 +8,7 @@
  * Main stack of the state, set once by lim__lua_setup and used by index (so nothing on a call's way is looked up by
  * name, and dropping a coroutine is writing nil over it, which cannot fail):
  *
- *      FN | ARRAY | VIEWS | META | ENV | coroutine 0 | message 0 | coroutine 1 | message 1 | ...
+ *      FN | ARRAY | VIEWS | META | ENV | names of numbers | coroutine 0 | message 0 | coroutine 1 | message 1 | ...
  *
  * and of each coroutine, below what it runs: FN | MSG | ARRAY. */
 #ifndef LIM__ROUTE_LUA_H
@@ -21,10 +21,16 @@
 #include "base/list.h"
 #include "route/engine.h"
 
-enum { LUA__FN = 1, LUA__ARRAY, LUA__VIEWS, LUA__META, LUA__ENV, LUA__SLOTS }; /* main stack */
-enum { CO__FN = 1, CO__MSG, CO__ARRAY };                                     /* each coroutine's */
+/* The numbers of a candidate, in the order their names have on the main stack and their values in a view. */
+enum { NUM__IN_FLIGHT, NUM__MAX_IN_FLIGHT, NUM__AVAILABLE, NUM__BUFFER_DEPTH, NUM__LATENCY_US, NUM__COUNT };
+enum { LUA__FN = 1, LUA__ARRAY, LUA__VIEWS, LUA__META, LUA__ENV, LUA__NAMES, LUA__SLOTS = LUA__NAMES + NUM__COUNT };
+enum { CO__FN = 1, CO__MSG, CO__ARRAY }; /* each coroutine's */
+#ifdef LIM_HOSTILE
+enum { LUA__STEP = 1 };
+#else
+enum { LUA__STEP = 1000 }; /* instructions from hook to hook, at most */
+#endif
 enum {
-    LUA__STEP = 1000,          /* instructions from hook to hook, at most */
     LUA__CHARGE_MAX = 1 << 17, /* bytes moved between two hooks before the next one is called early */
     LUA__REFUSALS_MAX = 16,    /* of memory, in one call */
     LUA__SORT_MAX = 1024,      /* keys that pairs puts in order */
@@ -37,7 +43,7 @@ typedef struct lim__lua_view {
     const void *table;  /* identity only: Lua moves nothing, and VIEWS holds it */
     char *name;
     size_t name_len, bytes; /* bytes: what the table took of the state's memory, beside the script's limit */
-    uint32_t in_flight, max_in_flight, buffer_depth, latency_us; /* as they were written into the table */
+    uint32_t numbers[NUM__COUNT]; /* as they were written into the table */
 } lim__lua_view;
 
 /* The candidates of a call. Current one: the router's; a call that is put aside keeps the one it started with. */
@@ -141,9 +147,11 @@ void lim__lua_message_push(lua_State *L, lim__lua_call *c);      /* pushes the c
 int lim__lua_message_pairs(lua_State *L);                        /* pairs(proxy): argument 1 is one */
 
 /* ---- lua_view.c ---- */
-/* Does everything that may allocate before a call: tables, numbers, the array, the coroutine. False: no memory. */
+extern const char *const lim__lua_number_names[NUM__COUNT];
+/* Brings numbers that changed into the tables and answers true if then all is as the candidates are. */
+bool lim__lua_refresh(lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n);
+/* Does everything that may allocate before a call: tables, the array, the coroutine. False: no memory. */
 bool lim__lua_sync(lim__lua *m, lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n);
-bool lim__lua_in_sync(const lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n);
 lim__lua_list *lim__lua_list_new(uint32_t capacity); /* NULL: no memory */
 lim__lua_list *lim__lua_list_ref(lim__lua_list *list);
 void lim__lua_list_unref(lim__lua_list *list);

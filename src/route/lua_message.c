@@ -48,7 +48,7 @@ static lim__val value_of(proxy *p)
         return (lim__val){ .kind = LIM__ABSENT };
     if (p->root)
         return c->read == DOC__GOOD ? lim__doc_root(c->doc) : read_payload(c);
-    return p->serial == c->serial ? p->val : (lim__val){ .kind = LIM__ABSENT };
+    return p->serial == c->serial || LIM__MUTATION("stale_message") ? p->val : (lim__val){ .kind = LIM__ABSENT };
 }
 
 static void push_proxy(lua_State *L, lim__lua_call *c, lim__val val, bool root)

@@ -528,6 +528,8 @@ int lim__lua_setup(lua_State *L)
     lim__lua_message_meta(L);
     push_environment(L);
     set_string_methods(L, lua_gettop(L));
+    for (int i = 0; i < NUM__COUNT; i++)
+        lua_pushstring(L, lim__lua_number_names[i]);
     lua_newtable(L); /* Lua's global table, emptied of what was not taken */
     lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
     for (uint32_t i = 0; i < m->router->limits.unfinished_max; i++) {

@@ -9,7 +9,8 @@
  * fresh one with the next call.
  *
  * Everything here that may allocate in the Lua state runs inside one protected call (sync), because an error outside
- * of one would end the program; what it takes is the bus's, and raises the script's limit by as much.
+ * of one would end the program; what it takes is the bus's, and raises the script's limit by as much. The usual case, a
+ * number that changed in a table that still has it, needs none (refresh): to replace a value takes no memory.
  *
  * Invariants:
  *   V1  views[s].table is the table in VIEWS[s + 1] while views[s].id is not 0.
@@ -99,10 +100,22 @@ static void fill_list(lim__lua *m, const lim__candidate *const *candidates, uint
 
 /* ---- one candidate's table ---- */
 
-static void set_number(lua_State *L, const char *field, uint32_t value)
+const char *const lim__lua_number_names[NUM__COUNT] = { "in_flight", "max_in_flight", "available", "buffer_depth",
+                                                        "latency_us" };
+
+static void read_numbers(const lim__candidate *c, uint32_t numbers[static NUM__COUNT])
+{
+    numbers[NUM__IN_FLIGHT] = c->in_flight;
+    numbers[NUM__MAX_IN_FLIGHT] = c->max_in_flight;
+    numbers[NUM__AVAILABLE] = c->in_flight < c->max_in_flight ? c->max_in_flight - c->in_flight : 0;
+    numbers[NUM__BUFFER_DEPTH] = c->buffer_depth;
+    numbers[NUM__LATENCY_US] = c->latency_us;
+}
+
+static void set_number(lua_State *L, int number, uint32_t value)
 {
     lua_pushinteger(L, value);
-    lua_setfield(L, -2, field);
+    lua_setfield(L, -2, lim__lua_number_names[number]);
 }
 
 static void set_names(lua_State *L, const char *field, const lim_bytes *names, uint32_t count)
@@ -116,41 +129,26 @@ static void set_names(lua_State *L, const char *field, const lim_bytes *names, u
     lua_setfield(L, -2, field);
 }
 
-static void set_available(lua_State *L, const lim__candidate *c)
-{
-    set_number(L, "available", c->in_flight < c->max_in_flight ? c->max_in_flight - c->in_flight : 0);
-}
-
 /* Table on top of L. */
 static void update_numbers(lua_State *L, lim__lua_view *v, const lim__candidate *c)
 {
-    if (v->in_flight != c->in_flight)
-        set_number(L, "in_flight", c->in_flight);
-    if (v->max_in_flight != c->max_in_flight)
-        set_number(L, "max_in_flight", c->max_in_flight);
-    if (v->in_flight != c->in_flight || v->max_in_flight != c->max_in_flight)
-        set_available(L, c);
-    if (v->buffer_depth != c->buffer_depth)
-        set_number(L, "buffer_depth", c->buffer_depth);
-    if (v->latency_us != c->latency_us)
-        set_number(L, "latency_us", c->latency_us);
-    v->in_flight = c->in_flight;
-    v->max_in_flight = c->max_in_flight;
-    v->buffer_depth = c->buffer_depth;
-    v->latency_us = c->latency_us;
+    uint32_t numbers[NUM__COUNT];
+    read_numbers(c, numbers);
+    for (int i = 0; i < NUM__COUNT; i++) {
+        if (v->numbers[i] != numbers[i])
+            set_number(L, i, numbers[i]);
+        v->numbers[i] = numbers[i];
+    }
     v->stamp = c->stamp;
 }
 
 /* Leaves the new table on top of L. Numbers first and room to spare: what functions compare is found at the first look.
  */
-static void create_table(lua_State *L, const lim__candidate *c)
+static void create_table(lua_State *L, const lim__candidate *c, const uint32_t numbers[static NUM__COUNT])
 {
     lua_createtable(L, 0, ROOM_FOR_FIELDS);
-    set_number(L, "in_flight", c->in_flight);
-    set_number(L, "max_in_flight", c->max_in_flight);
-    set_available(L, c);
-    set_number(L, "buffer_depth", c->buffer_depth);
-    set_number(L, "latency_us", c->latency_us);
+    for (int i = 0; i < NUM__COUNT; i++)
+        set_number(L, i, numbers[i]);
     lua_pushlstring(L, c->name.len ? c->name.ptr : "", c->name.len);
     lua_setfield(L, -2, "id");
     set_names(L, "tags", c->tags, c->tag_count);
@@ -176,14 +174,11 @@ static void create_view(lua_State *L, lim__lua *m, lim__lua_view *v, const lim__
     v->name_len = c->name.len;
     size_t before = m->used;
     lua_gc(L, LUA_GCSTOP);
-    create_table(L, c);
+    read_numbers(c, v->numbers);
+    create_table(L, c, v->numbers);
     lua_gc(L, LUA_GCRESTART);
     v->bytes = m->used - before;
     m->limit += v->bytes;
-    v->in_flight = c->in_flight;
-    v->max_in_flight = c->max_in_flight;
-    v->buffer_depth = c->buffer_depth;
-    v->latency_us = c->latency_us;
     v->table = lua_topointer(L, -1);
 }
 
@@ -323,7 +318,41 @@ static bool same_members(const lim__lua *m, const lim__candidate *const *candida
     return true;
 }
 
-bool lim__lua_in_sync(const lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n)
+/* Replaces a number in the table on top of the main stack. False: the script has removed it, so it takes memory. */
+static bool replace_number(lua_State *L, int number, uint32_t value)
+{
+    lua_pushvalue(L, LUA__NAMES + number);
+    bool there = lua_rawget(L, -2) != LUA_TNIL;
+    lua_pop(L, 1);
+    if (!there)
+        return false;
+    lua_pushvalue(L, LUA__NAMES + number);
+    lua_pushinteger(L, value);
+    lua_rawset(L, -3);
+    return true;
+}
+
+static bool refresh_view(lim__lua *m, lim__lua_view *v, const lim__candidate *c)
+{
+    lua_State *L = m->L;
+    uint32_t numbers[NUM__COUNT];
+    bool good = true;
+    read_numbers(c, numbers);
+    lua_rawgeti(L, LUA__VIEWS, (lua_Integer)c->slot + 1);
+    for (int i = 0; i < NUM__COUNT && good; i++) {
+        if (v->numbers[i] == numbers[i])
+            continue;
+        good = replace_number(L, i, numbers[i]);
+        if (good)
+            v->numbers[i] = numbers[i];
+    }
+    lua_pop(L, 1);
+    if (good)
+        v->stamp = c->stamp;
+    return good;
+}
+
+bool lim__lua_refresh(lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n)
 {
     const lim__lua_list *list = m->list;
     if (c->array_gen != m->array_gen || list->count != n || lua_rawlen(m->L, LUA__ARRAY) != n)
@@ -333,7 +362,8 @@ bool lim__lua_in_sync(const lim__lua *m, const lim__lua_call *c, const lim__cand
         if (list->items[i].id != cand->id)
             return false;
         LIM_ASSERT(cand->slot < m->view_count); /* it is in the list */
-        if (m->views[cand->slot].stamp != cand->stamp)
+        lim__lua_view *v = &m->views[cand->slot];
+        if (v->stamp != cand->stamp && !LIM__MUTATION("stale_view") && !refresh_view(m, v, cand))
             return false;
     }
     return true;

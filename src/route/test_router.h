@@ -129,7 +129,9 @@ static inline lim__route_result call_to_end(lim__router *r, const char *json)
     int done = w.done;
     lim__route_result result = call(r, json);
     while (result.how == LIM__ROUTE_PENDING) {
-        lim__router_resume(r);
+        uint32_t left = lim__router_resume(r);
+        if (left == 0 && w.done == done)
+            fail_msg("a call ended without a word");
         if (w.done > done) {
             result = w.last;
             result.text = w.last_text;
