@@ -11,7 +11,7 @@
  *   A2  a task that was admitted has exactly one accepted result, unless it ended without one (crashed, timed out);
  *       and a dispatcher that lives on hears exactly one outcome for it.
  *   A3  nothing waits for ever: when the storm is over, everything ends.
- *   A4  a participant never has more in hand than its capacity (GR2), as far as its own connection can tell.
+ *   A4  nobody is handed more than its capacity over one connection (GR2).
  *   A5  one publisher's messages arrive in its order, without duplicates (CH4).
  *   A6  when everybody has gone, the census of the bus is what it was.
  *   A7  the same seed gives the same history.
@@ -49,7 +49,7 @@ typedef struct ask { /* an ask, or a task as its dispatcher sees it */
 } ask;
 
 typedef struct hold { /* a request in a participant's hands */
-    bool used;
+    bool used, counted; /* counted: handed over on this connection */
     lim_participant self;
     lim_conv conv;
     uint64_t lease, until_ns;
@@ -185,7 +185,7 @@ static lim_done on_request(lim_client *c, const lim_delivery *d, void *ctx)
     }
     for (size_t i = 0; chance > 4 && i < sizeof p->holds / sizeof p->holds[0]; i++)
         if (!p->holds[i].used) {
-            p->holds[i] = (hold){ true, d->self, d->conv, d->lease, lim__sim_now(w->sim) + pick(w, SECOND) };
+            p->holds[i] = (hold){ true, true, d->self, d->conv, d->lease, lim__sim_now(w->sim) + pick(w, SECOND) };
             return LIM_HOLD;
         }
     p->in_hand--;
@@ -202,7 +202,8 @@ static void finish_holds(program *p, uint64_t now)
         if (p->holds[i].used && p->holds[i].until_ns <= now) {
             hold h = p->holds[i];
             p->holds[i].used = false;
-            p->in_hand--;
+            if (h.counted)
+                p->in_hand--;
             (void)!lim_client_reply_to(p->client, h.self, h.conv, h.lease, (lim_bytes){ "done", 4 });
         }
 }
@@ -227,6 +228,29 @@ static void on_gone(void *ctx, lim_err why, const char *detail)
     (void)ctx, (void)why, (void)detail;
 }
 
+/* What was in hand when a connection broke is the bus's business no longer, or again only if it comes back to it. */
+static void on_state(void *ctx, lim_link_state state, const char *detail)
+{
+    program *p = ctx;
+    (void)detail;
+    if (state != LIM_LINK_DOWN)
+        return;
+    p->in_hand = 0;
+    for (size_t i = 0; i < sizeof p->holds / sizeof p->holds[0]; i++)
+        p->holds[i].counted = false;
+}
+
+static void on_revoked(void *ctx, lim_conv conv, uint64_t lease, const char *why)
+{
+    program *p = ctx;
+    (void)why;
+    for (size_t i = 0; i < sizeof p->holds / sizeof p->holds[0]; i++)
+        if (p->holds[i].used && p->holds[i].counted && p->holds[i].conv.id == conv.id && p->holds[i].lease == lease) {
+            p->holds[i].counted = false;
+            p->in_hand--;
+        }
+}
+
 static void on_ready(void *ctx, const char *identity)
 {
     program *p = ctx;
@@ -237,7 +261,7 @@ static void introduce(program *p)
 {
     lim_client_handler handler = { .on_message = on_request, .on_end = on_gone, .ctx = p };
     lim_client_serve_opts serve = { .size = sizeof serve, .identity = p->name, .capacity = p->capacity, .handler = handler,
-                                    .on_ready = on_ready };
+                                    .on_ready = on_ready, .on_revoked = on_revoked };
     lim_client_sub_opts sub = { .size = sizeof sub, .window = 16, .backlog = 4096, .policy = LIM_DROP_OLDEST };
     lim_participant who;
     lim_sub s;
@@ -287,7 +311,7 @@ static void program_start(program *p)
     memset(p->holds, 0, sizeof p->holds);
     p->last_number = 0;
     lim_client_opts opts = { .size = sizeof opts, .server = server, .name = p->name, .own_loop = true, .os = p->os,
-                             .liveness_ms = 1000 };
+                             .liveness_ms = 1000, .on_state = on_state, .ctx = p };
     assert_int_equal(lim_client_open(&opts, NULL, &p->client), LIM_OK);
     introduce(p);
     p->next_ns = lim__sim_now(p->w->sim) + pick(p->w, SECOND / 4);
