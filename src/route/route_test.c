@@ -561,7 +561,7 @@ static void test_unfinished_calls_take_turns(void **state)
         assert_int_equal(lim__router_call(r, &msg, w.list, WORKERS, &tags[i], &result), LIM__ROUTE_PENDING);
     for (int ended = 0; ended < 3;) {
         int done = w.done;
-        lim__router_resume(r);
+        assert_true(lim__router_resume(r) > 0 || w.done > done);
         if (w.done > done)
             order_of_ends[ended++] = (int)((int *)w.last_ctx - tags);
     }
