@@ -185,19 +185,16 @@ static void write_once(session *s)
         write_broken(s);
         return;
     }
-    s->heard |= n > 0 && !s->writable; /* it takes what it was sent: a sign of life */
+    s->heard |= n > 0 && s->paused; /* not read, but it reads: a sign of life */
     s->out.start += n > 0 ? (size_t)n : 0;
     s->writable = lim__buf_len(&s->out) == 0;
     if (s->writable)
         give_room(s);
 }
 
-static void write_out(session *s)
+/* What follows from how much is left to write. */
+static void weigh(session *s)
 {
-    if (s->broken)
-        lim__buf_fini(&s->out); /* nobody will read it */
-    else
-        write_once(s);
     size_t left = lim__buf_len(&s->out);
     if (left > LIM__OUT_FULL) {
         lim__wire_gone(&s->wire, "it does not read what it is sent");
@@ -209,6 +206,15 @@ static void write_out(session *s)
         lim__session_pump(s);
     interest(s);
     session_check(s);
+}
+
+static void write_out(session *s)
+{
+    if (s->broken)
+        lim__buf_fini(&s->out); /* nobody will read it */
+    else
+        write_once(s);
+    weigh(s);
 }
 
 static bool out_failed(session *s)
@@ -229,8 +235,10 @@ static void on_flush(lim_process *owner, lim__flush *flush)
     end_runs(s);
     if (out_failed(s))
         return;
-    if (s->writable || s->broken || lim__buf_len(&s->out) > LIM__OUT_FULL)
-        write_out(s); /* else the socket says when */
+    if (s->writable || s->broken)
+        write_out(s);
+    else
+        weigh(s); /* the socket says when */
 }
 
 /* ---- reading ---- */
@@ -448,6 +456,7 @@ static void on_ping_timer(session *s)
     s->heard = false;
     if (!s->busy) /* N2 */
         return;
+   
     uint64_t due_ns = s->asked_ns + s->liveness_ms * MS;
     if (s->asked_ns != 0 && now_ns >= due_ns) {
         lim__wire_gone(&s->wire, "it does not answer");
