@@ -2,8 +2,8 @@
  * runtime.c - what the actor runtime costs: sends, spawns, deaths, memory.
  *
  * Everything on one scheduler is measured in the calling thread (lim__sched_turn), so that no wake-up is in it; what
- * crosses schedulers is measured with two threads. Each value is the best of many short rounds: the machine's noise only
- * ever adds. Names end in their unit of work; ns are per that unit. */
+ * crosses schedulers is measured with two threads. Each value is the best of many short rounds: the machine's noise
+ * only ever adds. Names end in their unit of work; ns are per that unit. */
 #include "actor/actor.h"
 #include "base/base.h"
 
@@ -174,7 +174,7 @@ static double spawn_exit_down(uint64_t count)
 }
 
 /* ---- idle memory ---- */
-static double idle_bytes(size_t count)
+static double idle_bytes(uint64_t count)
 {
     lim_runtime *rt = open_here(1);
     size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
@@ -197,7 +197,7 @@ static void on_link(lim_process *self, const lim_signal *signal, void *state)
         lim_exit(self, LIM_FAULT);
 }
 
-static double cascade(size_t count)
+static double cascade(uint64_t count)
 {
     lim_runtime *rt = open_here(1);
     lim_pid first = spawn(rt, 0, on_link, NULL, 0), last = first;
@@ -243,8 +243,8 @@ static void on_far_ping(lim_process *self, const lim_signal *signal, void *state
 static double cross_round_trip(uint64_t count, uint64_t outstanding, uint32_t spin_us)
 {
     lim_runtime *rt;
-    must(lim__runtime_open(
-        &(lim__runtime_opts){ .os = os, .scheduler_count = 2, .threads = true, .spin_us = spin_us }, &rt));
+    must(lim__runtime_open(&(lim__runtime_opts){ .os = os, .scheduler_count = 2, .threads = true, .spin_us = spin_us },
+                           &rt));
     far_ping p = { count }, echo = { UINT64_MAX };
     lim_pid a = spawn(rt, 0, on_far_ping, &p, sizeof p), b = spawn(rt, 1, on_far_ping, &echo, sizeof echo);
     uint64_t start[2] = { b.id, outstanding };
@@ -264,28 +264,48 @@ static double cross_round_trip(uint64_t count, uint64_t outstanding, uint32_t sp
     return ns;
 }
 
-#define BEST(rounds, expr)                                                                                             \
-    ({                                                                                                                 \
-        double best_ = 1e300;                                                                                          \
-        for (int round_ = 0; round_ < (rounds); round_++) {                                                            \
-            double value_ = (expr);                                                                                    \
-            if (value_ < best_)                                                                                        \
-                best_ = value_;                                                                                        \
-        }                                                                                                              \
-        best_;                                                                                                         \
-    })
+static double cross_256(uint64_t count)
+{
+    return cross_round_trip(count, 256, 0);
+}
+
+static double cross_16_spin(uint64_t count)
+{
+    return cross_round_trip(count, 16, 50);
+}
+
+static double cross_1_spin(uint64_t count)
+{
+    return cross_round_trip(count, 1, 50);
+}
+
+static double cross_1_sleeping(uint64_t count)
+{
+    return cross_round_trip(count, 1, 0);
+}
+
+static void best(const char *name, int rounds, double (*measure)(uint64_t), uint64_t count, const char *unit)
+{
+    double least = measure(count);
+    for (int i = 1; i < rounds; i++) {
+        double value = measure(count);
+        if (value < least)
+            least = value;
+    }
+    result(name, least, unit);
+}
 
 int main(void)
 {
     os = lim__os_linux();
-    result("runtime_round_trip_same", BEST(300, round_trip(30000)), "ns");
-    result("runtime_one_way_128", BEST(300, one_way(30000)), "ns");
-    result("runtime_spawn_exit_down", BEST(300, spawn_exit_down(10000)), "ns");
-    result("runtime_idle_process", BEST(1, idle_bytes(100000)), "bytes");
-    result("runtime_cascade_per_link", BEST(50, cascade(20000)), "ns");
-    result("runtime_cross_round_trip_256_outstanding", BEST(30, cross_round_trip(100000, 256, 0)), "ns");
-    result("runtime_cross_round_trip_16_outstanding_spin", BEST(30, cross_round_trip(30000, 16, 50)), "ns");
-    result("runtime_cross_round_trip_1_spin", BEST(30, cross_round_trip(3000, 1, 50)), "ns");
-    result("runtime_cross_round_trip_1_sleeping", BEST(30, cross_round_trip(1000, 1, 0)), "ns");
+    best("runtime_round_trip_same", 300, round_trip, 30000, "ns");
+    best("runtime_one_way_128", 300, one_way, 30000, "ns");
+    best("runtime_spawn_exit_down", 300, spawn_exit_down, 10000, "ns");
+    best("runtime_idle_process", 1, idle_bytes, 100000, "bytes");
+    best("runtime_cascade_per_link", 50, cascade, 20000, "ns");
+    best("runtime_cross_round_trip_256_outstanding", 30, cross_256, 100000, "ns");
+    best("runtime_cross_round_trip_16_outstanding_spin", 30, cross_16_spin, 30000, "ns");
+    best("runtime_cross_round_trip_1_spin", 30, cross_1_spin, 3000, "ns");
+    best("runtime_cross_round_trip_1_sleeping", 30, cross_1_sleeping, 1000, "ns");
     return 0;
 }

@@ -26,21 +26,39 @@
 #include <assert.h>
 #include <stdatomic.h>
 
-/* ---- sizes ---- */
+/* ---- sizes ---- in the hostile build as small as they can be, so that every list is refilled and every table grows */
+#ifdef LIM_HOSTILE
+enum {
+    LIM__CHUNK_SLOTS = 16,
+    LIM__EVENTS_MAX = 2,
+    LIM__TURN_SIGNALS_MAX = 8,
+    LIM__SLICE_SIGNALS_MAX = 1,
+    LIM__LINKS_SCANNED_MAX = 2,
+    LIM__TABLE_MIN = 1,
+    LIM__MAGAZINE_MAX = 1,
+    LIM__MAGAZINE_LARGE_MAX = 1,
+};
+#else
+enum {
+    LIM__CHUNK_SLOTS = 1024,      /* 32 KiB of slots at a time */
+    LIM__EVENTS_MAX = 256,        /* readiness events taken per turn */
+    LIM__TURN_SIGNALS_MAX = 4096, /* signals handled per turn */
+    LIM__SLICE_SIGNALS_MAX = 64,  /* signals one process handles before the next one's turn */
+    LIM__LINKS_SCANNED_MAX = 16,  /* more links than this are found through a map */
+    LIM__TABLE_MIN = 64,          /* first size of the timer heap and of the table of numbers */
+    LIM__MAGAZINE_MAX = 256,      /* blocks of a class kept by a scheduler */
+    LIM__MAGAZINE_LARGE_MAX = 16,
+};
+#endif
 enum {
     LIM__SCHEDULERS_MAX = 63,
     LIM__SLOT_BITS = 24,
     LIM__GENERATION_BITS = 26,
-    LIM__CHUNK_SLOTS = 1024, /* 32 KiB of slots at a time */
-    LIM__CHUNKS_MAX = (1 << LIM__SLOT_BITS) / LIM__CHUNK_SLOTS,
-    LIM__EVENTS_MAX = 256,       /* readiness events taken per turn */
-    LIM__TURN_SIGNALS_MAX = 4096, /* signals handled per turn */
+    LIM__CHUNKS_MAX = 16384,
     LIM__TURN_NS_MAX = 200000,
-    LIM__SLICE_SIGNALS_MAX = 64, /* signals one process handles before the next one's turn */
     LIM__MAILBOX_DEFAULT = 1024,
     LIM__STATE_BYTES_MAX = 64 * 1024,
-    LIM__LINKS_SCANNED_MAX = 16, /* more links than this are found through a map */
-    LIM__SPARE_LETTERS = 64,     /* kept for exits that may not fail when memory has run out */
+    LIM__SPARE_LETTERS = 64, /* kept for exits that may not fail when memory has run out */
 };
 #define LIM__BODY_BYTES_MAX (1u << 30)
 
@@ -133,6 +151,7 @@ typedef struct lim__slot {
     } u;
 } lim__slot;
 static_assert(sizeof(lim__slot) == 32, "two slots per cache line");
+static_assert(LIM__CHUNKS_MAX * LIM__CHUNK_SLOTS <= 1 << LIM__SLOT_BITS, "every slot has a pid");
 
 typedef struct lim__slot_list { /* FIFO of free slots, by index + 1 */
     uint32_t first, last;
@@ -348,6 +367,8 @@ static inline lim__sched *lim__sched_of(const lim_runtime *rt, lim_pid pid)
 static inline lim__slot *lim__slot_of(const lim__sched *s, lim_pid pid)
 {
     uint32_t index = lim__pid_slot(pid);
+    if (LIM__CHUNKS_MAX * LIM__CHUNK_SLOTS < 1 << LIM__SLOT_BITS && index >= LIM__CHUNKS_MAX * LIM__CHUNK_SLOTS)
+        return NULL; /* only in the hostile build */
     lim__slot *chunk = atomic_load_explicit(&s->chunks[index / LIM__CHUNK_SLOTS], memory_order_acquire);
     return LIM_LIKELY(chunk != NULL) ? &chunk[index % LIM__CHUNK_SLOTS] : NULL;
 }
@@ -405,7 +426,7 @@ static inline uint32_t lim__class_of(size_t bytes)
 }
 static inline uint32_t lim__magazine_max(uint32_t klass)
 {
-    return klass <= LIM__CLASS_SMALL_MAX ? 256 : 16;
+    return klass <= LIM__CLASS_SMALL_MAX ? LIM__MAGAZINE_MAX : LIM__MAGAZINE_LARGE_MAX;
 }
 /* `bytes` matters only for LIM__CLASS_HUGE. */
 static inline void *lim__block_take(lim__sched *s, uint32_t klass, size_t bytes)

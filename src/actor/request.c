@@ -128,9 +128,7 @@ static void show_answer(lim__sched *s, lim_process *p, lim__letter *l)
 
 static void show_failure(lim_process *p, lim_pid from, uint64_t ref, lim_reason reason, uint64_t at_ns)
 {
-    lim_signal signal = {
-        .kind = LIM_SIGNAL_RESPONSE, .from = from, .ref = ref, .reason = reason, .at_ns = at_ns
-    };
+    lim_signal signal = { .kind = LIM_SIGNAL_RESPONSE, .from = from, .ref = ref, .reason = reason, .at_ns = at_ns };
     lim__signal_show(p, &signal);
 }
 

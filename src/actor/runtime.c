@@ -78,9 +78,8 @@ lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out)
         return LIM_E_MISUSE;
     if (opts->own_loop && opts->scheduler_count != 1)
         return LIM_E_MISUSE;
-    return open_runtime(
-        &(lim__runtime_opts){ .scheduler_count = opts->scheduler_count, .threads = !opts->own_loop }, opts->own_loop,
-        out);
+    return open_runtime(&(lim__runtime_opts){ .scheduler_count = opts->scheduler_count, .threads = !opts->own_loop },
+                        opts->own_loop, out);
 }
 
 static bool any_letter(lim_runtime *rt)

@@ -56,9 +56,8 @@ static void socketeer_signal(lim_process *self, const lim_signal *signal, void *
     if (signal->tag == 1)
         for (int i = 0; i < 2; i++) {
             s->watch[i].on_ready = on_ready;
-            assert_int_equal(lim__watch_set(self, &s->watch[i], (int)s->p->log[0].tag + i,
-                                            LIM__IO_READ | LIM__IO_WRITE),
-                             0);
+            assert_int_equal(
+                lim__watch_set(self, &s->watch[i], (int)s->p->log[0].tag + i, LIM__IO_READ | LIM__IO_WRITE), 0);
         }
     if (signal->tag == 2) {
         s->flush.run = on_flush;
@@ -110,8 +109,7 @@ static void tell(world *w, socketeer *s, uint32_t tag)
 static void make_ready(world *w, socketeer *s, int which)
 {
     lim__poller *p = world_poller(w, 0);
-    p->ready[p->ready_count++] =
-        (lim__io_event){ .ctx = &s->watch[which], .ready = LIM__IO_READ | LIM__IO_WRITE };
+    p->ready[p->ready_count++] = (lim__io_event){ .ctx = &s->watch[which], .ready = LIM__IO_READ | LIM__IO_WRITE };
 }
 
 static void test_a_watch_cleared_in_the_same_batch_does_not_fire(void **state)

@@ -460,11 +460,9 @@ static void down_take(lim__sched *s, lim_process *p, lim__letter *l)
         lim__request_answer(s, p, l);
         return;
     }
-    lim_signal signal = { .kind = LIM_SIGNAL_DOWN,
-                          .from = l->from,
-                          .ref = l->ref,
-                          .reason = (lim_reason)l->reason,
-                          .at_ns = l->at_ns };
+    lim_signal signal = {
+        .kind = LIM_SIGNAL_DOWN, .from = l->from, .ref = l->ref, .reason = (lim_reason)l->reason, .at_ns = l->at_ns
+    };
     lim__block_give(s, l, l->klass);
     if (!m)
         return;

@@ -202,8 +202,8 @@ static void test_linking_each_other_at_the_same_time_is_one_link(void **state) /
 
 static puppet_act *random_act(world *w)
 {
-    static puppet_act *const acts[] = { do_link, do_link, do_unlink, do_link_and_unlink, do_hello, do_monitor,
-                                        do_demonitor };
+    static puppet_act *const acts[] = { do_link,  do_link,    do_unlink,   do_link_and_unlink,
+                                        do_hello, do_monitor, do_demonitor };
     return acts[world_random(&w->os) % LIM_COUNT(acts)];
 }
 

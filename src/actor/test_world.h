@@ -72,7 +72,8 @@ static int world_poller_wait(lim__os *os, lim__poller *p, lim__io_event *ev, int
     (void)os;
     int n = p->ready_count < max ? p->ready_count : max;
     memcpy(ev, p->ready, (size_t)n * sizeof *ev);
-    p->ready_count = 0;
+    p->ready_count -= n;
+    memmove(p->ready, p->ready + n, (size_t)p->ready_count * sizeof *ev);
     p->last_timeout_ns = timeout_ns;
     p->waits++;
     p->blocked += timeout_ns != 0 && !p->woken && n == 0;
@@ -133,7 +134,7 @@ static inline bool idle(world *w)
 {
     for (uint32_t i = 0; i < w->schedulers; i++) {
         lim__sched *s = lim__sched_at(w->rt, i);
-        if (s->run_head || s->flush_head || s->outbox_mask || atomic_load(&s->inbox))
+        if (s->run_head || s->flush_head || s->outbox_mask || s->poller->ready_count || atomic_load(&s->inbox))
             return false;
     }
     return true;

@@ -23,7 +23,7 @@
 static lim_err refs_grow(lim__sched *s)
 {
     lim__refs *r = &s->refs;
-    uint32_t cap = r->cap ? r->cap * 2 : 64;
+    uint32_t cap = r->cap ? r->cap * 2 : LIM__TABLE_MIN;
     lim__ref *entries = lim__alloc(s, cap * sizeof *entries);
     if (!entries)
         return LIM_E_NOMEM;
@@ -152,7 +152,7 @@ static lim_err heap_reserve(lim__sched *s)
 {
     if (s->heap_count < s->heap_cap)
         return LIM_OK;
-    uint32_t cap = s->heap_cap ? s->heap_cap * 2 : 64;
+    uint32_t cap = s->heap_cap ? s->heap_cap * 2 : LIM__TABLE_MIN;
     lim__heap_entry *heap = lim__alloc(s, cap * sizeof *heap);
     if (!heap)
         return LIM_E_NOMEM;

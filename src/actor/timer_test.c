@@ -28,8 +28,10 @@ static void test_timers_fire_once_in_order_and_never_early(void **state)
     (void)state;
     world *w = world_open(1);
     puppet *a = puppet_new(w, 0, false);
-    timer_order o[] = { { .delay_ns = 30 * MS, .tag = 3 }, { .delay_ns = 10 * MS, .tag = 1 },
-                        { .delay_ns = 30 * MS, .tag = 4 }, { .delay_ns = 20 * MS, .tag = 2 },
+    timer_order o[] = { { .delay_ns = 30 * MS, .tag = 3 },
+                        { .delay_ns = 10 * MS, .tag = 1 },
+                        { .delay_ns = 30 * MS, .tag = 4 },
+                        { .delay_ns = 20 * MS, .tag = 2 },
                         { .delay_ns = UINT64_MAX, .tag = 9 } };
     for (uint32_t i = 0; i < LIM_COUNT(o); i++)
         act(w, a, do_start, &o[i]);
