@@ -65,7 +65,8 @@ typedef struct program {
     lim__sim_task *task;
     uint32_t asked, published, in_hand, capacity;
     hold holds[8];
-    uint64_t next_ns, last_seen, last_number;
+    uint64_t next_ns;
+    uint32_t last_number[64]; /* of each life of the publisher: each is a publisher of its own */
     char group[8];
 } program;
 
@@ -83,6 +84,7 @@ struct world {
     ask asks[CLIENTS * (ASKS + TASKS) * 4];
     uint32_t ask_count, settled_count;
     settled settled[4096];
+    uint64_t told[8192]; /* conversations whose outcome has left, open addressing */
     bool storm; /* the script still does harm */
     const char *broken;
 };
@@ -216,9 +218,9 @@ static lim_done on_news(lim_client *c, const lim_delivery *d, void *ctx)
     (void)c;
     snprintf(text, sizeof text, "%.*s", (int)d->payload.len, (const char *)d->payload.ptr);
     if (sscanf(text, "%u %u", &life, &number) == 2) {
-        uint64_t at = ((uint64_t)life << 32) + number + 1;
-        rule(p->w, at > p->last_number, "A5: one publisher's messages out of order, or twice");
-        p->last_number = at;
+        uint32_t *last = &p->last_number[life % 64];
+        rule(p->w, number + 1 > *last, "A5: one publisher's messages out of order, or twice");
+        *last = number + 1;
     }
     return LIM_DONE;
 }
@@ -309,7 +311,7 @@ static void program_start(program *p)
     p->life++;
     p->in_hand = 0;
     memset(p->holds, 0, sizeof p->holds);
-    p->last_number = 0;
+    memset(p->last_number, 0, sizeof p->last_number);
     lim_client_opts opts = { .size = sizeof opts, .server = server, .name = p->name, .own_loop = true, .os = p->os,
                              .liveness_ms = 1000, .on_state = on_state, .ctx = p };
     assert_int_equal(lim_client_open(&opts, NULL, &p->client), LIM_OK);
@@ -421,6 +423,16 @@ static void on_settled(void *ctx, uint64_t task, uint64_t lease, bool accepted)
     w->settled[w->settled_count++] = (settled){ task, 1 };
 }
 
+static void on_told(void *ctx, uint64_t conversation)
+{
+    world *w = ctx;
+    size_t at = (size_t)(conversation * 0x9e3779b97f4a7c15ull >> 51);
+    while (w->told[at] != 0 && w->told[at] != conversation)
+        at = (at + 1) % (sizeof w->told / sizeof w->told[0]);
+    rule(w, w->told[at] == 0, "A1: a conversation told its outcome twice");
+    w->told[at] = conversation;
+}
+
 static bool all_quiet(void *ctx)
 {
     world *w = ctx;
@@ -448,7 +460,7 @@ static void world_open(world *w, uint64_t seed, FILE *trace)
     w->os = lim__sim_host(w->sim, "server");
     lim__runtime_opts runtime = { .os = w->os, .scheduler_count = SCHEDULERS, .threads = false };
     assert_int_equal(lim__bus_open(&opts, &runtime, &w->bus), LIM_OK);
-    w->bus->ear = (lim__ear){ w, on_settled };
+    w->bus->ear = (lim__ear){ w, on_settled, on_told };
     for (uint32_t i = 0; i < SCHEDULERS; i++) {
         turners[i].sched = lim__sched_at(w->bus->rt, i);
         lim__sim_task_add(w->sim, w->os, i == 0 ? "sched-0" : "sched-1", sched_turn, sched_due, &turners[i]);

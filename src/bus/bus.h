@@ -21,6 +21,7 @@ typedef struct lim__ended lim__ended;
 typedef struct lim__ear {
     void *ctx;
     void (*on_settled)(void *ctx, uint64_t conversation, uint64_t lease, bool accepted); /* a result of a task */
+    void (*on_outcome)(void *ctx, uint64_t conversation);                                /* of an ask or a task */
 } lim__ear;
 
 struct lim_bus {

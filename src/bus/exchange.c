@@ -213,6 +213,8 @@ static void send_outcome(exchange *x, uint32_t todo, occasion *now)
         return;
     }
     fill_outcome(x, todo, now, o);
+    if (x->bus->ear.on_outcome != NULL)
+        x->bus->ear.on_outcome(x->bus->ear.ctx, lim_self(self).id);
     size_t bytes = sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
     for (waiter *w = x->waiters, *next; w != NULL; w = next) {
         next = w->next;
