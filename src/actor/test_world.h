@@ -63,6 +63,9 @@ static int world_poller_set(lim__os *os, lim__poller *p, int fd, uint32_t intere
     (void)os;
     if (fd < 0 || fd >= 64)
         return -EBADF;
+    for (int i = 0; i < p->ready_count; i++) /* after removal no event for fd is returned */
+        if (!interest && p->ready[i].ctx == p->ctx[fd])
+            p->ready[i].ctx = NULL;
     p->ctx[fd] = interest ? ctx : NULL;
     return 0;
 }
