@@ -112,7 +112,8 @@ LIM_API uint64_t lim_now_ns(const lim_process *self);              /* P: the tim
 LIM_API_VOID void lim_trap_exit(lim_process *self, bool trap);     /* P */
 /* Ends the caller when its handler returns; no further signal reaches it. */
 LIM_API_VOID void lim_exit(lim_process *self, lim_reason reason); /* P */
-/* Sends an exit signal, in order with the caller's other sends. A dead target is no error. */
+/* Sends an exit signal, in order with the caller's other sends: like every signal it acts when its turn in the target's
+ * mailbox comes, LIM_KILL too. It always finds room. A dead target is no error. */
 LIM_API_VOID void lim_exit_process(lim_process *self, lim_pid target, lim_reason reason);    /* P */
 LIM_API_VOID void lim_runtime_exit(lim_runtime *rt, lim_pid target, lim_reason reason);      /* A */
 LIM_API bool lim_alive(lim_runtime *rt, lim_pid pid); /* A: a hint: it may end right after */

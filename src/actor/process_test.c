@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * process_test.c - birth, death and identity: options, slots, stale ids, what on_end may rely on. */
 #include "actor/test_world.h"
+#include <malloc.h>
 
 static void test_a_spawn_with_forgotten_or_wrong_options_is_refused(void **state)
 {
@@ -275,6 +276,33 @@ static void test_closing_kills_everybody_once_and_frees_what_was_under_way(void 
     }
 }
 
+static void test_memory_stays_flat_over_many_lives(void **state) /* R19, proves RT12 */
+{
+    (void)state;
+    world *w = world_open(2);
+    puppet *p = calloc(1, sizeof *p);
+    lim_spawn_opts o = puppet_opts(&p);
+    o.place = true;
+    size_t used[2] = { 0 };
+    for (uint32_t i = 0; i < 200000; i++) {
+        o.scheduler = i % 2;
+        assert_int_equal(lim_runtime_spawn(w->rt, &o, &p->pid), LIM_OK);
+        lim_runtime_exit(w->rt, p->pid, LIM_KILL);
+        if (i % 64 == 63)
+            settle(w);
+        if (i == 10047 || i == 199999)
+            used[i == 199999] = mallinfo2().uordblks;
+    }
+    settle(w);
+    assert_int_equal(p->ends, 200000);
+    assert_true(used[1] <= used[0] + 65536);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(lim__sched_at(w->rt, i)->chunk_count <= 1 + 128 / LIM__CHUNK_SLOTS);
+    assert_nothing_left(w, 0);
+    world_close(w);
+    free(p);
+}
+
 /* ---- names ---- */
 static void test_a_name_is_unique_and_goes_with_its_process(void **state)
 {
@@ -339,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_what_on_end_sends_arrives_before_the_exit),
         cmocka_unit_test(test_nothing_reaches_a_process_after_its_exit),
         cmocka_unit_test(test_closing_kills_everybody_once_and_frees_what_was_under_way),
+        cmocka_unit_test(test_memory_stays_flat_over_many_lives),
         cmocka_unit_test(test_a_name_is_unique_and_goes_with_its_process),
         cmocka_unit_test(test_processes_without_a_place_are_born_where_there_are_fewest),
         cmocka_unit_test(test_every_reason_has_a_text),
