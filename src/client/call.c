@@ -83,7 +83,7 @@ static lim_err may_call(lim_client *c)
 
 uint32_t lim__client_wire_timeout(int64_t timeout_ms)
 {
-    return timeout_ms == LIM_FOREVER ? LIM__NO_TIMEOUT
+    return timeout_ms == LIM_FOREVER       ? LIM__NO_TIMEOUT
            : timeout_ms >= LIM__NO_TIMEOUT ? LIM__NO_TIMEOUT - 1
                                            : (uint32_t)timeout_ms;
 }
@@ -107,14 +107,22 @@ static void finish(lim_client *c, lim__call *call, lim_outcome *outcome)
 static lim_outcome outcome_of(lim_client *c, const lim__f_outcome *f)
 {
     uint64_t wall_us = f->crashed_us ? c->os->wall_ns(c->os) / 1000 : 0; /* clocks differ: the wire says how long ago */
-    return (lim_outcome){
-        .how = (lim_how)f->how, .handed_over = (lim_handed)f->handed_over, .why = (lim_why)f->why,
-        .reason = (lim_reason)f->reason, .conv = { f->conversation }, .payload = f->payload, .detail = f->detail,
-        .participant = f->participant, .attempts = f->attempts, .losses = f->losses, .limit = f->limit,
-        .current = f->current, .retry_after_ms = f->retry_after_ms, .router = f->router,
-        .crashed_wall_us = wall_us > f->crashed_us ? wall_us - f->crashed_us : wall_us,
-        .rerouted_ns = f->rerouted_us * 1000
-    };
+    return (lim_outcome){ .how = (lim_how)f->how,
+                          .handed_over = (lim_handed)f->handed_over,
+                          .why = (lim_why)f->why,
+                          .reason = (lim_reason)f->reason,
+                          .conv = { f->conversation },
+                          .payload = f->payload,
+                          .detail = f->detail,
+                          .participant = f->participant,
+                          .attempts = f->attempts,
+                          .losses = f->losses,
+                          .limit = f->limit,
+                          .current = f->current,
+                          .retry_after_ms = f->retry_after_ms,
+                          .router = f->router,
+                          .crashed_wall_us = wall_us > f->crashed_us ? wall_us - f->crashed_us : wall_us,
+                          .rerouted_ns = f->rerouted_us * 1000 };
 }
 
 bool lim__client_call_outcome(lim_client *c, const lim__frame *frame)
@@ -174,14 +182,18 @@ bool lim__client_call_dispatched(lim_client *c, const lim__frame *frame)
     lim__call *call = lim__map_get(&c->calls, f.corr);
     if (!call || call->state != LIM__CALL_OFFERED)
         return false;
-    lim_admission admission = {
-        .verdict = (lim_verdict)f.verdict, .why = (lim_why)f.why, .limit = f.limit, .current = f.current,
-        .retry_after_ms = f.retry_after_ms
-    };
-    lim_outcome refused = {
-        .how = LIM_HOW_REFUSED, .handed_over = LIM_HANDED_NO, .why = (lim_why)f.why, .detail = f.detail,
-        .limit = f.limit, .current = f.current, .retry_after_ms = f.retry_after_ms
-    };
+    lim_admission admission = { .verdict = (lim_verdict)f.verdict,
+                                .why = (lim_why)f.why,
+                                .limit = f.limit,
+                                .current = f.current,
+                                .retry_after_ms = f.retry_after_ms };
+    lim_outcome refused = { .how = LIM_HOW_REFUSED,
+                            .handed_over = LIM_HANDED_NO,
+                            .why = (lim_why)f.why,
+                            .detail = f.detail,
+                            .limit = f.limit,
+                            .current = f.current,
+                            .retry_after_ms = f.retry_after_ms };
     dispatched(c, call, LIM_OK, &admission, (lim_conv){ f.task }, &refused);
     return true;
 }
@@ -192,10 +204,10 @@ void lim__client_call_break(lim_client *c, lim_how how, const char *detail)
     while (!lim__list_empty(&c->call_list)) {
         lim__call *call = LIM_CONTAINER(c->call_list.next, lim__call, node);
         bool left = call->offset < c->written || call->state == LIM__CALL_TASK;
-        lim_outcome outcome = {
-            .how = how, .handed_over = left ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO, .conv = call->task,
-            .detail = lim__str(detail)
-        };
+        lim_outcome outcome = { .how = how,
+                                .handed_over = left ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO,
+                                .conv = call->task,
+                                .detail = lim__str(detail) };
         if (call->state == LIM__CALL_OFFERED)
             dispatched(c, call, LIM_E_CLOSED, NULL, (lim_conv){ 0 }, &outcome);
         else
@@ -209,7 +221,8 @@ static lim_err check_ask(const lim_client *c, const char *group, const lim_ask_o
 {
     if (!c || !opts)
         return LIM_E_INVALID;
-    if (opts->size < sizeof *opts || opts->timeout_ms <= 0 || (int)opts->on_crash < 0 || opts->on_crash > LIM_CRASH_NEXT)
+    if (opts->size < sizeof *opts || opts->timeout_ms <= 0 || (int)opts->on_crash < 0 ||
+        opts->on_crash > LIM_CRASH_NEXT)
         return LIM_E_MISUSE;
     bool has_group = group && group[0] != '\0';
     return has_group == (opts->participant.id != 0) ? LIM_E_INVALID : LIM_OK; /* one of the two */
@@ -310,7 +323,8 @@ static lim_err dispatch(lim_client *c, const char *queue, lim_bytes task, const 
     call->on_dispatched = on_dispatched;
     err = LIM__SAY(c, dispatch, .flags = on_outcome ? LIM__FLAG_OUTCOME : 0, .corr = call->corr,
                    .timeout_ms = lim__client_wire_timeout(opts->timeout_ms), .priority = PRIORITY,
-                   .losses_max = (uint16_t)(opts->losses_max < UINT16_MAX ? opts->losses_max : UINT16_MAX), .queue = lim__str(queue), .type = lim__str(opts->type), .payload = task);
+                   .losses_max = (uint16_t)(opts->losses_max < UINT16_MAX ? opts->losses_max : UINT16_MAX),
+                   .queue = lim__str(queue), .type = lim__str(opts->type), .payload = task);
     if (err != LIM_OK)
         lim__client_call_drop(c, call);
     return err;

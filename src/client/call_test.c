@@ -107,7 +107,8 @@ static void test_publish_options_and_names_are_checked(void **state)
     assert_int_equal(lim_client_publish_async(c, "\xff", TEXT("x"), NULL, NULL, NULL), LIM_E_INVALID);
     assert_int_equal(lim_client_publish_async(c, "a", TEXT("x"), &forgotten, NULL, NULL), LIM_E_MISUSE);
     void *large = calloc(1, LIM__LENGTH_MAX + 1);
-    assert_int_equal(lim_client_publish_async(c, "a", lim__bytes(large, LIM__LENGTH_MAX), NULL, NULL, NULL), LIM_E_TOOBIG);
+    assert_int_equal(lim_client_publish_async(c, "a", lim__bytes(large, LIM__LENGTH_MAX), NULL, NULL, NULL),
+                     LIM_E_TOOBIG);
     free(large);
     pump(f, c);
     silent(f); /* what was refused had no effect */
@@ -230,7 +231,8 @@ static void test_closing_ends_all_in_flight_once(void **state) /* proves CV3 */
     for (int i = 0; i < 200; i++) {
         assert_int_equal(lim_client_publish_async(c, "a", TEXT("x"), NULL, on_admission, &publishes), LIM_OK);
         ask(c, &asks, NULL);
-        assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("t"), &opts, on_dispatched, on_outcome, &tasks), LIM_OK);
+        assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("t"), &opts, on_dispatched, on_outcome, &tasks),
+                         LIM_OK);
         if (i == 100)
             pump(f, c);
     }
@@ -364,7 +366,8 @@ static void test_a_dispatch_is_admitted_and_its_task_ends(void **state) /* prove
     ends e = { 0 }, refused = { 0 }, blind = { 0 };
     lim_dispatch_opts opts = { .size = sizeof opts, .timeout_ms = 5000, .type = "t", .losses_max = 3 };
     assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("job"), &opts, on_dispatched, on_outcome, &e), LIM_OK);
-    assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("job"), &opts, on_dispatched, on_outcome, &refused), LIM_OK);
+    assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("job"), &opts, on_dispatched, on_outcome, &refused),
+                     LIM_OK);
     assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("job"), &opts, NULL, on_outcome, &blind), LIM_OK);
     assert_int_equal(lim_client_dispatch_async(c, "q", TEXT("job"), &opts, NULL, NULL, NULL), LIM_OK);
     pump(f, c);

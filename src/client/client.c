@@ -2,8 +2,9 @@
  * client.c - opening and closing, the two threads, and waiting.
  *
  * Without own_loop there are two threads beside the callers'. The I/O thread runs the turns of link.c: it alone reads
- * and writes, so nothing a handler does can delay a PONG or a TAKEN. The handler thread runs handlers, one at a time, in
- * the order their messages came. With own_loop there is no thread: lim_client_process is a turn, handlers run inside.
+ * and writes, so nothing a handler does can delay a PONG or a TAKEN. The handler thread runs handlers, one at a time,
+ * in the order their messages came. With own_loop there is no thread: lim_client_process is a turn, handlers run
+ * inside.
  *
  *   runs on             own_loop false                          own_loop true
  *   on_message, on_end, on_ready      handler thread            lim_client_process, lim_client_close
@@ -55,7 +56,7 @@ void lim__client_check(const lim_client *c)
         const lim__call *call = LIM_CONTAINER(node, lim__call, node);
         LIM_CHECK(calls++ >= 64 || lim__map_get(&c->calls, call->corr) == call); /* C1; a sample: it runs every turn */
     }
-    LIM_CHECK(calls == c->calls.count); /* C1 */
+    LIM_CHECK(calls == c->calls.count);                                                          /* C1 */
     LIM_CHECK(c->link != LIM__LINK_CONNECTING || c->pubs.pending == 0 || c->session_count == 0); /* C2 */
     LIM__LIST_EACH(node, &c->orders) {
         const lim__order *order = LIM_CONTAINER(node, lim__order, node);
@@ -211,7 +212,8 @@ static lim_err parse_server(lim_client *c, const char *server, lim_diag *diag)
     bool port_ok = !colon || (colon[1] >= '0' && colon[1] <= '9' && *rest == '\0' && port >= 1 && port <= 65535);
     size_t len = (size_t)(end - host);
     if (len == 0 || len >= sizeof c->host || strlen(server) >= sizeof c->server || !port_ok) {
-        lim__diag_set(diag, 0, 0, "the server's address '%.100s' is not host:port; an example: " SERVER_DEFAULT, server);
+        lim__diag_set(diag, 0, 0, "the server's address '%.100s' is not host:port; an example: " SERVER_DEFAULT,
+                      server);
         return LIM_E_INVALID;
     }
     memcpy(c->host, host, len);

@@ -37,17 +37,17 @@ static lim__waiter *first_waiter(lim__conv *conv)
 
 static lim_outcome message_outcome(const lim__conv *conv, lim_bytes payload)
 {
-    return (lim_outcome){
-        .how = LIM_HOW_REPLY, .handed_over = LIM_HANDED_YES, .conv = { conv->id }, .payload = payload
-    };
+    return (
+        lim_outcome){ .how = LIM_HOW_REPLY, .handed_over = LIM_HANDED_YES, .conv = { conv->id }, .payload = payload };
 }
 
 static lim_outcome over_outcome(const lim__conv *conv)
 {
-    return (lim_outcome){
-        .how = conv->over_how, .handed_over = LIM_HANDED_NO, .reason = conv->over_reason, .conv = { conv->id },
-        .detail = lim__str(conv->detail)
-    };
+    return (lim_outcome){ .how = conv->over_how,
+                          .handed_over = LIM_HANDED_NO,
+                          .reason = conv->over_reason,
+                          .conv = { conv->id },
+                          .detail = lim__str(conv->detail) };
 }
 
 /* ---- ends ---- */

@@ -208,7 +208,7 @@ static inline void fake_listen(fake *f, fake_conn *conn)
     if (f->mute || all.len == 0 || conn->wire.state >= LIM__WIRE_CLOSING)
         return;
     while (lim__wire_next(&conn->wire, &in, &frame) == LIM__WIRE_FRAME) {
-        lim__f_hello hello;
+        lim__f_hello hello = { 0 };
         if (frame.type != LIM__HELLO) {
             fake_keep(f, &frame);
             continue;
@@ -307,7 +307,7 @@ static inline void fake_end(fake *f, lim_client *c)
 #define TEXT(s)         lim__bytes((s), sizeof(s) - 1)
 #define SAY(f, x, ...)  assert_int_equal(lim__put_##x(server(f), &(lim__f_##x){ __VA_ARGS__ }), LIM_OK)
 #define HEAR(f, X, x, v)                                                                                               \
-    lim__f_##x v;                                                                                                      \
+    lim__f_##x v = { 0 };                                                                                                 \
     assert_true(lim__get_##x(take(f, LIM__##X), &v))
 
 #endif

@@ -235,10 +235,10 @@ __attribute__((format(printf, 3, 4))) static void broke(lim_client *c, lim_err e
     vsnprintf(why, sizeof why, format, args);
     va_end(args);
     const char *what = c->link != LIM__LINK_DIALLING && c->link != LIM__LINK_CONNECTING ? NULL
-                       : err == LIM_E_UNREACHABLE                                     ? "cannot reach the server at "
-                                                                                      : "refused by the server at ";
-    snprintf(c->end_text, sizeof c->end_text, "%s%.120s%s%s", what ? what : "", what ? c->server : "",
-             what ? ": " : "", why);
+                       : err == LIM_E_UNREACHABLE                                       ? "cannot reach the server at "
+                                                                                        : "refused by the server at ";
+    snprintf(c->end_text, sizeof c->end_text, "%s%.120s%s%s", what ? what : "", what ? c->server : "", what ? ": " : "",
+             why);
     c->end_err = err;
     bool first = !c->own_loop && c->session_count == 0; /* lim_client_open waits, and says what is wrong */
     bool useless = c->wire.refusal == LIM__REFUSED_TOKEN || c->wire.refusal == LIM__REFUSED_VERSION;
@@ -304,9 +304,8 @@ static void dial(lim_client *c)
 
 static void shake(lim_client *c)
 {
-    lim__wire_opts opts = {
-        .hello = { .liveness_ms = c->liveness_ms, .session = c->session, .client = lim__str(c->name) }
-    };
+    lim__wire_opts opts = { .hello = {
+                                .liveness_ms = c->liveness_ms, .session = c->session, .client = lim__str(c->name) } };
     c->written = 0;
     c->os->set_liveness(c->os, c->fd, KERNEL_IDLE_MS, KERNEL_TIMEOUT_MS);
     lim__wire_init(&c->wire, LIM__WIRE_CLIENT, &c->out, &opts);

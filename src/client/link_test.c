@@ -22,7 +22,12 @@ static void on_state(void *ctx, lim_link_state state, const char *detail)
 static void test_the_link_goes_where_its_picture_says(void **state)
 {
     (void)state;
-    static const struct { lim__link from; lim__link_event event; lim__link to; lim__link_act act; } arrows[] = {
+    static const struct {
+        lim__link from;
+        lim__link_event event;
+        lim__link to;
+        lim__link_act act;
+    } arrows[] = {
         { LIM__LINK_DIALLING, LIM__LINK_REACHED, LIM__LINK_CONNECTING, LIM__DO_SHAKE },
         { LIM__LINK_DIALLING, LIM__LINK_BROKE, LIM__LINK_WAITING, LIM__DO_WAIT },
         { LIM__LINK_DIALLING, LIM__LINK_BANNED, LIM__LINK_ENDED, LIM__DO_END },
@@ -175,7 +180,8 @@ static void test_a_dial_and_a_handshake_that_take_too_long_are_given_up(void **s
         fake *f = fake_new();
         f->refuse = mute ? 0 : -1;
         f->mute = mute;
-        lim_client *c = fake_client(f, &(lim_client_opts){ .connect_timeout_ms = 300, .on_state = on_state, .ctx = &s });
+        lim_client *c =
+            fake_client(f, &(lim_client_opts){ .connect_timeout_ms = 300, .on_state = on_state, .ctx = &s });
         pump(f, c);
         assert_in_range(lim_client_timeout_ms(c), 299, 300);
         later(f, c, 299);
@@ -400,13 +406,27 @@ static void test_an_answer_to_what_was_never_asked_breaks_the_connection(void **
         fake *f = fake_new();
         lim_client *c = fake_up(f, NULL);
         switch (kind) {
-        case 0: SAY(f, published, .first_corr = 1, .count = 1, .verdict = LIM_ACCEPT); break;
-        case 1: SAY(f, outcome, .corr = 7, .how = LIM_HOW_REPLY, .handed_over = LIM_HANDED_YES); break;
-        case 2: SAY(f, dispatched, .corr = 7, .verdict = LIM_ACCEPT); break;
-        case 3: SAY(f, subscribed, .stream = 9); break;
-        case 4: SAY(f, served, .stream = 9); break;
-        case 5: SAY(f, opened, .stream = 9); break;
-        default: SAY(f, deliver, .stream = 1, .seq = 1); break;
+        case 0:
+            SAY(f, published, .first_corr = 1, .count = 1, .verdict = LIM_ACCEPT);
+            break;
+        case 1:
+            SAY(f, outcome, .corr = 7, .how = LIM_HOW_REPLY, .handed_over = LIM_HANDED_YES);
+            break;
+        case 2:
+            SAY(f, dispatched, .corr = 7, .verdict = LIM_ACCEPT);
+            break;
+        case 3:
+            SAY(f, subscribed, .stream = 9);
+            break;
+        case 4:
+            SAY(f, served, .stream = 9);
+            break;
+        case 5:
+            SAY(f, opened, .stream = 9);
+            break;
+        default:
+            SAY(f, deliver, .stream = 1, .seq = 1);
+            break;
         }
         pump(f, c);
         assert_int_equal(lim_client_state(c), LIM_LINK_DOWN);

@@ -100,11 +100,15 @@ bool lim__client_pub_answered(lim_client *c, const lim__frame *frame)
     if (!lim__get_published(frame, &f) || f.count == 0 || f.count > p->pending ||
         f.first_corr != p->next_corr - p->pending)
         return false; /* P2 */
-    lim_admission admission = {
-        .verdict = (lim_verdict)f.verdict, .why = (lim_why)f.why, .matched = f.matched, .delivered = f.delivered,
-        .deferred = f.deferred, .dropped = f.dropped, .limit = f.limit, .current = f.current,
-        .retry_after_ms = f.retry_after_ms
-    };
+    lim_admission admission = { .verdict = (lim_verdict)f.verdict,
+                                .why = (lim_why)f.why,
+                                .matched = f.matched,
+                                .delivered = f.delivered,
+                                .deferred = f.deferred,
+                                .dropped = f.dropped,
+                                .limit = f.limit,
+                                .current = f.current,
+                                .retry_after_ms = f.retry_after_ms };
     answer(c, f.count, LIM_OK, &admission);
     return true;
 }

@@ -122,10 +122,11 @@ void lim__client_sub_run(lim_client *c, lim__sub *sub, lim__item *item)
 {
     message *m = LIM_CONTAINER(item, message, item);
     lim_bytes channel = m->channel_len ? lim__bytes(m->channel, m->channel_len) : lim__str(sub->pattern);
-    lim_delivery d = {
-        .payload = lim__msg_bytes(item->msg), .channel = channel, .seq = m->seq, .remaining_ms = LIM_FOREVER,
-        .msg = (lim_msg *)(void *)item->msg
-    };
+    lim_delivery d = { .payload = lim__msg_bytes(item->msg),
+                       .channel = channel,
+                       .seq = m->seq,
+                       .remaining_ms = LIM_FOREVER,
+                       .msg = (lim_msg *)(void *)item->msg };
     if (sub->order.state != LIM__ORDER_ENDED)
         deliver(c, sub, &d);
     lim__msg_unref(item->msg);
@@ -154,8 +155,12 @@ static bool on_deliver(lim_client *c, lim__sub *sub, const lim__frame *frame)
     lim__f_deliver f;
     if (!lim__get_deliver(frame, &f) || sub->order.state != LIM__ORDER_LIVE)
         return false;
-    if (f.seq <= sub->seq - sub->base || sub->in_hand >= sub->window)
-        return false; /* not a later one, or more than there was credit for */
+    if (f.seq <= sub->seq - sub->base || sub->in_hand >= sub->window) {
+        lim__wire_fault(&c->wire, LIM_E_PROTOCOL, "the server delivered %llu after %llu, with %u of %u in hand",
+                        (unsigned long long)f.seq, (unsigned long long)(sub->seq - sub->base), sub->in_hand,
+                        sub->window);
+        return true;
+    }
     sub->seq = sub->base + f.seq;
     sub->in_hand++;
     if (!c->own_loop) {
@@ -164,10 +169,10 @@ static bool on_deliver(lim_client *c, lim__sub *sub, const lim__frame *frame)
         lim__wire_fault(&c->wire, LIM_E_NOMEM, "no memory for a message");
         return true;
     }
-    lim_delivery d = {
-        .payload = f.payload, .channel = f.channel.len ? f.channel : lim__str(sub->pattern), .seq = sub->seq,
-        .remaining_ms = LIM_FOREVER
-    };
+    lim_delivery d = { .payload = f.payload,
+                       .channel = f.channel.len ? f.channel : lim__str(sub->pattern),
+                       .seq = sub->seq,
+                       .remaining_ms = LIM_FOREVER };
     deliver(c, sub, &d);
     return true;
 }

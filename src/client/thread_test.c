@@ -69,15 +69,19 @@ static void on_publish(peer *p, const lim__frame *frame)
     if (lim__bytes_eq(f.channel, TEXT("break")))
         p->drop = true;
     if (p->sub)
-        must(lim__put_deliver(&p->out, &(lim__f_deliver){ .stream = p->sub, .seq = ++p->seq, .channel = f.channel,
-                                                          .payload = f.payload }));
+        must(lim__put_deliver(
+            &p->out,
+            &(lim__f_deliver){ .stream = p->sub, .seq = ++p->seq, .channel = f.channel, .payload = f.payload }));
     must(lim__put_published(&p->out, &(lim__f_published){ .first_corr = f.corr, .count = 1, .verdict = LIM_ACCEPT }));
 }
 
 static void outcome(peer *p, uint64_t corr, lim_bytes payload)
 {
-    must(lim__put_outcome(&p->out, &(lim__f_outcome){ .corr = corr, .how = LIM_HOW_REPLY, .payload = payload,
-                                                      .handed_over = LIM_HANDED_YES, .verdict = LIM_ACCEPT }));
+    must(lim__put_outcome(&p->out, &(lim__f_outcome){ .corr = corr,
+                                                      .how = LIM_HOW_REPLY,
+                                                      .payload = payload,
+                                                      .handed_over = LIM_HANDED_YES,
+                                                      .verdict = LIM_ACCEPT }));
 }
 
 static void on_ask(peer *p, const lim__frame *frame)
@@ -85,9 +89,13 @@ static void on_ask(peer *p, const lim__frame *frame)
     lim__f_ask f;
     LIM_ASSERT(lim__get_ask(frame, &f));
     if (lim__bytes_eq(f.group, TEXT("work")) && p->reg)
-        must(lim__put_request(&p->out, &(lim__f_request){ .stream = p->reg, .flags = LIM__FLAG_TAKEN,
-                                                          .conversation = f.corr, .lease = f.corr, .attempt = 1,
-                                                          .remaining_ms = f.timeout_ms, .payload = f.payload }));
+        must(lim__put_request(&p->out, &(lim__f_request){ .stream = p->reg,
+                                                          .flags = LIM__FLAG_TAKEN,
+                                                          .conversation = f.corr,
+                                                          .lease = f.corr,
+                                                          .attempt = 1,
+                                                          .remaining_ms = f.timeout_ms,
+                                                          .payload = f.payload }));
     else if (!lim__bytes_eq(f.group, TEXT("never")))
         outcome(p, f.corr, f.payload);
 }
@@ -96,8 +104,9 @@ static void on_reply(peer *p, const lim__frame *frame)
 {
     lim__f_reply f;
     LIM_ASSERT(lim__get_reply(frame, &f));
-    must(lim__put_settled(&p->out, &(lim__f_settled){ .stream = f.stream, .conversation = f.conversation,
-                                                      .lease = f.lease, .accepted = 1 }));
+    must(lim__put_settled(
+        &p->out,
+        &(lim__f_settled){ .stream = f.stream, .conversation = f.conversation, .lease = f.lease, .accepted = 1 }));
     outcome(p, f.conversation, f.payload);
 }
 
@@ -115,8 +124,8 @@ static void on_send(peer *p, const lim__frame *frame)
     lim__f_send f;
     LIM_ASSERT(lim__get_send(frame, &f));
     must(lim__put_sent(&p->out, &(lim__f_sent){ .stream = f.stream, .first_corr = f.corr, .count = 1, .verdict = 1 }));
-    must(lim__put_message(&p->out, &(lim__f_message){ .stream = f.stream, .from = 9, .seq = ++p->conv,
-                                                      .payload = f.payload }));
+    must(lim__put_message(&p->out,
+                          &(lim__f_message){ .stream = f.stream, .from = 9, .seq = ++p->conv, .payload = f.payload }));
 }
 
 static void on_hello(peer *p)
@@ -322,13 +331,21 @@ static void host_stop(host *h)
     free(h);
 }
 
+/* Why it broke, for whoever reads a failed test. */
+static void note_break(void *ctx, lim_link_state state, const char *detail)
+{
+    (void)ctx;
+    if (state == LIM_LINK_DOWN)
+        fprintf(stderr, "(down: %s)\n", detail);
+}
+
 static lim_client *connect_to(host *h)
 {
     char server[32];
     lim_client *c;
     lim_diag diag = { 0 };
     snprintf(server, sizeof server, "127.0.0.1:%u", h->port);
-    lim_client_opts opts = { .size = sizeof opts, .server = server, .name = "test" };
+    lim_client_opts opts = { .size = sizeof opts, .server = server, .name = "test", .on_state = note_break, .ctx = h };
     if (lim_client_open(&opts, &diag, &c) != LIM_OK)
         fail_msg("%s", diag.text);
     assert_int_equal(lim_client_state(c), LIM_LINK_UP);
@@ -405,7 +422,7 @@ static lim_participant work(lim_client *c, notes *n)
 {
     lim_participant p;
     lim_client_serve_opts opts = {
-        .size = sizeof opts, .capacity = 100, .handler = { on_request, on_end, n }, .on_ready = on_reg_ready
+        .size = sizeof opts, .capacity = 100000, .handler = { on_request, on_end, n }, .on_ready = on_reg_ready
     };
     assert_int_equal(lim_client_work(c, "work", &opts, NULL, &p), LIM_OK);
     return p;
@@ -414,8 +431,9 @@ static lim_participant work(lim_client *c, notes *n)
 static lim_sub subscribe(lim_client *c, notes *n)
 {
     lim_sub sub;
-    lim_client_sub_opts opts = { .size = sizeof opts, .window = 1 << 20, .handler = { on_message, on_end, n },
-                                 .on_ready = on_sub_ready };
+    lim_client_sub_opts opts = {
+        .size = sizeof opts, .window = 1 << 20, .handler = { on_message, on_end, n }, .on_ready = on_sub_ready
+    };
     assert_int_equal(lim_client_subscribe(c, ">", &opts, NULL, &sub), LIM_OK);
     return sub;
 }
@@ -595,10 +613,13 @@ static void test_breaks_under_use_end_everything_once_and_heal(void **state) /* 
     uint64_t asks = 0, publishes = 0;
     subscribe(c, &reader);
     work(c, &worker);
+    await_count(h, &reader.ready, 1); /* one that is not told before the break is not told at all */
+    await_count(h, &worker.ready, 1);
     for (uint64_t round = 1; round <= 5; round++) {
         for (int i = 0; i < 50; i++) {
             asks += lim_client_ask_async(c, i % 2 ? "work" : "never", TEXT("x"), &opts, on_outcome, &n, NULL) == LIM_OK;
-            publishes += lim_client_publish_async(c, i == 40 ? "break" : "a", TEXT("x"), NULL, on_admission, &n) == LIM_OK;
+            publishes +=
+                lim_client_publish_async(c, i == 49 ? "break" : "a", TEXT("x"), NULL, on_admission, &n) == LIM_OK;
         }
         await_count(h, &n.outcomes, asks);
         await_count(h, &n.admissions, publishes);
@@ -703,8 +724,10 @@ static void test_opening_without_a_server_says_what_to_do(void **state)
     lim_client *c;
     lim_diag diag = { 0 };
     snprintf(server, sizeof server, "127.0.0.1:%u", port);
-    snprintf(expected, sizeof expected, "cannot reach the server at %s: connection refused; start one with liminald, or "
-                                        "name it with --server or LIMINAL_SERVER", server);
+    snprintf(expected, sizeof expected,
+             "cannot reach the server at %s: connection refused; start one with liminald, or "
+             "name it with --server or LIMINAL_SERVER",
+             server);
     lim_client_opts opts = { .size = sizeof opts, .server = server };
     assert_int_equal(lim_client_open(&opts, &diag, &c), LIM_E_UNREACHABLE);
     assert_string_equal(diag.text, expected);

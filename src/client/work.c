@@ -189,13 +189,16 @@ static lim_delivery delivery_of(lim_client *c, lim__request *request, lim_bytes 
 {
     uint64_t now = c->os->now_ns(c->os), deadline = request->deadline_ns;
     int64_t left_ms = deadline > now ? (int64_t)((deadline - now) / 1000000) : 0;
-    return (lim_delivery){
-        .payload = payload, .type = lim__bytes(request->type, request->type_len), .conv = { request->conv },
-        .lease = request->lease_id, .self = { request->reg->order.id },
-        .remaining_ms = deadline == UINT64_MAX ? LIM_FOREVER : left_ms, .attempt = request->attempt,
-        .losses = request->losses, .wants_reply = !(request->flags & LIM__FLAG_NO_REPLY),
-        .msg = (lim_msg *)(void *)request->item.msg
-    };
+    return (lim_delivery){ .payload = payload,
+                           .type = lim__bytes(request->type, request->type_len),
+                           .conv = { request->conv },
+                           .lease = request->lease_id,
+                           .self = { request->reg->order.id },
+                           .remaining_ms = deadline == UINT64_MAX ? LIM_FOREVER : left_ms,
+                           .attempt = request->attempt,
+                           .losses = request->losses,
+                           .wants_reply = !(request->flags & LIM__FLAG_NO_REPLY),
+                           .msg = (lim_msg *)(void *)request->item.msg };
 }
 
 /* Takes over the queue's reference. */
@@ -272,8 +275,10 @@ static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
     lim__f_request f;
     if (!lim__get_request(frame, &f) || reg->order.state != LIM__ORDER_LIVE)
         return false;
-    if (reg->capacity != LIM_UNLIMITED && reg->live >= reg->capacity * (uint64_t)2 + LIVE_SLACK)
-        return false;
+    if (reg->capacity != LIM_UNLIMITED && reg->live >= reg->capacity * (uint64_t)2 + LIVE_SLACK) {
+        lim__wire_fault(&c->wire, LIM_E_PROTOCOL, "the server handed over more than a capacity of %u", reg->capacity);
+        return true;
+    }
     lim__request *request = request_new(c, reg, &f);
     lim_err err = request ? LIM_OK : LIM_E_NOMEM;
     if (request && (f.flags & LIM__FLAG_TAKEN))
@@ -347,8 +352,7 @@ static lim_err take_up(lim_client *c, lim__reg *reg, lim__request *request)
     request->lease = LIM__LEASE_OURS;
     if (request->state == LIM__REQUEST_RESULT)
         return put_reply(c, request, request->how, lim__msg_bytes(request->result));
-    return LIM__SAY(c, holding, .stream = reg->order.stream, .conversation = request->conv,
-                    .lease = request->lease_id);
+    return LIM__SAY(c, holding, .stream = reg->order.stream, .conversation = request->conv, .lease = request->lease_id);
 }
 
 static bool on_served(lim_client *c, lim__reg *reg, const lim__frame *frame)
@@ -457,13 +461,15 @@ static lim_err check_opts(const lim_client *c, const char *group, const lim_clie
                           lim_diag *diag)
 {
     if (!c || !group || group[0] == '\0' || !opts || (opts->identity && strlen(opts->identity) > 255)) {
-        lim__diag_set(diag, 0, 0, "a registration needs a client, a group, options, and an identity of at most 255 bytes");
+        lim__diag_set(diag, 0, 0,
+                      "a registration needs a client, a group, options, and an identity of at most 255 bytes");
         return LIM_E_INVALID;
     }
     if (opts->size < sizeof *opts || !opts->handler.on_message || opts->capacity == 0 ||
         (opts->capacity == LIM_UNLIMITED && kind == LIM__SERVE_QUEUE)) {
-        lim__diag_set(diag, 0, 0, "lim_client_serve_opts: size, on_message or capacity was forgotten, or a worker's "
-                                  "capacity is unlimited");
+        lim__diag_set(diag, 0, 0,
+                      "lim_client_serve_opts: size, on_message or capacity was forgotten, or a worker's "
+                      "capacity is unlimited");
         return LIM_E_MISUSE;
     }
     return LIM_OK;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * work_test.c - registrations: every request ends with exactly one REPLY, and a result is not lost with a connection. */
+ * work_test.c - registrations: every request ends with exactly one REPLY, and a result is not lost with a connection.
+ */
 #include "client/fake.h"
 
 typedef struct worker {
@@ -9,7 +10,7 @@ typedef struct worker {
     lim_delivery last; /* its views are over */
     char payload[32];
     lim_done answer;
-    int replies;  /* how often it replies inside */
+    int replies; /* how often it replies inside */
     lim_err reply_err, again_err;
     bool fails, leaves;
 } worker;
@@ -59,10 +60,13 @@ static const char *const types[] = { "quote", "price", NULL }, *const tags[] = {
 static lim_participant place(lim_client *c, worker *w, bool queue)
 {
     lim_participant p;
-    lim_client_serve_opts opts = {
-        .size = sizeof opts, .capacity = 4, .types = types, .tags = tags, .handler = { on_request, on_end, w },
-        .on_ready = on_ready, .on_revoked = on_revoked
-    };
+    lim_client_serve_opts opts = { .size = sizeof opts,
+                                   .capacity = 4,
+                                   .types = types,
+                                   .tags = tags,
+                                   .handler = { on_request, on_end, w },
+                                   .on_ready = on_ready,
+                                   .on_revoked = on_revoked };
     assert_int_equal((queue ? lim_client_work : lim_client_serve)(c, "g", &opts, NULL, &p), LIM_OK);
     return p;
 }
@@ -130,12 +134,24 @@ static void test_a_registration_says_what_it_serves(void **state)
 static void test_every_request_ends_with_exactly_one_reply(void **state)
 {
     (void)state;
-    static const struct { bool queue; lim_done answer; int replies; bool fails; uint8_t how; const char *content; } cases[] = {
-        { false, LIM_DONE, 0, false, LIM__REPLY_NOTHING, "" },   { true, LIM_DONE, 0, false, LIM__REPLY_REPLY, "" },
-        { false, LIM_FAIL, 0, false, LIM__REPLY_FAILED, "" },    { true, LIM_FAIL, 0, false, LIM__REPLY_FAILED, "" },
-        { false, LIM_DONE, 1, false, LIM__REPLY_REPLY, "result" }, { true, LIM_DONE, 2, false, LIM__REPLY_REPLY, "result" },
-        { false, LIM_FAIL, 1, false, LIM__REPLY_REPLY, "result" }, { true, LIM_HOLD, 1, false, LIM__REPLY_REPLY, "result" },
-        { false, LIM_DONE, 2, true, LIM__REPLY_FAILED, "cannot" }, { true, LIM_DONE, 1, true, LIM__REPLY_FAILED, "cannot" },
+    static const struct {
+        bool queue;
+        lim_done answer;
+        int replies;
+        bool fails;
+        uint8_t how;
+        const char *content;
+    } cases[] = {
+        { false, LIM_DONE, 0, false, LIM__REPLY_NOTHING, "" },
+        { true, LIM_DONE, 0, false, LIM__REPLY_REPLY, "" },
+        { false, LIM_FAIL, 0, false, LIM__REPLY_FAILED, "" },
+        { true, LIM_FAIL, 0, false, LIM__REPLY_FAILED, "" },
+        { false, LIM_DONE, 1, false, LIM__REPLY_REPLY, "result" },
+        { true, LIM_DONE, 2, false, LIM__REPLY_REPLY, "result" },
+        { false, LIM_FAIL, 1, false, LIM__REPLY_REPLY, "result" },
+        { true, LIM_HOLD, 1, false, LIM__REPLY_REPLY, "result" },
+        { false, LIM_DONE, 2, true, LIM__REPLY_FAILED, "cannot" },
+        { true, LIM_DONE, 1, true, LIM__REPLY_FAILED, "cannot" },
     };
     for (size_t i = 0; i < LIM_COUNT(cases); i++) {
         for (int flags = 0; flags < 8; flags += 2) {
@@ -420,7 +436,8 @@ static void test_registration_options_are_checked(void **state)
     worker w = { 0 };
     lim_participant p;
     lim_diag diag = { 0 };
-    lim_client_serve_opts good = { .size = sizeof good, .capacity = 1, .handler = { on_request, on_end, &w } }, o = good;
+    lim_client_serve_opts good = { .size = sizeof good, .capacity = 1, .handler = { on_request, on_end, &w } },
+                          o = good;
     o.capacity = 0;
     assert_int_equal(lim_client_serve(c, "g", &o, &diag, &p), LIM_E_MISUSE);
     o.capacity = LIM_UNLIMITED;
