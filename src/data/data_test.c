@@ -316,7 +316,8 @@ static void test_a_large_document_is_parsed_and_its_memory_given_back(void **sta
 static void test_a_value_is_written_back_as_it_was(void **state)
 {
     (void)state;
-    static const char json[] = "{\"a\":[1,-2,1.5,\"x\\n\",true,null,[],{}],\"b\":{\"c\":18446744073709551615}}";
+    static const char json[] =
+        "{\"a\":[1,-2,1.5,2.0,-0.0,1e+300,\"x\\n\",true,null,[],{}],\"b\":{\"c\":18446744073709551615}}";
     lim__buf b = { 0 };
     lim__json j = lim__json_begin(&b);
     lim__json_val(&j, NULL, parsed(json));

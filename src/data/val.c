@@ -155,6 +155,17 @@ bool lim__val_bool(lim__val object, const char *key, bool otherwise)
 
 static void write_val(lim__buf *b, lim__val v);
 
+/* A whole double stays one: 2.0 would be read as an integer if it were written as 2, and -0.0 would lose its sign. */
+static void write_double(lim__buf *b, double d)
+{
+    size_t from = b->end;
+    lim__json j = lim__json_begin(b);
+    lim__json_f64(&j, NULL, d);
+    if (!b->failed && memchr(b->ptr + from, '.', b->end - from) == NULL &&
+        memchr(b->ptr + from, 'e', b->end - from) == NULL)
+        lim__buf_text(b, ".0");
+}
+
 static void write_scalar(lim__buf *b, lim__val v)
 {
     lim__json j = lim__json_begin(b);
@@ -169,7 +180,7 @@ static void write_scalar(lim__buf *b, lim__val v)
         lim__json_u64(&j, NULL, v.u);
         break;
     case LIM__DOUBLE:
-        lim__json_f64(&j, NULL, v.d);
+        write_double(b, v.d);
         break;
     case LIM__TEXT:
         lim__json_bytes(&j, NULL, v.text);
