@@ -4,14 +4,22 @@
 #
 #   run.sh --build DIR [WHAT] [--runs N] [--peers] [--json]
 #
-# A program DIR/bench/bench-WHAT prints lines "RESULT name value unit"; it is run N times (default 3) and each name is
-# reported with its median, minimum and maximum. With --peers a nats-server is started on a free port, and every program
-# that can do the same work there does it (`bench-WHAT --peer nats PORT`, same names, exit code 2: it cannot); the
-# ratio is ours / theirs. Runs of both alternate, so that a change of the machine's mood meets both. --json prints one
-# object a line. Numbers are those of this machine, of this moment: only ratios travel.
+# What is run is a list of jobs (below): every program DIR/bench/bench-X that needs no server, and bench-tcp's workloads
+# against liminald, which is started here on a free port: `one` with one scheduler, `two` with two and connections put on
+# them in turn. WHAT keeps the jobs whose name contains it. A program prints lines "RESULT name value unit"; all jobs are
+# run N times (default 5), one round after the other, and each name is reported with its median, minimum and maximum.
+#
+# With --peers every workload that nats-server can do is also done there, by the same program and under the same names,
+# each of its runs right after ours, so that a change of the machine's mood meets both. The ratio is turned so that more
+# than 1 always means that liminal is better: higher is better for units that end with /s and for x, lower for all others.
+#
+# Beside a number stands its target, if it has one, and whether the median meets it. A missed target is no failure of this
+# script: numbers are those of this machine and this moment, and only ratios travel. Exit code 1: something did not run.
+#
+# class: what an accepted message survives while this is measured. memory: nothing but the server's life.
 set -eu
 export LC_ALL=C
-build=build what= runs=${RUNS:-3} peers= json=
+build=build what= runs=${RUNS:-5} peers= json=
 usage() { echo "bench: $1; usage: bench [WHAT] [--runs N] [--peers] [--json]" >&2 && exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -28,70 +36,153 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $runs in '' | *[!0-9]* | 0) usage "--runs takes a number from 1 on" ;; esac
-
 build=$(cd "$build" && pwd)
-export LIMINALD="$build/liminald" LIMINAL="$build/liminal"
-programs=$(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name "bench-*$what*" | sort)
-[ -n "$programs" ] || { echo "bench: no program is named like bench-*$what*; there are:" \
-    "$(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' -printf '%f ')" >&2 && exit 2; }
 
+# ---- jobs: NAME SERVER ARGUMENTS [| ARGUMENTS for the peer, or - for none]; without |, the same ones --------------------
+# Counts are such that a run takes 0.3 to 1 s here.
+jobs() {
+    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp | sort); do
+        echo "${program##*/bench-} none -"
+    done
+    cat <<'EOF_JOBS'
+tcp.pubsub.1x1.16B one pubsub 16 8000000 1 | pubsub 16 3000000 1
+tcp.pubsub.1x1.128B one pubsub 128 5000000 1 | pubsub 128 2000000 1
+tcp.pubsub.1x1.1024B one pubsub 1024 1000000 1 | pubsub 1024 500000 1
+tcp.pubsub.1x10.16B one pubsub 16 2000000 10 | pubsub 16 700000 10
+tcp.pubsub.1x10.128B one pubsub 128 1000000 10 | pubsub 128 400000 10
+tcp.pubsub.1x10.1024B one pubsub 1024 200000 10 | pubsub 1024 80000 10
+tcp.ask.w1.c1.one one ask 1 8000 1 one
+tcp.ask.w1.c1.two two ask 1 8000 1 two
+tcp.ask.w64.c1.one one ask 64 300000 1 one | ask 64 200000 1 one
+tcp.ask.w64.c1.two two ask 64 300000 1 two | ask 64 200000 1 two
+tcp.ask.w1.c64.one one ask 1 60000 64 one | ask 1 40000 64 one
+tcp.rate.5000 one rate 5000 0.6
+tcp.rate.50000 one rate 50000 0.6
+tcp.crash one crash 200 | -
+tcp.slow one slow 1000000 | slow 300000
+tcp.idle one idle 50 1
+EOF_JOBS
+}
 work=$(mktemp -d)
-nats=
+jobs | awk -v what="$what" 'index($1, what)' >"$work/jobs"
+[ -s "$work/jobs" ] || {
+    echo "bench: nothing is named like $what; there are:" $(jobs | cut -d ' ' -f 1) >&2
+    rm -rf "$work"
+    exit 2
+}
+
+# ---- servers ---------------------------------------------------------------------------------------------------------
+servers=
 cleanup() {
-    [ -z "$nats" ] || kill "$nats" 2>/dev/null || :
+    for pid in $servers; do
+        kill "$pid" 2>/dev/null || :
+    done
     rm -rf "$work"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-port=
-if [ -n "$peers" ]; then
-    PATH=$PATH:/usr/sbin
-    nats-server -a 127.0.0.1 -p -1 --ports_file_dir "$work" >"$work/nats.log" 2>&1 &
-    nats=$!
+await() { # await WHO LOG COMMAND...: until the command prints something, which becomes $answer; 10 s at most
+    who=$1 log=$2
+    shift 2
     tries=0
-    until port=$(sed -n 's/.*nats:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' "$work"/*.ports 2>/dev/null | head -n 1) && [ -n "$port" ]; do
+    until answer=$("$@" 2>/dev/null) && [ -n "$answer" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 500 ] || { cat "$work/nats.log" >&2 && echo "bench: nats-server did not start" >&2 && exit 1; }
+        [ $tries -lt 500 ] || { tail -n 20 "$log" >&2 && echo "bench: $who did not start" >&2 && exit 1; }
         sleep 0.02
     done
+}
+
+start_liminald() { # start_liminald NAME OPTION...: port_NAME, pid_NAME
+    name=$1
+    shift
+    "$build/liminald" --listen 127.0.0.1:0 "$@" >"$work/$name.out" 2>"$work/$name.log" &
+    eval "pid_$name=$!"
+    servers="$servers $!"
+    await liminald "$work/$name.log" sed -n 's/^liminald .* listening on .*:\([0-9]*\)$/\1/p' "$work/$name.out"
+    eval "port_$name=$answer"
+}
+
+start_nats() {
+    PATH=$PATH:/usr/sbin
+    nats-server -a 127.0.0.1 -p -1 --ports_file_dir "$work" >"$work/nats.log" 2>&1 &
+    pid_nats=$!
+    servers="$servers $!"
+    await nats-server "$work/nats.log" sh -c "sed -n 's/.*nats:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' '$work'/*.ports"
+    port_nats=$answer
+}
+
+needs_server() { cut -d ' ' -f 2 "$work/jobs" | grep -qx "$1"; }
+if needs_server one || needs_server two; then
+    [ -x "$build/liminald" ] || { echo "bench: there is no $build/liminald" >&2 && exit 1; }
+    ! needs_server one || start_liminald one --schedulers 1
+    ! needs_server two || start_liminald two --schedulers 2 --spread
+    [ -z "$peers" ] || start_nats
 fi
 
-# Lines of $work/results: ours|nats name value unit
-measure() { # measure WHOSE PROGRAM ARG...
+# ---- runs: lines of $work/results: ours|nats name value unit ---------------------------------------------------------
+failed=0
+measure() { # measure WHOSE PROGRAM ARGUMENT...: a job that failed once is not run again
     whose=$1
     shift
-    code=0
-    "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+    "$@" >"$work/out" 2>"$work/err" </dev/null || {
+        echo "bench: $job ($whose) ended with $?: $*" >&2
+        tail -n 5 "$work/err" >&2
+        echo "$job $whose" >>"$work/broken"
+        failed=1
+        return 0
+    }
     sed -n "s/^RESULT  */$whose /p" "$work/out" >>"$work/results"
-    return $code
 }
-failed=0
-: >"$work/results"
-for program in $programs; do
-    cannot=
-    run=0
-    while [ $run -lt "$runs" ]; do
-        run=$((run + 1))
-        measure ours "$program" || {
-            echo "bench: $(basename "$program") ended with $?:" >&2
-            tail -n 5 "$work/err" >&2
-            failed=1
-            break
-        }
-        if [ -n "$port" ] && [ -z "$cannot" ]; then
-            code=0
-            measure nats "$program" --peer nats "$port" || code=$?
-            case $code in
-            0) ;;
-            2) cannot=yes ;;
-            *) cannot=yes failed=1 && echo "bench: $(basename "$program") --peer nats ended with $code:" >&2 && tail -n 5 "$work/err" >&2 ;;
-            esac
+broken() { grep -qxF "$job $1" "$work/broken"; }
+
+round() {
+    while read -r job server arguments; do
+        ours=${arguments%% | *}
+        theirs=${arguments##* | }
+        # shellcheck disable=SC2086
+        if [ "$server" = none ]; then
+            broken ours || measure ours "$build/bench/bench-$job"
+            continue
         fi
-    done
+        eval "port=\$port_$server pid=\$pid_$server"
+        # shellcheck disable=SC2086
+        broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-tcp" "$port" $ours
+        [ -n "$peers" ] && [ "$theirs" != - ] || continue
+        # shellcheck disable=SC2086
+        broken nats || SERVER_PID=$pid_nats measure nats "$build/bench/bench-tcp" --peer nats "$port_nats" $theirs
+    done <"$work/jobs"
+}
+
+: >"$work/results"
+: >"$work/broken"
+run=0
+while [ $run -lt "$runs" ]; do
+    run=$((run + 1))
+    echo "bench: round $run of $runs" >&2
+    round
 done
 
-awk -v json="$json" -v what="$what" '
+# ---- the report ------------------------------------------------------------------------------------------------------
+awk -v json="$json" -v peers="$peers" '
+# Targets: of the ratio to the peer (at least), or of the value (at most, at least).
+function target(name) {
+    if (name ~ /^tcp\.pubsub\.1x[0-9]+\.[0-9]+B$/) return "ratio >= 2"
+    if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 1.33"
+    if (name == "tcp.crash_to_told.p99") return "value <= 1000"
+    if (name == "tcp.slow.kept") return "value >= 0.95"
+    if (name ~ /^tcp\.idle\..*s$/) return "value <= 0"
+    if (name ~ /\.LOST$/) return "value <= 0"
+    if (name == "runtime_round_trip_same") return "value <= 100"
+    if (name == "route.lua_decision") return "value <= 250"
+    return ""
+}
+function meets(goal, value, ratio,    part) {
+    if (split(goal, part, " ") == 0 || (part[1] == "ratio" && ratio == ""))
+        return ""
+    value = part[1] == "ratio" ? (ratio == "inf" ? 1e9 : ratio) : value
+    return (part[2] == ">=" ? value >= part[3] + 0 : value <= part[3] + 0) ? "met" : "missed"
+}
 function median(key, n,    i, j, x) {
     for (i = 2; i <= n; i++) {
         x = all[key, i]
@@ -101,8 +192,34 @@ function median(key, n,    i, j, x) {
     }
     return n % 2 ? all[key, (n + 1) / 2] : (all[key, n / 2] + all[key, n / 2 + 1]) / 2
 }
+function ratio_of(unit, ours, theirs,    better, worse) {
+    better = unit ~ /\/s$/ && unit !~ /^us/ || unit == "x" ? ours : theirs
+    worse = better == ours ? theirs : ours
+    if (ours == theirs)
+        return 1
+    return worse == 0 ? "inf" : better / worse
+}
 function number(x) {
     return sprintf(x != 0 && x < 10 && x > -10 ? "%.3f" : x < 10000 ? "%.1f" : "%.0f", x)
+}
+function print_json(name, value, key, n, theirs, ratio, goal) {
+    printf "{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%s,\"min\":%s,\"max\":%s,\"runs\":%d,\"durability\":\"memory\"", name,
+        unit[name], number(value), number(all[key, 1]), number(all[key, n]), n
+    if (theirs != "")
+        printf ",\"peer\":\"nats-server\",\"peer_value\":%s,\"ratio\":%s", number(theirs), ratio == "inf" ? "null" : sprintf("%.3f", ratio)
+    if (goal != "")
+        printf ",\"target\":\"%s\"", goal
+    if (meets(goal, value, ratio) != "")
+        printf ",\"met\":%s", meets(goal, value, ratio) == "met" ? "true" : "false"
+    print "}"
+}
+function print_row(name, value, key, n, theirs, ratio, goal) {
+    printf "%-46s %-6s %12s %-8s %12s %12s %4d", name, "memory", number(value), unit[name], number(all[key, 1]), number(all[key, n]), n
+    if (peers)
+        printf " %12s %8s", theirs == "" ? "" : number(theirs), ratio == "" ? "" : ratio == "inf" ? ratio : sprintf("%.2f", ratio)
+    if (goal != "")
+        printf "  %s%s", goal, meets(goal, value, ratio) == "" ? " (--peers tells)" : ": " meets(goal, value, ratio)
+    print ""
 }
 {
     if (!($2 in unit)) {
@@ -112,29 +229,23 @@ function number(x) {
     all[$1 SUBSEP $2, ++count[$1, $2]] = $3 + 0
 }
 END {
-    if (json == "")
-        printf "%-44s %12s %-8s %12s %12s %5s %12s %8s\n", "name", "median", "unit", "min", "max", "runs", "nats", "ratio"
+    if (json == "") {
+        printf "%-46s %-6s %12s %-8s %12s %12s %4s", "name", "class", "median", "unit", "min", "max", "runs"
+        print peers ? sprintf(" %12s %8s  %s", "nats", "ratio", "target") : "  target"
+    }
     for (i = 1; i <= names; i++) {
         name = order[i]
         n = count["ours", name]
-        p = count["nats", name]
         if (n == 0)
             continue
         key = "ours" SUBSEP name
         value = median(key, n)
-        peer = p ? median("nats" SUBSEP name, p) : 0
-        if (json != "") {
-            printf "{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%s,\"min\":%s,\"max\":%s,\"runs\":%d", name, unit[name], number(value),
-                number(all[key, 1]), number(all[key, n]), n
-            if (p)
-                printf ",\"peer\":\"nats-server\",\"peer_value\":%s,\"ratio\":%.3f", number(peer), (peer ? value / peer : 0)
-            print "}"
-        } else {
-            printf "%-44s %12s %-8s %12s %12s %5d", name, number(value), unit[name], number(all[key, 1]), number(all[key, n]), n
-            if (p)
-                printf " %12s %8.2f", number(peer), (peer ? value / peer : 0)
-            print ""
-        }
+        theirs = count["nats", name] ? median("nats" SUBSEP name, count["nats", name]) : ""
+        ratio = theirs == "" ? "" : ratio_of(unit[name], value, theirs)
+        if (json != "")
+            print_json(name, value, key, n, theirs, ratio, target(name))
+        else
+            print_row(name, value, key, n, theirs, ratio, target(name))
     }
 }' "$work/results"
 [ $failed -eq 0 ]
