@@ -41,7 +41,7 @@ typedef struct bench_conn {
     uint64_t delivered, acked, dropped;
     /* a publisher */
     uint64_t answered; /* publishes that the server has answered */
-    uint64_t deferred, rejected;
+    uint64_t deferred, rejected; /* deliveries that had to wait in the server, publishes that were in vain */
     uint64_t pongs;
     bool confirmed; /* the subscription or registration is in force */
     /* an asker: the slots whose answer `take` has found, to be emptied by whoever called it */
@@ -56,6 +56,7 @@ typedef struct bench_conn {
 struct bench_peer {
     const char *name;
     bool tells_crashes; /* whoever waits for a participant that died is told */
+    bool tells_waiting; /* whoever publishes is told what had to wait */
     void (*greet)(bench_conn *c); /* blocks until the server takes orders */
     /* Blocks until in force. `size`: of the messages; `backlog`: how many may wait beyond the window before old ones go. */
     void (*subscribe)(bench_conn *c, const char *channel, size_t size, uint32_t window, uint32_t backlog);

@@ -39,7 +39,7 @@ static void on_published(bench_conn *c, const lim__frame *frame)
     if (!lim__get_published(frame, &f))
         broken(frame);
     c->answered += f.count;
-    c->deferred += f.verdict == LIM_DEFER ? f.count : 0;
+    c->deferred += (uint64_t)f.deferred * f.count;
     c->rejected += f.verdict == LIM_REJECT ? f.count : 0;
 }
 
@@ -217,5 +217,5 @@ static void settle(bench_conn *c, uint64_t published)
 }
 
 const bench_peer bench_liminal = {
-    "liminal", true, greet, subscribe, serve, prepare_asking, put_publish, number, put_ask, take, settle,
+    "liminal", true, true, greet, subscribe, serve, prepare_asking, put_publish, number, put_ask, take, settle,
 };

@@ -164,5 +164,5 @@ static void settle(bench_conn *c, uint64_t published)
 }
 
 const bench_peer bench_nats = {
-    "nats", false, greet, subscribe, serve, prepare_asking, put_publish, number, put_ask, take, settle,
+    "nats", false, false, greet, subscribe, serve, prepare_asking, put_publish, number, put_ask, take, settle,
 };

@@ -205,8 +205,8 @@ static void say_fan(const fan *f, const char *name)
     bench_result(f->cpu_ns / (double)f->delivered, "ns/deliv", "%s.server_cpu", name);
     if (f->lost > 0 || f->dropped > 0)
         bench_result((double)f->lost, "msgs", "%s.LOST", name);
-    if (f->deferred > 0)
-        fprintf(stderr, "bench-tcp: %s: %llu publishes were deferred\n", name, (unsigned long long)f->deferred);
+    if (peer->tells_waiting)
+        bench_result(100.0 * (double)f->deferred / (double)f->delivered, "%", "%s.waited", name);
 }
 
 static void pubsub(size_t size, uint64_t count, uint32_t readers)
@@ -215,6 +215,11 @@ static void pubsub(size_t size, uint64_t count, uint32_t readers)
     fan f = fan_out(&(fan_spec){ .channel = "bench", .size = size, .count = count, .readers = readers });
     snprintf(name, sizeof name, "tcp.pubsub.1x%u.%zuB", readers, size);
     say_fan(&f, name);
+}
+
+static double reader_rate(const fan *f, uint32_t readers)
+{
+    return (double)f->delivered / readers / f->ns * 1e9;
 }
 
 /* A reader alone, beside another reader, and beside one that does not read. That the second costs something is work;
@@ -227,10 +232,10 @@ static void slow(uint64_t count)
     fan both = fan_out(&spec);
     spec.readers = 1, spec.stuck = 1;
     fan stuck = fan_out(&spec);
-    bench_result((double)count / alone.ns * 1e9, "deliv/s", "tcp.slow.alone");
-    bench_result((double)count / both.ns * 1e9, "deliv/s", "tcp.slow.beside_a_reader");
-    bench_result((double)count / stuck.ns * 1e9, "deliv/s", "tcp.slow.beside_a_stuck_one");
-    bench_result(both.ns / stuck.ns, "x", "tcp.slow.kept");
+    bench_result(reader_rate(&alone, 1), "deliv/s", "tcp.slow.alone");
+    bench_result(reader_rate(&both, 2), "deliv/s", "tcp.slow.beside_a_reader");
+    bench_result(reader_rate(&stuck, 1), "deliv/s", "tcp.slow.beside_a_stuck_one");
+    bench_result(reader_rate(&stuck, 1) / reader_rate(&both, 2), "x", "tcp.slow.kept");
     if (alone.lost + both.lost + stuck.lost > 0)
         bench_result((double)(alone.lost + both.lost + stuck.lost), "msgs", "tcp.slow.LOST");
 }
