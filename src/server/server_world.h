@@ -24,7 +24,7 @@
 #include <cmocka.h>
 
 #define SECOND ((uint64_t)1000000000)
-enum { CLIENTS_MAX = 16, SEEDS = 4, PORT = 4777 };
+enum { CLIENTS_MAX = 16, SEEDS = 25, PORT = 4777 };
 
 typedef struct world world;
 typedef struct taken { /* a frame that came */
@@ -271,6 +271,21 @@ static inline bool has_come(void *ctx)
     return *client_find(x->c, x->type) != NULL || x->c->end != 1;
 }
 
+/* What a failed test is told. */
+static inline void world_tell(world *w)
+{
+    fprintf(stderr, "seed %llu, %u schedulers, at %llu ns\n", (unsigned long long)w->seed, w->schedulers,
+            (unsigned long long)lim__sim_now(w->sim));
+    for (uint32_t i = 0; i < w->schedulers; i++)
+        LIM__LIST_EACH(node, &w->server->porters[i].sessions) {
+            const session *s = LIM_CONTAINER(node, session, node);
+            fprintf(stderr, "%.*s: out %zu kept %zu calls %zu held %llu%s%s%s%s%s\n", (int)s->client.len,
+                    (const char *)s->client.ptr, lim__buf_len(&s->out), lim__buf_len(&s->kept), s->calls.count,
+                    (unsigned long long)s->held, s->writable ? "" : " waits to write", s->paused ? " paused" : "",
+                    s->starved ? " starved" : "", s->broken ? " broken" : "", s->over ? " over" : "");
+        }
+}
+
 /* The next frame of that type; others stay. NULL: it does not come. */
 static inline const lim__frame *client_take(client *c, uint8_t type)
 {
@@ -300,8 +315,10 @@ static inline bool client_has(client *c, uint8_t type) /* now */
 #define TAKE(c, name, NAME, f)                                                                                         \
     do {                                                                                                               \
         const lim__frame *frame_ = client_take(c, LIM__##NAME);                                                        \
-        if (frame_ == NULL)                                                                                            \
+        if (frame_ == NULL) {                                                                                          \
+            world_tell((c)->w);                                                                                        \
             fail_msg("no " #NAME " came; the end is %ld, wire: %s", (c)->end, (c)->wire.text);                         \
+        }                                                                                                              \
         *(f) = (lim__f_##name){ 0 };                                                                                   \
         assert_true(lim__get_##name(frame_, f));                                                                       \
     } while (0)

@@ -194,8 +194,8 @@ static void test_an_answer_followed_by_a_death_is_an_answer(void **state) /* pro
             char name[16];
             snprintf(name, sizeof name, "s%d", (int)corr);
             client *server = client_new(w, name), *asker = client_new(w, "a");
-            serve(server, 1, LIM__SERVE_GROUP, "g", "", 4);
-            ask(asker, corr, "g", "x");
+            serve(server, 1, LIM__SERVE_GROUP, name, "", 4);
+            ask(asker, corr, name, "x");
             lim__f_request r = take_request(server);
             reply(server, 1, &r, "done");
             while (lim__buf_len(&server->out) > 0)

@@ -125,9 +125,12 @@ static const char *objection(const session *s, const lim__f_open *f, lim_err *co
 static lim_err begin(session *s, const lim__f_open *f, talk_stream *t)
 {
     lim__sched *sched = s->porter->sched;
-    lim__open *open = lim__open_new(sched, LIM__KIND_TALK, f->group, lim__bytes(NULL, 0), NULL);
-    if (open == NULL)
+    lim__msg *nothing = lim__msg_new(lim__bytes(NULL, 0)); /* what the group's router is shown */
+    lim__open *open = nothing == NULL ? NULL : lim__open_new(sched, LIM__KIND_TALK, f->group, lim__bytes(NULL, 0), nothing);
+    if (open == NULL) {
+        lim__msg_unref(nothing);
         return LIM_E_NOMEM;
+    }
     open->owner = lim_self(s->self);
     open->opened_ns = lim_now_ns(s->self);
     open->deadline_ns = lim__session_deadline(s, f->timeout_ms);

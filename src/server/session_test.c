@@ -8,6 +8,16 @@ static void say_bytes(client *c, const void *bytes, size_t n)
     client_poke(c);
 }
 
+/* A network that moves megabytes before the kernel takes who does not read for dead. */
+static void widen(world *w)
+{
+    lim__sim_net net = lim__sim_net_get(w->sim);
+    net.buffer_min = net.buffer_max = 65536;
+    net.delay_max_ns = net.delay_min_ns + 100000;
+    net.spike_permille = 0;
+    lim__sim_net_set(w->sim, &net);
+}
+
 static void test_a_version_1_client_is_refused_in_words(void **state) /* proves WI1 */
 {
     (void)state;
@@ -213,6 +223,7 @@ static void test_who_does_not_read_holds_nobody_up_and_is_told_of_drops(void **s
 {
     (void)state;
     EVERY_WORLD (w) {
+        widen(w);
         client *slow = client_new(w, "slow"), *fast = client_new(w, "fast"), *pub = client_new(w, "pub");
         lim__f_subscribed ready;
         PUT(slow, subscribe, .stream = 1, .window = 1000000, .backlog = 10, .policy = LIM_DROP_OLDEST, .pattern = lim__str("x"));
@@ -246,9 +257,7 @@ static void test_a_publisher_that_does_not_read_answers_is_not_read(void **state
 {
     (void)state;
     EVERY_WORLD (w) {
-        lim__sim_net net = lim__sim_net_get(w->sim);
-        net.buffer_min = net.buffer_max = 65536;
-        lim__sim_net_set(w->sim, &net);
+        widen(w);
         client *c = client_new(w, "a"), *other = client_new(w, "b");
         c->deaf = true;
         /* Each is refused with a text of its own, so answers are large and cannot be merged. */
