@@ -196,8 +196,11 @@ static placing decide(group *g, claim *c, const lim__route_result *r, member *co
 
 static placing run(group *g, lim__router *router, claim *c, uint32_t n)
 {
-    lim__route_msg msg = { .payload = lim__msg_bytes(c->want->payload), .headers = lim__msg_headers(c->want->payload),
-                           .keep = c->want->payload };
+    lim__route_msg msg = { .keep = c->want->payload };
+    if (msg.keep != NULL) { /* a conversation that is only opened has nothing to say yet */
+        msg.payload = lim__msg_bytes(msg.keep);
+        msg.headers = lim__msg_headers(msg.keep);
+    }
     lim__route_result result = { 0 };
     void *call = (void *)(uintptr_t)c->lease;
     lim__route_how how = lim__router_call(router, &msg, g->candidates, n, call, &result);
