@@ -7,6 +7,7 @@
 #include "data/data.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { TIMEOUT_MS = 5000 };
 
@@ -207,8 +208,41 @@ static bool any_has(lim__val list, const char *key)
     return lim__val_count(list) == 0;
 }
 
+typedef struct row {
+    const noun *noun;
+    lim__val val;
+} row;
+
+/* By the first column, then the second, as bytes: the server lists in no order. */
+static int by_name(const void *a, const void *b)
+{
+    const row *rows[2] = { a, b };
+    const lim_bytes none = { "", 0 };
+    for (int c = 0; c < 2; c++) {
+        lim_bytes x = lim__val_bytes(rows[0]->val, rows[0]->noun->columns[c], none);
+        lim_bytes y = lim__val_bytes(rows[1]->val, rows[1]->noun->columns[c], none);
+        int order = memcmp(x.ptr, y.ptr, x.len < y.len ? x.len : y.len);
+        if (order != 0 || x.len != y.len)
+            return order != 0 ? order : (x.len > y.len) - (x.len < y.len);
+    }
+    return 0;
+}
+
+/* The list's objects in order, malloc'd. */
+static row *sorted(const noun *n, lim__val list, size_t *count)
+{
+    row *rows = calloc(lim__val_count(list) + 1, sizeof *rows);
+    lim__iter it = lim__iter_begin(list);
+    *count = 0;
+    while (rows && lim__iter_next(&it))
+        rows[(*count)++] = (row){ n, it.val };
+    if (rows)
+        qsort(rows, *count, sizeof *rows, by_name);
+    return rows;
+}
+
 /* A column that no row has is left out. */
-static void print_table(struct cli *cli, const noun *n, lim__val list)
+static void print_table(struct cli *cli, const noun *n, lim__val list, const row *rows, size_t row_count)
 {
     const char *columns[LIM_COUNT(n->columns)];
     size_t count = 0;
@@ -220,14 +254,11 @@ static void print_table(struct cli *cli, const noun *n, lim__val list)
     if (count == 0)
         return;
     cli_table_begin(&table, columns, count);
-    lim__iter it = lim__iter_begin(list);
-    while (lim__iter_next(&it)) {
-        for (size_t c = 0; c < count; c++) {
-            lim__buf text = { 0 };
-            cell_text(&text, lim__val_get(it.val, columns[c]));
-            cli_table_cell(&table, lim__buf_bytes(&text));
-            lim__buf_fini(&text);
-        }
+    for (size_t i = 0; i < row_count * count; i++) {
+        lim__buf text = { 0 };
+        cell_text(&text, lim__val_get(rows[i / count].val, columns[i % count]));
+        cli_table_cell(&table, lim__buf_bytes(&text));
+        lim__buf_fini(&text);
     }
     cli_table_print(&table, &cli->out);
     cli_table_fini(&table);
@@ -318,14 +349,16 @@ static int once(struct cli *cli, const char *group, const char *what, lim__buf *
 static void show_list(struct cli *cli, lim__val reply)
 {
     const noun *n = noun_of(cli);
+    size_t count;
     lim__val list = lim__val_get(reply, n->key);
-    if (!cli->opts->json) {
-        print_table(cli, n, list);
-        return;
-    }
-    lim__iter it = lim__iter_begin(list);
-    while (lim__iter_next(&it))
-        print_json(cli, it.val);
+    row *rows = sorted(n, list, &count);
+    if (!rows)
+        cli_fault(cli, CLI_FAILED, cli->command->name, "no memory", "free some");
+    else if (!cli->opts->json)
+        print_table(cli, n, list, rows, count);
+    for (size_t i = 0; cli->opts->json && i < count; i++)
+        print_json(cli, rows[i].val);
+    free(rows);
 }
 
 int cli_run_list(struct cli *cli)
