@@ -21,6 +21,7 @@
 #include <stdlib.h>
 
 enum { PORT_DEFAULT = 4777, CONNECT_TIMEOUT_MS = 5000, LIVENESS_MS = 4000, CLOSE_TURNS_MAX = 64 };
+#define POKE_NS        ((uint64_t)1000000000)
 #define SERVER_DEFAULT "127.0.0.1:4777"
 #define HINT           "; start one with liminald, or name it with --server or LIMINAL_SERVER"
 
@@ -41,6 +42,12 @@ void lim__client_unlock(lim_client *c)
     pthread_mutex_unlock(&c->mutex);
     if (wake)
         c->os->poller_wake(c->os, c->poller);
+}
+
+void lim__client_unlock_now(lim_client *c)
+{
+    lim__link_write_through(c);
+    lim__client_unlock(c);
 }
 
 bool lim__client_inside(const lim_client *c)
@@ -97,10 +104,19 @@ lim_err lim__client_block_enter(lim_client *c, lim__waiter *w)
 /* Waiting on a condition releases the mutex without the wake that a put asked for. */
 static void wake_now(lim_client *c)
 {
+    lim__link_write_through(c);
     if (c->wake) {
         lim__client_unlock(c);
         lim__client_lock(c);
     }
+}
+
+/* The I/O thread may have slept through what was written for it: it must look whether the server is alive. */
+static void poke(lim_client *c)
+{
+    c->wake = true;
+    lim__client_unlock(c);
+    lim__client_lock(c);
 }
 
 void lim__client_block_room(lim_client *c)
@@ -112,7 +128,12 @@ void lim__client_block_room(lim_client *c)
 
 bool lim__client_block_wait(lim_client *c, lim__waiter *w, uint64_t deadline_ns)
 {
+    uint64_t soon = c->os->now_ns(c->os) + POKE_NS;
     wake_now(c);
+    while (!w->done && lim__cond_wait_until(&w->cond, &c->mutex, deadline_ns < soon ? deadline_ns : soon))
+        ;
+    if (!w->done && soon < deadline_ns)
+        poke(c);
     while (!w->done && lim__cond_wait_until(&w->cond, &c->mutex, deadline_ns))
         ;
     return w->done;

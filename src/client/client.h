@@ -319,6 +319,7 @@ struct lim_client {
 /* ---- client.c ---- */
 void lim__client_lock(lim_client *c);
 void lim__client_unlock(lim_client *c); /* and wakes the I/O thread if something was put while it slept */
+void lim__client_unlock_now(lim_client *c); /* likewise, but writes what was put itself if that saves the waking */
 void lim__client_check(const lim_client *c); /* locked */
 /* LIM_OK, locked and counted: the caller may wait. Else MISUSE or INVALID, not locked. */
 lim_err lim__client_block_enter(lim_client *c, lim__waiter *w);
@@ -357,6 +358,8 @@ F(publish) F(subscribe) F(ack) F(unsubscribe) F(ask) F(cancel) F(serve) F(leave)
 F(dispatch) F(await) F(open) F(send) F(close) F(askin)
 #undef F
 #define LIM__SAY(c, name, ...) lim__say_##name(c, &(lim__f_##name){ __VA_ARGS__ })
+/* Locked, any thread, after puts: writes them here and now if the I/O thread sleeps, instead of waking it. */
+void lim__link_write_through(lim_client *c);
 lim_link_state lim__link_public(const lim_client *c);
 
 /* ---- the frames, by owner: locked; I/O side; false: the frame makes no sense ---- */

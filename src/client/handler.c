@@ -81,7 +81,7 @@ void *lim__client_handler_main(void *client)
         lim__client_queue_run(c);
         lim__client_sub_acks(c);
         if (c->wake) { /* while waiting nobody would do it */
-            lim__client_unlock(c);
+            lim__client_unlock_now(c);
             lim__client_lock(c);
         }
         if (!lim__list_empty(&c->queue))

@@ -575,6 +575,24 @@ static void write_all(lim_client *c)
         pthread_cond_broadcast(&c->room);
 }
 
+/* Nobody but the I/O side sends, except here: it sleeps, and the mutex keeps it from waking up. So a caller that is
+ * about to wait can save the time of waking it. What is not taken at once is left to the I/O thread. */
+void lim__link_write_through(lim_client *c)
+{
+    if (!c->wake || c->link != LIM__LINK_UP || c->sending_len > 0 || c->blocked_write)
+        return;
+    lim_bytes bytes = lim__buf_bytes(&c->out);
+    long n = c->os->send(c->os, c->fd, bytes.ptr, bytes.len);
+    if (n <= 0)
+        return;
+    c->written += (uint64_t)n;
+    lim__buf_consume(&c->out, (size_t)n);
+    if (lim__buf_len(&c->out) == 0) {
+        c->wake = false;
+        c->sleeping = true;
+    }
+}
+
 /* ---- time ---- */
 
 static bool expecting(const lim_client *c)
