@@ -210,8 +210,8 @@ int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code
 
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
-    X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create) X(channel_close)     \
-    X(conversation_cancel) X(info) X(events) X(version) X(help) X(completion)
+    X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
+    X(channel_close) X(conversation_cancel) X(info) X(events) X(version) X(help) X(completion)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X
