@@ -3,15 +3,18 @@
  *
  * Two ways to run it, chosen at open:
  *
- *   own_loop false   the library has one I/O thread; callbacks run on it; contract B calls may be used from any other
- *                    thread. This thread also answers the server's liveness questions, whatever your handlers do
- *                    (handlers of participants run on a second thread of the library, one at a time).
+ *   own_loop false   the library has two threads. One does the I/O and answers the server's liveness questions,
+ *                    whatever your handlers do; outcomes, admissions, on_state and on_revoked run on it. The other runs
+ *                    handlers: on_message, on_ready and on_end, one at a time, in the order things came. Contract B
+ *                    calls may be used from any thread but these two.
  *   own_loop true    no thread: watch lim_client_fd for reading, call lim_client_process when it is readable and at
  *                    the latest after lim_client_timeout_ms. Callbacks run inside lim_client_process. All calls from
  *                    one thread. Contract B calls answer LIM_E_MISUSE.
  *
  * When the connection breaks, pending asks end `lost` and the client dials again (50 ms doubling to 2 s, with jitter),
  * subscribes and registers again, says which tasks it still has in hand, and sends results again that were not settled.
+ * Until then what is offered (publish, ask, dispatch, ...) is answered UNREACHABLE at once: nothing was sent. Only what
+ * is offered before the first connection waits for it. CLOSED: the client has ended.
  * After lim_client_close returned, no callback runs. */
 #ifndef LIMINAL_CLIENT_H
 #define LIMINAL_CLIENT_H
@@ -40,8 +43,8 @@ typedef struct lim_client_opts {
     void *ctx;
     struct lim__os *os;        /* private: NULL */
 } lim_client_opts;
-/* own_loop false: returns when connected (B): UNREACHABLE, PROTOCOL; diag says what, why and what to do. own_loop true:
- * starts to connect and returns at once. */
+/* own_loop false: returns when connected (B): UNREACHABLE, PROTOCOL, DENIED; diag says what, why and what to do. It dials
+ * once: a refusal is told at once, silence after connect_timeout_ms. own_loop true: starts to connect and returns. */
 LIM_API lim_err lim_client_open(const lim_client_opts *opts, lim_diag *diag, lim_client **out); /* B */
 /* Says goodbye, waits for the I/O thread, ends every pending call `closed`. NULL is a no-op. Not inside callbacks. */
 LIM_API_VOID void lim_client_close(lim_client *c); /* B */
@@ -74,7 +77,8 @@ typedef struct lim_client_sub_opts {
     lim_client_handler handler;
     void (*on_ready)(void *ctx); /* the server has it (each time, after a reconnect too); NULL: not told */
 } lim_client_sub_opts;
-/* out->id is the client's own number. Without own_loop returns when the server has it (B), else at once. */
+/* out->id is the client's own number. Without own_loop returns when the server has it (B), else at once. d->seq counts on
+ * over reconnects: what was delivered before is not delivered again. d->msg is NULL with own_loop: nothing was copied. */
 LIM_API lim_err lim_client_subscribe(lim_client *c, const char *pattern, const lim_client_sub_opts *opts, lim_diag *diag,
                                      lim_sub *out); /* A in own_loop, else B */
 LIM_API lim_err lim_client_unsubscribe(lim_client *c, lim_sub sub);               /* A */
@@ -97,6 +101,7 @@ typedef struct lim_client_serve_opts {
     void (*on_ready)(void *ctx, const char *identity); /* registered (each time); NULL: not told */
     void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why); /* stop: the result will be refused */
 } lim_client_serve_opts;
+/* out->id is the client's own number, for the calls below; conversations want the server's. */
 LIM_API lim_err lim_client_serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, lim_diag *diag,
                                  lim_participant *out); /* A in own_loop, else B */
 LIM_API lim_err lim_client_work(lim_client *c, const char *queue, const lim_client_serve_opts *opts, lim_diag *diag,
@@ -111,11 +116,13 @@ LIM_API lim_err lim_client_fail_to(lim_client *c, lim_participant self, lim_conv
 
 /* ---- tasks ---- */
 typedef void lim_on_dispatched(void *ctx, lim_err err, const lim_admission *admission, lim_conv task);
-/* on_outcome runs exactly once if the task was accepted or deferred; NULL: nobody waits for the result. */
+/* on_outcome runs exactly once if the task was accepted or deferred; NULL: nobody waits for the result. Without
+ * on_dispatched it runs exactly once in any case. */
 LIM_API lim_err lim_client_dispatch_async(lim_client *c, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
                                           lim_on_dispatched *on_dispatched, lim_on_outcome *on_outcome, void *ctx); /* A */
 LIM_API lim_err lim_client_dispatch(lim_client *c, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
                                     lim_admission *out, lim_conv *task_out);                     /* B */
+/* TIMEOUT: it goes on. */
 LIM_API lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 
 /* ---- conversations ---- */
