@@ -79,14 +79,6 @@ void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json)
     lim__buf_fini(json);
 }
 
-void lim__conv_show(lim_process *self, const lim_signal *signal, const lim__conv_node *node)
-{
-    lim__buf buf = { 0 };
-    lim__json j = lim__json_begin(&buf);
-    node->json(node->state, &j, NULL);
-    lim__shown_send(self, signal->body.ptr, &buf);
-}
-
 static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool link)
 {
     return kind == LIM__KIND_TALK ? lim__talk_spawn(bus, link) : lim__exchange_spawn(bus, link);

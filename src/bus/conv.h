@@ -17,8 +17,6 @@ typedef struct lim__conv_node {
 void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
                      void (*json)(const void *state, lim__json *j, const char *key));
 void lim__conv_leave(lim__conv_node *node); /* safe on zeroed memory */
-/* Answers a `show` letter. */
-void lim__conv_show(lim_process *self, const lim_signal *signal, const lim__conv_node *node);
 /* A 64-bit id as people see it: hexadecimal text. */
 void lim__json_id(lim__json *j, const char *key, uint64_t id);
 /* Sends `json` as the answer to a show letter; takes the buffer's contents. */

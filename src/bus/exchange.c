@@ -503,7 +503,7 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
     x->open = lim__letter_keep(self, signal);
     if (x->open->losses_max == 0 || x->open->losses_max > GONE_MAX)
         x->open->losses_max = x->open->losses_max == 0 ? 5 : GONE_MAX;
-    if (x->open->on_crash == LIM_CRASH_NEXT)
+    if (!is_task(x) && x->open->on_crash == LIM_CRASH_NEXT) /* as long as there are others */
         x->open->losses_max = GONE_MAX;
     uint64_t now_ns = lim_now_ns(self), deadline = x->open->deadline_ns;
     if (deadline != UINT64_MAX &&
@@ -688,8 +688,6 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
         await(x, self, signal);
     } else if (t == &lim__type_inspect) {
         inspect(x, self, signal);
-    } else if (t == &lim__type_show) {
-        lim__conv_show(self, signal, &x->node);
     } /* others are for talks: an exchange has nothing to send, join or receive */
 }
 

@@ -327,7 +327,8 @@ static void join(group *g, const lim_signal *signal)
         lim__letter_free(lim__proc_sched(g->self), j);
         return;
     }
-    LIM__EVENT(g->bus, g->self, "join", { "group", lim__bytes(g->name, g->name_len) }, { "participant", name },
+    if (g->name[0] != '$') /* the bus itself comes and goes without a word */
+        LIM__EVENT(g->bus, g->self, "join", { "group", lim__bytes(g->name, g->name_len) }, { "participant", name },
                { "kind", lim__str(j->kind == LIM__MEMBER_WORK ? "work" : "serve") });
     lim__group_unpark(g, NULL, true);
     lim__group_dispatch(g);
@@ -337,7 +338,8 @@ static void member_down(group *g, member *m, const lim_signal *signal)
 {
     char leases[16];
     snprintf(leases, sizeof leases, "%u", m->view.in_flight);
-    LIM__EVENT(g->bus, g->self, signal->reason == LIM_LEFT ? "leave" : "crash",
+    bool left = signal->reason == LIM_LEFT || (m->view.in_flight == 0 && signal->reason == LIM_DRAINED);
+    LIM__EVENT(g->bus, g->self, left ? "leave" : "crash",
                { "group", lim__bytes(g->name, g->name_len) }, { "participant", identity(m) },
                { "reason", lim__str(lim_reason_text(signal->reason)) }, { "leases", lim__str(leases) });
     lim__map_remove(&g->watched, m->monitor);

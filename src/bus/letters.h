@@ -136,9 +136,15 @@ typedef struct lim__refused { lim_why why; uint32_t limit, current, retry_after_
 typedef struct lim__queued { lim_admission admission; } lim__queued;
 typedef struct lim__release { uint64_t lease; uint32_t served_us; } lim__release;
 
-/* ---- system groups -> group, agent or conversation: render yourself ---- */
+/* ---- system groups -> group or agent: render yourself, or your conversations ---- */
 typedef enum lim__show_what { LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS } lim__show_what;
-typedef struct lim__show { lim_pid reply_to; uint64_t ref; uint32_t max; lim__show_what what; } lim__show;
+typedef struct lim__show { /* agents: `only` is one conversation, or {0}: up to `max` of them */
+    lim_pid reply_to;
+    uint64_t ref;
+    lim_pid only;
+    uint32_t max;
+    lim__show_what what;
+} lim__show;
 typedef struct lim__shown { uint64_t ref; uint32_t len; char json[]; } lim__shown;
 typedef struct lim__deploy {
     lim_pid reply_to;

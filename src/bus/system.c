@@ -141,12 +141,12 @@ static void gather_end(system_state *s, gather *g)
     free(g);
 }
 
-static void gather_show(system_state *s, gather *g, lim_pid who, lim__show_what what, uint32_t max)
+static void gather_show(system_state *s, gather *g, lim_pid who, lim_pid only, lim__show_what what, uint32_t max)
 {
     lim__show *show = lim__letter_new(lim__proc_sched(s->self), &lim__type_show, sizeof *show);
     if (show == NULL)
         return;
-    *show = (lim__show){ lim_self(s->self), g->ref, max, what };
+    *show = (lim__show){ lim_self(s->self), g->ref, only, max, what };
     if (lim__send_reserved(s->self, who, show) == LIM_OK)
         g->waiting++;
 }
@@ -212,17 +212,17 @@ static void gather_groups(system_state *s, gather *g, lim__show_what what)
     lim_pid *groups = calloc(GROUPS_MAX, sizeof *groups);
     size_t n = groups != NULL ? lim__groups_list(s->bus, groups, GROUPS_MAX) : 0;
     for (size_t i = 0; i < n && i < GROUPS_MAX; i++)
-        gather_show(s, g, groups[i], what, LS_MAX);
+        gather_show(s, g, groups[i], (lim_pid){ 0 }, what, LS_MAX);
     free(groups);
     gather_done_if(s, g);
 }
 
-static void gather_one(system_state *s, lim_pid who)
+static void gather_one(system_state *s, lim_pid who, lim_pid only)
 {
     gather *g = gather_begin(s, "", "");
     if (g == NULL)
         return;
-    gather_show(s, g, who, LIM__SHOW_FULL, 1);
+    gather_show(s, g, who, only, LIM__SHOW_FULL, 1);
     gather_done_if(s, g);
 }
 
@@ -413,7 +413,7 @@ static void do_groups(system_state *s, lim_bytes op, lim__val root)
         if (who.id == 0)
             refuse(s, LIM_E_NOTFOUND, "there is no group or queue %.*s", (int)name.len, (const char *)name.ptr);
         else
-            gather_one(s, who);
+            gather_one(s, who, (lim_pid){ 0 });
     } else if (deploy) {
         if (artifact_of(s, root, &a))
             send_deploy(s, name, a, root, false);
@@ -488,7 +488,7 @@ static void do_conversations(system_state *s, lim_bytes op, lim__val root)
     if (lim__bytes_eq(op, lim__str("ls"))) {
         gather *g = gather_begin(s, "{\"conversations\":[", "]}");
         for (uint32_t i = 0; g != NULL && i < lim__sched_count(s->bus->rt); i++)
-            gather_show(s, g, s->bus->agents[i], LIM__SHOW_LINE, LS_MAX);
+            gather_show(s, g, s->bus->agents[i], (lim_pid){ 0 }, LIM__SHOW_LINE, LS_MAX);
         if (g != NULL)
             gather_done_if(s, g);
         return;
@@ -496,8 +496,8 @@ static void do_conversations(system_state *s, lim_bytes op, lim__val root)
     if (!id_of(s, root, &conv))
         return;
     if (lim__bytes_eq(op, lim__str("show"))) {
-        if (lim_alive(s->bus->rt, conv))
-            gather_one(s, conv);
+        if (lim_alive(s->bus->rt, conv) && lim__pid_scheduler(conv) < lim__sched_count(s->bus->rt))
+            gather_one(s, s->bus->agents[lim__pid_scheduler(conv)], conv);
         else
             show_ended(s, conv);
     } else if (lim__bytes_eq(op, lim__str("cancel"))) {

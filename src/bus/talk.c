@@ -537,8 +537,6 @@ static void on_message(talk *t, lim_process *self, const lim_signal *signal)
         on_notify(t, self, body);
     else if (type == &lim__type_push)
         t->push = true;
-    else if (type == &lim__type_show)
-        lim__conv_show(self, signal, &t->node);
 }
 
 static void on_timer(talk *t, lim_process *self, const lim_signal *signal)

@@ -5,6 +5,8 @@
  * order of the lines. */
 #include "cli/cli.h"
 
+#include <stdio.h>
+
 enum { UNANSWERED_MAX = 4096 };
 
 typedef struct publishing {
@@ -14,6 +16,21 @@ typedef struct publishing {
     bool from_lines, all_sent, holding;
     uint64_t unanswered;
 } publishing;
+
+static void say_reject(struct cli *cli, const lim_admission *a)
+{
+    char why[96], todo[96];
+    int n = snprintf(why, sizeof why, "rejected: %s", lim_why_text(a->why));
+    if (a->limit > 0 && n > 0)
+        snprintf(why + n, sizeof why - (size_t)n, " (limit %u, now %u)", (unsigned)a->limit, (unsigned)a->current);
+    if (a->why == LIM_WHY_BAD_NAME)
+        snprintf(todo, sizeof todo, "use letters, digits, - and _, in parts joined by dots");
+    else if (a->retry_after_ms > 0)
+        snprintf(todo, sizeof todo, "try again after %u ms", (unsigned)a->retry_after_ms);
+    else
+        snprintf(todo, sizeof todo, a->why == LIM_WHY_NO_SUBSCRIBER ? "somebody must subscribe first" : "it was not kept");
+    cli_fault(cli, CLI_REJECTED, cli_word(cli, 0), why, todo);
+}
 
 static void say_verdict(publishing *p, const lim_admission *a)
 {
@@ -33,15 +50,17 @@ static void say_verdict(publishing *p, const lim_admission *a)
         lim__buf_text(out, "\n");
         return;
     }
+    if (a->verdict == LIM_REJECT) {
+        say_reject(p->cli, a);
+        return;
+    }
     lim__buf_format(out, "%s: ", cli_verdict_text(a->verdict));
-    if (a->verdict != LIM_ACCEPT)
+    if (a->verdict == LIM_DEFER)
         lim__buf_text(out, lim_why_text(a->why));
     else
         lim__buf_format(out, "%u subscriber%s", (unsigned)a->matched, a->matched == 1 ? "" : "s");
     if (a->limit > 0)
         lim__buf_format(out, ", limit %u, now %u", (unsigned)a->limit, (unsigned)a->current);
-    if (a->verdict == LIM_REJECT && a->retry_after_ms > 0)
-        lim__buf_format(out, ", try again after %u ms", (unsigned)a->retry_after_ms);
     lim__buf_text(out, "\n");
 }
 
