@@ -11,7 +11,12 @@
 
 #include <stdlib.h>
 
-enum { FREE_MAX = 256, EXCLUDED_MAX = 32, PRIORITY = 4 };
+#ifdef LIM_HOSTILE
+enum { FREE_MAX = 1, EXCLUDED_MAX = 1 };
+#else
+enum { FREE_MAX = 256, EXCLUDED_MAX = 32 };
+#endif
+enum { PRIORITY = 4 };
 
 /* ---- the table ---- */
 

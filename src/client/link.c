@@ -20,7 +20,12 @@
 #include <stdlib.h>
 
 #define MS ((uint64_t)1000000)
-enum { READ_MIN = 64 * 1024, READS_MAX = 4, SENDING_KEEP = 1024 * 1024, GOODBYE_MS = 500 };
+#ifdef LIM_HOSTILE
+enum { READ_MIN = 24 };
+#else
+enum { READ_MIN = 64 * 1024 };
+#endif
+enum { READS_MAX = 4, SENDING_KEEP = 1024 * 1024, GOODBYE_MS = 500 };
 enum { BACKOFF_MIN_MS = 50, BACKOFF_MAX_MS = 2000, STEADY_MS = 200 }; /* UP for STEADY_MS: back off from the start */
 enum { QUIET_MS = 2000, PONG_MS = 4000, KERNEL_IDLE_MS = 2000, KERNEL_TIMEOUT_MS = 6000 };
 

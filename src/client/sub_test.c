@@ -69,6 +69,17 @@ static uint64_t acked(fake *f)
     return a.upto_seq;
 }
 
+/* Acknowledgements up to `last`, none of them later than `step` messages after the one before. */
+static void acked_in_steps(fake *f, uint64_t from, uint64_t last, uint64_t step)
+{
+    while (from < last) {
+        uint64_t upto = acked(f);
+        assert_in_range(upto, from + 1, from + step);
+        from = upto;
+    }
+    silent(f);
+}
+
 static void test_a_subscription_asks_for_what_was_said_or_the_defaults(void **state)
 {
     (void)state;
@@ -103,13 +114,11 @@ static void test_acknowledgements_come_at_half_a_window_and_when_all_is_handled(
     uint32_t stream = accept_sub(f, c);
     deliver(f, stream, 1, 3);
     pump(f, c);
-    assert_int_equal(acked(f), 3);
+    acked_in_steps(f, 0, 3, 5);
     deliver(f, stream, 4, 10);
     pump(f, c);
     assert_int_equal(r.count, 13);
-    assert_int_equal(acked(f), 8);
-    assert_int_equal(acked(f), 13);
-    silent(f);
+    acked_in_steps(f, 3, 13, 5);
     fake_end(f, c);
 }
 
