@@ -414,7 +414,7 @@ static void act(exchange *x, uint32_t todo, occasion *now)
     lim_process *self = now->self;
     if (todo & LIM__EX_DO_LOSS)
         count_loss(x, now);
-    if (todo & LIM__EX_DO_SETTLE)
+    if ((todo & LIM__EX_DO_SETTLE) && is_task(x)) /* who answers an ask keeps nothing: the first answer counts */
         settle(x, now, true);
     if (todo & LIM__EX_DO_SETTLE_NOT)
         settle(x, now, false);

@@ -130,12 +130,6 @@ static void end_of_stream(session *s, long error)
     end(s, error == -ETIMEDOUT ? LIM_SILENT : LIM_LOST, false);
 }
 
-bool lim__session_draining(const session *s)
-{
-    return atomic_load_explicit(&s->porter->server->draining, memory_order_relaxed) != 0 ||
-           atomic_load_explicit(&s->porter->bus->closing, memory_order_relaxed) != 0;
-}
-
 /* ---- writing ---- */
 
 void lim__session_room(session *s)

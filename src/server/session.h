@@ -183,7 +183,10 @@ struct session {
 /* ---- session.c ---- */
 void lim__session_open(porter *p, int fd, const char *peer); /* takes fd in every outcome */
 extern const lim__letter_type lim__type_goodbye;             /* porter -> session: say goodbye and end */
-bool lim__session_draining(const session *s);
+static inline bool lim__session_draining(const session *s) /* or the bus is: its drain says so, too */
+{
+    return atomic_load_explicit(&s->porter->bus->closing, memory_order_relaxed) != 0;
+}
 void lim__session_fault(session *s, lim_err code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void lim__session_malformed(session *s, const lim__frame *frame);
 void lim__session_busy_look(session *s); /* after calls or requests came or went */

@@ -108,11 +108,18 @@ void lim__session_run_end(session *s)
     r->count = 0;
 }
 
+static inline bool same(const lim_admission *a, const lim_admission *b)
+{
+    return (((uint32_t)a->verdict ^ (uint32_t)b->verdict) | ((uint32_t)a->why ^ (uint32_t)b->why) |
+            (a->matched ^ b->matched) | (a->delivered ^ b->delivered) | (a->deferred ^ b->deferred) |
+            (a->dropped ^ b->dropped) | (a->limit ^ b->limit) | (a->current ^ b->current) |
+            (a->retry_after_ms ^ b->retry_after_ms)) == 0;
+}
+
 static inline void answer(session *s, uint32_t corr, const lim_admission *a, const char *detail)
 {
     publish_run *r = &s->run;
-    if (LIM_LIKELY(r->count > 0 && corr == r->first + r->count && r->detail == detail &&
-                   memcmp(a, &r->answer, sizeof *a) == 0)) {
+    if (LIM_LIKELY(r->count > 0 && corr == r->first + r->count && r->detail == detail && same(a, &r->answer))) {
         r->count++;
         return;
     }
@@ -197,12 +204,24 @@ static void on_deliver(void *ctx, lim__sub *sub, uint64_t seq, lim_bytes channel
                        lim__msg *msg)
 {
     sub_stream *st = ctx;
+    lim__buf *out = lim__session_out(st->base.session);
     (void)sub, (void)msg;
     st->delivered = seq;
-    lim__f_deliver f = { .stream = st->base.id, .seq = seq, .headers = headers, .payload = payload };
-    if (st->wild)
-        f.channel = channel;
-    (void)!lim__put_deliver(lim__session_out(st->base.session), &f);
+    if (LIM_UNLIKELY(headers.len > 0 || st->wild)) {
+        lim__f_deliver f = { .stream = st->base.id, .seq = seq, .headers = headers, .payload = payload };
+        if (st->wild)
+            f.channel = channel;
+        (void)!lim__put_deliver(out, &f);
+        return;
+    }
+    size_t len = 8 + payload.len; /* the usual case, in few instructions: seq and payload */
+    uint8_t *p = lim__out_begin(out, LIM__HEADER_SIZE + len);
+    if (LIM_UNLIKELY(p == NULL))
+        return;
+    p = lim__store64(lim__out_header(p, LIM__DELIVER, 0, st->base.id, (uint32_t)len), seq);
+    if (payload.len > 0)
+        memcpy(p, payload.ptr, payload.len);
+    out->end += LIM__HEADER_SIZE + len;
 }
 
 static void on_dropped(void *ctx, lim__sub *sub, uint64_t dropped_total)
