@@ -1,18 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0
- * runtime.c - what the actor runtime costs: sends, spawns, deaths, memory.
+ * runtime.c - what the actor runtime costs: sends, spawns, deaths, memory, crossing from scheduler to scheduler.
  *
- * Everything on one scheduler is measured in the calling thread (lim__sched_turn), so that no wake-up is in it; what
- * crosses schedulers is measured with two threads. Each value is the best of many short rounds: the machine's noise
- * only ever adds. Names end in their unit of work; ns are per that unit. */
+ *      bench-runtime [one|two]     one: everything on one scheduler; two: across two; neither: both
+ *
+ * bench/erlang/runtime.erl does the same work under the same names, so what is written here holds for both:
+ *
+ *   one   The work is turned in the calling thread (lim__sched_turn), so that no wake-up is in it.
+ *   two   Two scheduler threads; `apart` puts callers on one and the server on the other, so that everything crosses;
+ *         `free` leaves one half of the callers beside the server (Erlang: leaves all to its balancer).
+ *   best  A mean is the best of many short rounds: the machine's noise only ever adds.
+ *   p50.. A distribution is taken over single round trips, each with one reading of the clock in it (runtime_clock),
+ *         in all rounds, the noisy ones too.
+ *   busy  Both schedulers always have something else to run: a process that sends itself a message, and another, and
+ *         another. `pipelined` keeps 256 round trips under way and tells the time per round trip.
+ *
+ * Memory is what the kernel counts (resident pages), taken first, while the allocator has nothing to give again. */
 #include "actor/actor.h"
 #include "base/base.h"
+#include "base/hist.h"
 
-#include <malloc.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CALLERS = 64, BATCH = 256, SPIN_US = 50 /* as liminald */ };
 
 static lim__os *os;
+static lim__hist hist;  /* written by one process, read when it has posted */
+static sem_t finished;  /* posted by the process whose work ends a round */
+static uint64_t end_ns; /* written before that post */
 
 static uint64_t now(void)
 {
@@ -25,6 +44,18 @@ static void result(const char *name, double value, const char *unit)
     fflush(stdout);
 }
 
+static void percentiles(const char *name)
+{
+    static const struct {
+        const char *suffix;
+        double at;
+    } points[] = { { "p50", 50 }, { "p99", 99 }, { "p99.9", 99.9 } };
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++)
+        printf("RESULT %s.%s %.1f ns\n", name, points[i].suffix, (double)lim__hist_percentile(&hist, points[i].at));
+    fflush(stdout);
+    lim__hist_reset(&hist);
+}
+
 static void must(lim_err err)
 {
     if (err != LIM_OK) {
@@ -33,10 +64,31 @@ static void must(lim_err err)
     }
 }
 
-static lim_runtime *open_here(uint32_t schedulers)
+static lim_bytes nothing(void)
+{
+    return lim__bytes(NULL, 0);
+}
+
+/* GONE: the runtime is closing, the round is over. */
+static void tell(lim_process *self, lim_pid to)
+{
+    lim_err err = lim_send(self, to, 1, nothing());
+    if (err != LIM_E_GONE)
+        must(err);
+}
+
+static lim_runtime *open_here(void)
 {
     lim_runtime *rt;
-    must(lim__runtime_open(&(lim__runtime_opts){ .os = os, .scheduler_count = schedulers }, &rt));
+    must(lim__runtime_open(&(lim__runtime_opts){ .os = os, .scheduler_count = 1 }, &rt));
+    return rt;
+}
+
+static lim_runtime *open_two(void)
+{
+    lim_runtime *rt;
+    must(lim__runtime_open(&(lim__runtime_opts){ .os = os, .scheduler_count = 2, .threads = true, .spin_us = SPIN_US },
+                           &rt));
     return rt;
 }
 
@@ -62,26 +114,10 @@ static void drive(lim_runtime *rt)
         ;
 }
 
-/* ---- round trip on one scheduler ---- */
-typedef struct ping {
-    uint64_t left;
-} ping;
-
-static void on_ping(lim_process *self, const lim_signal *signal, void *state)
+/* Starts the round by a message to `first` and drives it to its end; ns per `count`. */
+static double driven(lim_runtime *rt, lim_pid first, lim_bytes body, uint64_t count)
 {
-    ping *p = state;
-    if (p->left == 0)
-        return;
-    p->left--;
-    must(lim_send(self, signal->from.id ? signal->from : *(const lim_pid *)signal->body.ptr, 1, signal->body));
-}
-
-static double round_trip(uint64_t count)
-{
-    lim_runtime *rt = open_here(1);
-    ping p = { count };
-    lim_pid a = spawn(rt, 0, on_ping, &p, sizeof p), b = spawn(rt, 0, on_ping, &p, sizeof p);
-    must(lim_runtime_send(rt, a, 1, lim__bytes(&b, sizeof b)));
+    must(lim_runtime_send(rt, first, 1, body));
     uint64_t t0 = now();
     drive(rt);
     double ns = (double)(now() - t0) / (double)count;
@@ -89,23 +125,135 @@ static double round_trip(uint64_t count)
     return ns;
 }
 
-/* ---- one-way stream ---- */
-typedef struct stream {
-    lim_pid to;
-    uint64_t left, batch;
-} stream;
+static void finish(void)
+{
+    end_ns = now();
+    sem_post(&finished);
+}
+
+static double awaited(lim_runtime *rt, uint64_t t0, uint64_t count)
+{
+    while (sem_wait(&finished) != 0)
+        ;
+    double ns = (double)(end_ns - t0) / (double)count;
+    lim_runtime_close(rt);
+    return ns;
+}
+
+static double best(int rounds, double (*measure)(uint64_t), uint64_t count)
+{
+    double least = measure(count);
+    for (int i = 1; i < rounds; i++) {
+        double value = measure(count);
+        least = value < least ? value : least;
+    }
+    return least;
+}
+
+static void best_ns(const char *name, int rounds, double (*measure)(uint64_t), uint64_t count)
+{
+    result(name, best(rounds, measure, count), "ns");
+}
+
+static void best_rate(const char *name, int rounds, double (*measure)(uint64_t), uint64_t count)
+{
+    result(name, 1e9 / best(rounds, measure, count), "req/s");
+}
+
+static double clock_cost(uint64_t count)
+{
+    uint64_t t0 = now(), sum = 0;
+    for (uint64_t i = 0; i < count; i++)
+        sum += now();
+    return sum ? (double)(now() - t0) / (double)count : 0;
+}
+
+/* ---- memory ---- */
+static double resident_bytes(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+    if (!f || fscanf(f, "%*u %lu", &pages) != 1)
+        must(LIM_E_IO);
+    fclose(f);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
 
 static void on_nothing(lim_process *self, const lim_signal *signal, void *state)
 {
     (void)self, (void)signal, (void)state;
 }
 
-/* Asks for more after every batch, so that the stream does not run into its mailbox's limit. */
+static double idle_bytes(uint64_t count)
+{
+    lim_runtime *rt = open_here();
+    uint64_t state[4] = { 0 };
+    drive(rt);
+    double before = resident_bytes();
+    for (size_t i = 0; i < count; i++)
+        (void)spawn(rt, 0, on_nothing, state, sizeof state);
+    drive(rt);
+    double bytes = (resident_bytes() - before) / (double)count;
+    lim_runtime_close(rt);
+    return bytes;
+}
+
+/* ---- round trip ---- */
+typedef struct ping {
+    lim_pid peer;
+    uint64_t left, sent_ns;
+    bool timed, host_waits;
+} ping;
+
+static void on_echo(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)state;
+    tell(self, signal->from);
+}
+
+static void on_ping(lim_process *self, const lim_signal *signal, void *state)
+{
+    ping *p = state;
+    if (p->timed && signal->from.id)
+        lim__hist_record(&hist, now() - p->sent_ns);
+    if (p->left-- == 0) {
+        if (p->host_waits)
+            finish();
+        return;
+    }
+    if (p->timed)
+        p->sent_ns = now();
+    tell(self, p->peer);
+}
+
+static double round_trip_here(uint64_t count, bool timed)
+{
+    lim_runtime *rt = open_here();
+    ping p = { .peer = spawn(rt, 0, on_echo, NULL, 0), .left = count, .timed = timed };
+    return driven(rt, spawn(rt, 0, on_ping, &p, sizeof p), nothing(), count);
+}
+
+static double round_trip(uint64_t count)
+{
+    return round_trip_here(count, false);
+}
+
+static double round_trip_timed(uint64_t count)
+{
+    return round_trip_here(count, true);
+}
+
+/* ---- one-way stream ---- the receiver asks for more after every batch */
+typedef struct stream {
+    lim_pid to;
+    uint64_t left;
+} stream;
+
 static void on_streamed(lim_process *self, const lim_signal *signal, void *state)
 {
     stream *s = state;
-    if (++s->left % s->batch == 0)
-        must(lim_send(self, signal->from, 1, lim__bytes(NULL, 0)));
+    if (++s->left % BATCH == 0)
+        tell(self, signal->from);
 }
 
 static void on_stream(lim_process *self, const lim_signal *signal, void *state)
@@ -113,23 +261,17 @@ static void on_stream(lim_process *self, const lim_signal *signal, void *state)
     static const char body[128];
     (void)signal;
     stream *s = state;
-    for (uint64_t i = 0; i < s->batch && s->left > 0; i++, s->left--)
+    for (uint64_t i = 0; i < BATCH && s->left > 0; i++, s->left--)
         must(lim_send(self, s->to, 1, lim__bytes(body, sizeof body)));
 }
 
 static double one_way(uint64_t count)
 {
-    lim_runtime *rt = open_here(1);
-    stream s = { .batch = 256 };
+    lim_runtime *rt = open_here();
+    stream s = { 0 };
     s.to = spawn(rt, 0, on_streamed, &s, sizeof s);
     s.left = count;
-    lim_pid a = spawn(rt, 0, on_stream, &s, sizeof s);
-    must(lim_runtime_send(rt, a, 1, lim__bytes(NULL, 0)));
-    uint64_t t0 = now();
-    drive(rt);
-    double ns = (double)(now() - t0) / (double)count;
-    lim_runtime_close(rt);
-    return ns;
+    return driven(rt, spawn(rt, 0, on_stream, &s, sizeof s), nothing(), count);
 }
 
 /* ---- spawn, exit, watcher told ---- */
@@ -139,55 +281,45 @@ static void on_first(lim_process *self, const lim_signal *signal, void *state)
     lim_exit(self, LIM_NORMAL);
 }
 
-static void spawn_one(lim_process *self)
+/* A process runs when it is told something: the message that it ends on is in the price. */
+static void on_down(lim_process *self, const lim_signal *signal, void *state)
 {
-    uint64_t monitor;
+    (void)signal;
+    uint64_t *left = state, monitor;
+    if ((*left)-- == 0) {
+        lim_exit(self, LIM_NORMAL);
+        return;
+    }
     lim_pid pid;
     lim_spawn_opts o = {
         .size = sizeof o, .on_signal = on_first, .state_bytes = 32, .monitor = true, .monitor_out = &monitor
     };
     must(lim_spawn(self, &o, &pid));
-    must(lim_send(self, pid, 1, lim__bytes(NULL, 0)));
-}
-
-static void on_down(lim_process *self, const lim_signal *signal, void *state)
-{
-    (void)signal;
-    ping *p = state;
-    if (p->left-- > 0)
-        spawn_one(self);
-    else
-        lim_exit(self, LIM_NORMAL);
+    tell(self, pid);
 }
 
 static double spawn_exit_down(uint64_t count)
 {
-    lim_runtime *rt = open_here(1);
-    ping p = { count };
-    lim_pid a = spawn(rt, 0, on_down, &p, sizeof p);
-    must(lim_runtime_send(rt, a, 1, lim__bytes(NULL, 0)));
-    uint64_t t0 = now();
-    drive(rt);
-    double ns = (double)(now() - t0) / (double)count;
-    lim_runtime_close(rt);
-    return ns;
+    lim_runtime *rt = open_here();
+    return driven(rt, spawn(rt, 0, on_down, &count, sizeof count), nothing(), count);
 }
 
-/* ---- idle memory ---- */
-static double idle_bytes(uint64_t count)
+/* How much more is resident after `count` lives than after the first 10,000 of them. */
+static double lives(uint64_t count)
 {
-    lim_runtime *rt = open_here(1);
-    size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
-    uint64_t state[4] = { 0 };
-    for (size_t i = 0; i < count; i++)
-        (void)spawn(rt, 0, on_nothing, state, sizeof state);
+    lim_runtime *rt = open_here();
+    uint64_t warm = 10000, rest = count - warm;
+    must(lim_runtime_send(rt, spawn(rt, 0, on_down, &warm, sizeof warm), 1, nothing()));
     drive(rt);
-    double bytes = (double)(mallinfo2().uordblks + mallinfo2().hblkhd - before) / (double)count;
+    double before = resident_bytes();
+    must(lim_runtime_send(rt, spawn(rt, 0, on_down, &rest, sizeof rest), 1, nothing()));
+    drive(rt);
+    double grown = resident_bytes() - before;
     lim_runtime_close(rt);
-    return bytes;
+    return grown / 1024;
 }
 
-/* ---- link cascade ---- */
+/* ---- link cascade ---- a chain; the first one fails */
 static void on_link(lim_process *self, const lim_signal *signal, void *state)
 {
     (void)state;
@@ -199,7 +331,7 @@ static void on_link(lim_process *self, const lim_signal *signal, void *state)
 
 static double cascade(uint64_t count)
 {
-    lim_runtime *rt = open_here(1);
+    lim_runtime *rt = open_here();
     lim_pid first = spawn(rt, 0, on_link, NULL, 0), last = first;
     for (size_t i = 1; i < count; i++) {
         lim_pid next = spawn(rt, 0, on_link, NULL, 0);
@@ -207,105 +339,200 @@ static double cascade(uint64_t count)
         last = next;
     }
     drive(rt);
-    must(lim_runtime_send(rt, first, 1, lim__bytes(NULL, 0)));
+    must(lim_runtime_send(rt, first, 1, nothing()));
     uint64_t t0 = now();
     drive(rt);
     double ns = (double)(now() - t0) / (double)count;
     if (lim_alive(rt, last))
-        must(LIM_E_INVALID);
+        must(LIM_E_GONE);
     lim_runtime_close(rt);
     return ns;
 }
 
-/* ---- across schedulers ---- */
-static _Atomic uint64_t finished_ns;
+/* ---- across schedulers: round trips ---- */
+typedef struct pipe_end {
+    lim_pid peer;
+    uint64_t left, outstanding;
+} pipe_end;
 
-typedef struct far_ping {
-    uint64_t left;
-} far_ping;
-
-static void on_far_ping(lim_process *self, const lim_signal *signal, void *state)
+static void on_pipe(lim_process *self, const lim_signal *signal, void *state)
 {
-    far_ping *p = state;
-    if (signal->from.id == 0) { /* the host: body is {peer, outstanding} */
-        const uint64_t *start = signal->body.ptr;
-        for (uint64_t i = 0; i < start[1]; i++)
-            must(lim_send(self, (lim_pid){ start[0] }, 1, lim__bytes(NULL, 0)));
+    pipe_end *p = state;
+    if (signal->from.id == 0) {
+        for (uint64_t i = 0; i < p->outstanding; i++)
+            tell(self, p->peer);
         return;
     }
     if (p->left == 0)
         return;
     if (--p->left == 0)
-        atomic_store(&finished_ns, now());
-    must(lim_send(self, signal->from, 1, lim__bytes(NULL, 0)));
+        finish();
+    tell(self, p->peer);
 }
 
-static double cross_round_trip(uint64_t count, uint64_t outstanding, uint32_t spin_us)
+static double cross_pipelined(uint64_t count)
 {
-    lim_runtime *rt;
-    must(lim__runtime_open(&(lim__runtime_opts){ .os = os, .scheduler_count = 2, .threads = true, .spin_us = spin_us },
-                           &rt));
-    far_ping p = { count }, echo = { UINT64_MAX };
-    lim_pid a = spawn(rt, 0, on_far_ping, &p, sizeof p), b = spawn(rt, 1, on_far_ping, &echo, sizeof echo);
-    uint64_t start[2] = { b.id, outstanding };
-    atomic_store(&finished_ns, 0);
+    lim_runtime *rt = open_two();
+    pipe_end p = { .peer = spawn(rt, 1, on_echo, NULL, 0), .left = count, .outstanding = BATCH };
+    lim_pid a = spawn(rt, 0, on_pipe, &p, sizeof p);
     uint64_t t0 = now();
-    must(lim_runtime_send(rt, a, 1, lim__bytes(start, sizeof start)));
-    while (!atomic_load(&finished_ns)) {
-        lim__cond never;
-        lim__mutex m = LIM__MUTEX_INIT;
-        lim__cond_init(&never);
-        pthread_mutex_lock(&m);
-        (void)lim__cond_wait_until(&never, &m, now() + 2000000);
-        pthread_mutex_unlock(&m);
+    must(lim_runtime_send(rt, a, 1, nothing()));
+    return awaited(rt, t0, count);
+}
+
+static void on_busy(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)signal, (void)state;
+    tell(self, lim_self(self));
+}
+
+static double cross(uint64_t count, bool timed, bool busy)
+{
+    lim_runtime *rt = open_two();
+    for (uint32_t i = 0; busy && i < 2; i++)
+        must(lim_runtime_send(rt, spawn(rt, i, on_busy, NULL, 0), 1, nothing()));
+    ping p = { .peer = spawn(rt, 1, on_echo, NULL, 0), .left = count, .timed = timed, .host_waits = true };
+    lim_pid a = spawn(rt, 0, on_ping, &p, sizeof p);
+    uint64_t t0 = now();
+    must(lim_runtime_send(rt, a, 1, nothing()));
+    return awaited(rt, t0, count);
+}
+
+static double cross_single(uint64_t count)
+{
+    return cross(count, false, false);
+}
+
+static double cross_single_timed(uint64_t count)
+{
+    return cross(count, true, false);
+}
+
+static double cross_busy_timed(uint64_t count)
+{
+    return cross(count, true, true);
+}
+
+/* ---- across schedulers: 64 callers, one server ---- */
+typedef struct caller {
+    lim_pid server;
+    uint64_t left;
+} caller;
+static _Atomic uint32_t calling;
+
+static bool more_calls(caller *c)
+{
+    if (c->left-- > 0)
+        return true;
+    if (atomic_fetch_sub(&calling, 1) == 1)
+        finish();
+    return false;
+}
+
+static void on_caller(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)signal;
+    caller *c = state;
+    if (more_calls(c))
+        tell(self, c->server);
+}
+
+static void on_requester(lim_process *self, const lim_signal *signal, void *state)
+{
+    caller *c = state;
+    uint64_t ref;
+    if (signal->kind == LIM_SIGNAL_RESPONSE && signal->reason != LIM_NORMAL)
+        must(LIM_E_GONE);
+    if (more_calls(c))
+        must(lim_request(self, c->server, 1, nothing(), 5000, &ref));
+}
+
+static void on_server(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)state;
+    if (signal->ref)
+        must(lim_respond(self, signal, nothing()));
+    else
+        tell(self, signal->from);
+}
+
+/* beside: how many of the callers live on the server's scheduler */
+static double calls(uint64_t count, lim_on_signal *on_signal, uint32_t beside)
+{
+    lim_runtime *rt = open_two();
+    caller c = { spawn(rt, 1, on_server, NULL, 0), count / CALLERS };
+    lim_pid callers[CALLERS];
+    for (uint32_t i = 0; i < CALLERS; i++)
+        callers[i] = spawn(rt, i < beside, on_signal, &c, sizeof c);
+    atomic_store(&calling, CALLERS);
+    uint64_t t0 = now();
+    for (uint32_t i = 0; i < CALLERS; i++)
+        must(lim_runtime_send(rt, callers[i], 1, nothing()));
+    return awaited(rt, t0, count);
+}
+
+static double callers_apart(uint64_t count)
+{
+    return calls(count, on_caller, 0);
+}
+
+static double callers_free(uint64_t count)
+{
+    return calls(count, on_caller, CALLERS / 2);
+}
+
+static double requests_apart(uint64_t count)
+{
+    return calls(count, on_requester, 0);
+}
+
+static double requests_free(uint64_t count)
+{
+    return calls(count, on_requester, CALLERS / 2);
+}
+
+/* ---- what is measured, and how much of it ---- */
+static void one(void)
+{
+    result("runtime_idle_process", idle_bytes(100000), "bytes");
+    best_ns("runtime_clock", 20, clock_cost, 10000);
+    best_ns("runtime_round_trip_same", 200, round_trip, 30000);
+    (void)best(20, round_trip_timed, 30000);
+    percentiles("runtime_round_trip_same");
+    best_ns("runtime_one_way_128", 200, one_way, 30000);
+    best_ns("runtime_spawn_exit_down", 200, spawn_exit_down, 10000);
+    best_ns("runtime_cascade_per_link", 30, cascade, 20000);
+    result("runtime_10M_lives_growth", lives(10000000), "KiB");
+}
+
+static void two(void)
+{
+    best_ns("runtime_cross_pipelined", 30, cross_pipelined, 100000);
+    best_ns("runtime_cross_single", 20, cross_single, 5000);
+    (void)best(4, cross_single_timed, 5000);
+    percentiles("runtime_cross_single");
+    (void)best(2, cross_busy_timed, 500);
+    percentiles("runtime_cross_busy");
+    best_rate("runtime_callers_64_apart", 10, callers_apart, 64000);
+    best_rate("runtime_callers_64_free", 10, callers_free, 64000);
+    best_rate("runtime_requests_64_apart", 10, requests_apart, 64000);
+    best_rate("runtime_requests_64_free", 10, requests_free, 64000);
+}
+
+int main(int argc, char **argv)
+{
+    const char *which = argc == 2 ? argv[1] : "";
+    bool is_one = strcmp(which, "one") == 0, is_two = strcmp(which, "two") == 0;
+    if (argc > 2 || (argc == 2 && !is_one && !is_two)) {
+        fprintf(stderr, "usage: bench-runtime [one|two]\n");
+        return 2;
     }
-    double ns = (double)(atomic_load(&finished_ns) - t0) / (double)count;
-    lim_runtime_close(rt);
-    return ns;
-}
-
-static double cross_256(uint64_t count)
-{
-    return cross_round_trip(count, 256, 0);
-}
-
-static double cross_16_spin(uint64_t count)
-{
-    return cross_round_trip(count, 16, 50);
-}
-
-static double cross_1_spin(uint64_t count)
-{
-    return cross_round_trip(count, 1, 50);
-}
-
-static double cross_1_sleeping(uint64_t count)
-{
-    return cross_round_trip(count, 1, 0);
-}
-
-static void best(const char *name, int rounds, double (*measure)(uint64_t), uint64_t count, const char *unit)
-{
-    double least = measure(count);
-    for (int i = 1; i < rounds; i++) {
-        double value = measure(count);
-        if (value < least)
-            least = value;
-    }
-    result(name, least, unit);
-}
-
-int main(void)
-{
     os = lim__os_linux();
-    best("runtime_round_trip_same", 300, round_trip, 30000, "ns");
-    best("runtime_one_way_128", 300, one_way, 30000, "ns");
-    best("runtime_spawn_exit_down", 300, spawn_exit_down, 10000, "ns");
-    best("runtime_idle_process", 1, idle_bytes, 100000, "bytes");
-    best("runtime_cascade_per_link", 50, cascade, 20000, "ns");
-    best("runtime_cross_round_trip_256_outstanding", 30, cross_256, 100000, "ns");
-    best("runtime_cross_round_trip_16_outstanding_spin", 30, cross_16_spin, 30000, "ns");
-    best("runtime_cross_round_trip_1_spin", 30, cross_1_spin, 3000, "ns");
-    best("runtime_cross_round_trip_1_sleeping", 30, cross_1_sleeping, 1000, "ns");
+    if (sem_init(&finished, 0, 0) != 0)
+        return 1;
+    if (!is_two)
+        one();
+    if (!is_one)
+        two();
     return 0;
 }
