@@ -59,7 +59,7 @@ tcp.ask.w1.c64.one one ask 1 60000 64 one | ask 1 40000 64 one
 tcp.rate.5000 one rate 5000 0.6
 tcp.rate.50000 one rate 50000 0.6
 tcp.crash one crash 200 | -
-tcp.slow one slow 1000000 | slow 300000
+tcp.slow one slow 100000 | slow 40000
 tcp.idle one idle 50 1
 EOF_JOBS
 }
@@ -170,7 +170,7 @@ function target(name) {
     if (name ~ /^tcp\.pubsub\.1x[0-9]+\.[0-9]+B$/) return "ratio >= 2"
     if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 1.33"
     if (name == "tcp.crash_to_told.p99") return "value <= 1000"
-    if (name == "tcp.slow.kept") return "value >= 0.95"
+    if (name == "tcp.slow.paced.kept") return "value >= 0.95"
     if (name ~ /^tcp\.idle\..*s$/) return "value <= 0"
     if (name ~ /\.LOST$/) return "value <= 0"
     if (name == "runtime_round_trip_same") return "value <= 100"
