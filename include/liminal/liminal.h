@@ -214,7 +214,8 @@ typedef struct lim_serve_opts {
     uint32_t capacity;           /* requests in hand at once, at most; LIM_UNLIMITED is allowed for serve */
     const char *const *types;    /* NULL-terminated; NULL: every type */
     const char *const *tags;     /* NULL-terminated; NULL: none */
-    lim_handler handler;
+    lim_handler handler;         /* on_message NULL: pulled with lim_take, not pushed */
+    lim_participant participant; /* not {0}: this one, opened by whomever, enters; `handler` is not looked at */
 } lim_serve_opts;
 /* serve: answers the group's asks. work: executes the queue's tasks. EXISTS: the identity is taken. */
 LIM_API lim_err lim_serve(lim_bus *bus, const char *group, const lim_serve_opts *opts, lim_participant *out); /* B */
@@ -223,6 +224,17 @@ LIM_API lim_err lim_work(lim_bus *bus, const char *queue, const lim_serve_opts *
 LIM_API lim_err lim_participant_open(lim_bus *bus, const lim_serve_opts *opts, lim_participant *out); /* A */
 /* Ends any of the three with reason LIM_LEFT: its tasks move on at once. */
 LIM_API lim_err lim_leave(lim_bus *bus, lim_participant participant); /* A */
+/* Of its capacity, `used` places are taken by work from elsewhere: they count as in flight until told otherwise. */
+LIM_API lim_err lim_report_used(lim_bus *bus, lim_participant participant, uint32_t used); /* A */
+
+typedef struct lim_taken { /* OBJECT in memory you give: end it with lim_taken_fini after the answer */
+    lim_delivery delivery;   /* for lim_reply_to, lim_fail_to: delivery.self, .conv, .lease */
+    void *owned;             /* private */
+} lim_taken;
+/* The next request of a participant without on_message. It counts as in hand from here on. TIMEOUT: none came; GONE: the
+ * participant has ended. */
+LIM_API lim_err lim_take(lim_bus *bus, lim_participant participant, int64_t timeout_ms, lim_taken *out); /* B */
+LIM_API_VOID void lim_taken_fini(lim_taken *taken); /* A: safe on zeroed memory */
 
 /* Inside on_message for the delivery at hand. Exactly the first answer counts; GONE: nobody waits any more. */
 LIM_API lim_err lim_reply(lim_bus *bus, const lim_delivery *d, lim_bytes payload);  /* A */

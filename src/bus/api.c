@@ -540,7 +540,7 @@ lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant
 
 static lim_err serve_check(const lim_serve_opts *o)
 {
-    if (o == NULL || o->size < sizeof *o || o->handler.on_message == NULL || o->capacity == 0)
+    if (o == NULL || o->size < sizeof *o || o->capacity == 0)
         return LIM_E_MISUSE;
     return o->identity != NULL && strlen(o->identity) > 255 ? LIM_E_TOOBIG : LIM_OK;
 }
@@ -559,8 +559,9 @@ static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, l
         return err;
     snprintf(name, sizeof name, "%s-%llu", kind == LIM__MEMBER_WORK ? "worker" : "participant",
              (unsigned long long)atomic_fetch_add(&bus->next_name, 1) + 1);
-    err = lim__participant_spawn(bus, &o->handler, kind, to, &who);
-    if (err != LIM_OK)
+    bool made = o->participant.id == 0;
+    who = pid_of(o->participant.id);
+    if (made && (err = lim__participant_spawn(bus, &o->handler, kind, to, &who)) != LIM_OK)
         return err;
     lim_pid agent = lim__agent_for(bus, to);
     lim__blocker_init(&b, bus, to);
@@ -578,9 +579,9 @@ static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, l
         lim__letter_free(NULL, j);
     }
     lim__blocker_fini(&b);
-    if (err != LIM_OK)
+    if (err != LIM_OK && made)
         lim_runtime_exit(bus->rt, who, LIM_KILL);
-    else
+    else if (err == LIM_OK)
         *out = (lim_participant){ who.id };
     return err;
 }

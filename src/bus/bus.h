@@ -30,6 +30,7 @@ struct lim_bus {
     lim__channels *channels;
     lim__groups *groups;       /* name -> group process; any thread */
     lim__artifacts *artifacts; /* any thread */
+    struct lim__boxes *boxes;  /* of participants that are pulled; any thread */
     lim__ended *ended;         /* summaries of ended conversations; any thread */
     lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */
     lim_pid supervisor;        /* of the processes behind the $sys groups */

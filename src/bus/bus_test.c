@@ -395,6 +395,67 @@ static void test_an_identity_is_taken_once(void **state) /* proves GR1 */
                                                     .handler = { .on_message = on_echo }), &p), LIM_E_EXISTS);
 }
 
+static void test_a_worker_may_pull(void **state) /* proves GR1 */
+{
+    lim_bus *bus = *state;
+    got g = GOT_INIT;
+    lim_admission a;
+    lim_taken r = { 0 };
+    lim_participant p = work(bus, "pulled", "puller", 1, NULL, NULL);
+    assert_int_equal(lim_take(bus, p, 0, &r), LIM_E_TIMEOUT);
+    assert_int_equal(lim_dispatch(bus, "pulled", BYTES("take me"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
+                                  on_outcome, &g, &a, NULL), LIM_OK);
+    assert_int_equal(lim_take(bus, p, 60000, &r), LIM_OK);
+    assert_int_equal(r.delivery.payload.len, 7);
+    assert_int_equal(lim_reply_to(bus, p, r.delivery.conv, r.delivery.lease, BYTES("took it")), LIM_OK);
+    lim_taken_fini(&r);
+    wait_got(&g);
+    assert_string_equal(g.text, "took it");
+    assert_int_equal(lim_leave(bus, p), LIM_OK);
+    assert_int_equal(lim_take(bus, p, LIM_FOREVER, &r), LIM_E_GONE);
+}
+
+static void test_places_used_elsewhere_count(void **state) /* proves GR1 GR2 */
+{
+    lim_bus *bus = *state;
+    got g[2] = { GOT_INIT, GOT_INIT };
+    held h = HELD_INIT;
+    lim_participant busy = serve(bus, "elsewhere", "busy", 2, on_hold, &h);
+    lim_outcome o;
+    assert_int_equal(lim_report_used(bus, busy, 2), LIM_OK);
+    serve(bus, "elsewhere", "free", 1, on_echo, NULL);
+    for (int i = 0; i < 5; i++) { /* never the busy one, although it has the larger capacity */
+        assert_int_equal(lim_ask(bus, "elsewhere", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 60000), &o), LIM_OK);
+        assert_int_equal(o.participant.len, 4);
+        assert_memory_equal(o.participant.ptr, "free", 4);
+        lim_outcome_fini(&o);
+    }
+    assert_int_equal(lim_report_used(bus, busy, 0), LIM_OK);
+    for (int i = 0; i < 2; i++) /* one for each of them */
+        assert_int_equal(lim_ask_async(bus, "elsewhere", BYTES("x"),
+                                       OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT),
+                                       on_outcome, &g[i], NULL), LIM_OK);
+    wait_held(&h, 1);
+    assert_int_equal(lim_reply_to(bus, h.self[0], h.conv[0], h.lease[0], BYTES("y")), LIM_OK);
+    assert_int_equal(lim_leave(bus, busy), LIM_OK); /* whatever else it holds goes on to the other one */
+    for (int i = 0; i < 2; i++)
+        wait_got(&g[i]);
+}
+
+static void test_a_participant_may_be_registered_by_somebody_else(void **state) /* proves GR1 */
+{
+    lim_bus *bus = *state;
+    lim_participant p, same;
+    lim_outcome o;
+    assert_int_equal(lim_participant_open(bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_echo }), &p), LIM_OK);
+    assert_int_equal(lim_serve(bus, "given", OPTS(lim_serve_opts, .identity = "chosen", .capacity = 1, .participant = p), &same), LIM_OK);
+    assert_int_equal(same.id, p.id);
+    assert_int_equal(lim_ask(bus, "given", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 60000), &o), LIM_OK);
+    assert_payload(&o, "x");
+    assert_memory_equal(o.participant.ptr, "chosen", 6);
+    lim_outcome_fini(&o);
+}
+
 /* ---- routing ---- */
 
 static void test_a_deployed_function_decides(void **state) /* proves RF7 RF12 */
@@ -620,6 +681,9 @@ int main(void)
         T(test_a_task_goes_to_the_next_worker_when_its_worker_dies),
         T(test_a_task_that_kills_its_workers_does_not_kill_them_all),
         T(test_an_identity_is_taken_once),
+        T(test_a_worker_may_pull),
+        T(test_places_used_elsewhere_count),
+        T(test_a_participant_may_be_registered_by_somebody_else),
         T(test_a_deployed_function_decides),
         T(test_a_function_that_loops_for_ever_hurts_nobody_else),
         T(test_code_that_does_not_compile_changes_nothing),

@@ -345,6 +345,8 @@ static void member_down(group *g, member *m, const lim_signal *signal)
     lim__map_remove(&g->watched, m->monitor);
     m->pid = (lim_pid){ 0 };
     count_out(g, m);
+    m->view.in_flight -= m->elsewhere;
+    m->elsewhere = 0;
     g->lost += m->view.in_flight;
     lim__group_unpark(g, m, true);
     if (lim__list_empty(&m->claims))
@@ -381,7 +383,8 @@ static void on_idle_timer(group *g)
 /* A retired group hands what still arrives to the one that has its name now. */
 static bool pass_on(group *g, const lim_signal *signal)
 {
-    if (!g->retired || (signal->type != &lim__type_want && signal->type != &lim__type_join && signal->type != &lim__type_deploy))
+    if (!g->retired || (signal->type != &lim__type_want && signal->type != &lim__type_join && signal->type != &lim__type_deploy &&
+                        signal->type != &lim__type_report))
         return false;
     lim_pid to;
     if (lim__group_get(g->bus, g->self, lim__bytes(g->name, g->name_len), &to) != LIM_OK || to.id == lim_self(g->self).id)
@@ -436,6 +439,21 @@ static void on_release(group *g, const lim_signal *signal)
     lim__group_dispatch(g);
 }
 
+static void on_report(group *g, const lim__report *r)
+{
+    LIM__LIST_EACH(node, &g->members) {
+        member *m = LIM_CONTAINER(node, member, node);
+        if (m->pid.id != r->participant.id)
+            continue;
+        m->view.in_flight += r->used - m->elsewhere;
+        m->elsewhere = r->used;
+        m->view.stamp = ++g->stamp;
+        lim__group_unpark(g, m, true);
+        lim__group_dispatch(g);
+        return;
+    }
+}
+
 static void on_show(group *g, const lim__show *show)
 {
     lim__buf buf = { 0 };
@@ -459,6 +477,8 @@ static void on_message(group *g, const lim_signal *signal)
         lim__group_resume(g);
     else if (t == &lim__type_deploy)
         on_deploy(g, signal->body.ptr);
+    else if (t == &lim__type_report)
+        on_report(g, signal->body.ptr);
     else if (t == &lim__type_show)
         on_show(g, signal->body.ptr);
 }
@@ -488,7 +508,7 @@ static void group_check(const group *g)
             LIM_ASSERT(c->state == CLAIM_LEASED && c->member == m); /* G1 */
             leases++;
         }
-        LIM_ASSERT(leases == m->view.in_flight); /* G2 */
+        LIM_ASSERT(leases + m->elsewhere == m->view.in_flight); /* G2 */
         LIM_ASSERT(m->pid.id == 0 || leases <= m->view.max_in_flight || m->join->kind == LIM__MEMBER_WORK); /* G3 */
         leased += leases;
         members++;

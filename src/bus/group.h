@@ -32,13 +32,14 @@ struct member {
     lim__list node;        /* in group->members, in order of registration */
     lim_pid pid;           /* {0}: away; its leases are suspended until it comes back or others take them */
     uint64_t monitor;
-    lim__candidate view;   /* what routing functions see; view.in_flight is the length of `claims` */
+    lim__candidate view;   /* what routing functions see; view.in_flight is the length of `claims`, and `elsewhere` */
     lim__join *join;       /* the letter it came with: names live in its text */
     lim_bytes *names;      /* tags, then types */
     uint32_t name_count;
     lim__list claims;      /* leases */
     lim__list parked;      /* tasks that the router meant for this one while it was full */
     uint64_t joined_ns, completed;
+    uint32_t elsewhere;    /* places that it says are taken by work from elsewhere */
 };
 
 typedef enum claim_state { CLAIM_WAITING = 1, CLAIM_ROUTING, CLAIM_LEASED } claim_state;

@@ -11,7 +11,7 @@
  *
  * Invariants (group_check):
  *   G1  a claim is in exactly one list, the one its state says.
- *   G2  view.in_flight of a member is the number of its leases: nothing else is counted.
+ *   G2  view.in_flight of a member is the number of its leases, and what it says it does for others.
  *   G3  in_flight never exceeds capacity by a decision made here.
  *   G4  when a signal has been dealt with, there is no waiting claim in line that a free candidate could have. */
 #include "bus/group.h"

@@ -84,6 +84,7 @@ PLAIN(release)
 PLAIN(shown)
 PLAIN(deployed)
 PLAIN(resume)
+PLAIN(report)
 
 const char *lim__conv_kind_text(lim__conv_kind kind)
 {

@@ -113,6 +113,7 @@ typedef struct lim__join { /* text: identity, then types and tags as (u8 length,
     char text[];
 } lim__join;
 typedef struct lim__joined { uint64_t ref; lim_err err; uint8_t identity_len; char identity[]; } lim__joined;
+typedef struct lim__report { lim_pid participant; uint32_t used; } lim__report; /* host -> participant -> group */
 typedef struct lim__evict { lim_reason reason; } lim__evict; /* group -> participant: end with this reason */
 
 /* ---- conversation -> group -> conversation ---- */
@@ -160,7 +161,7 @@ typedef struct lim__deployed { uint64_t ref; lim_err err; bool had_previous; lim
     X(open) X(ask) X(tell) X(receive) X(join_conv) X(notify) X(close) X(cancel) X(inspect) X(await) X(push) X(show)    \
     X(outcome) X(admitted) X(message) X(done) X(exited) X(closed) X(request) X(revoke) X(settled) X(answer) X(taken)   \
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
-    X(deploy) X(deployed) X(resume)
+    X(deploy) X(deployed) X(resume) X(report)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X

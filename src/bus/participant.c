@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  * participant.c - a handler of the host's as a participant: requests in, answers out.
  *
- * The handler runs on the participant's scheduler, one request at a time. An answer goes straight to the conversation.
+ * The handler runs on the participant's scheduler, one request at a time; without a handler, requests wait in a box for
+ * lim_take. An answer goes straight to the conversation.
  * Which delivery is at hand is remembered while the handler runs (`now`), so that the first answer counts and a
  * handler that says nothing is seen to have said nothing. */
 #include "bus/participant.h"
 #include "base/base.h"
+#include "bus/box.h"
 
 typedef struct participant {
     lim_bus *bus;
     lim_handler handler;
     lim__member_kind kind;
+    lim_pid group;             /* the one it was made for, or {0} */
+    struct lim__box *box;           /* pulled: where requests wait */
     lim_process *self;         /* while a signal is handled */
     const lim__request *now;   /* the delivery at hand */
     bool answered;
@@ -107,11 +111,19 @@ lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
     return self != NULL ? lim__send(self, (lim_pid){ d->conv.id }, say) : lim__post(bus->rt, (lim_pid){ d->conv.id }, say);
 }
 
+static void report(const participant *p, lim_process *self, uint32_t used)
+{
+    lim__report *r = p->group.id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_report, sizeof *r);
+    if (r == NULL)
+        return;
+    *r = (lim__report){ lim_self(self), used };
+    (void)!lim__send_reserved(self, p->group, r);
+}
+
 /* ---- the process ---- */
 
-static int64_t remaining_ms(lim_process *self, uint64_t deadline_ns)
+static int64_t remaining_ms(uint64_t now_ns, uint64_t deadline_ns)
 {
-    uint64_t now_ns = lim_now_ns(self);
     if (deadline_ns == UINT64_MAX)
         return LIM_FOREVER;
     return deadline_ns > now_ns ? (int64_t)((deadline_ns - now_ns + 999999) / 1000000) : 0;
@@ -126,15 +138,25 @@ static void acknowledge(lim_process *self, const lim__request *r)
     (void)!lim__send_reserved(self, r->conv, t);
 }
 
-static void on_request(participant *p, lim_process *self, const lim__request *r)
+static lim_delivery delivery(const lim__request *r, lim_pid self, uint64_t now_ns)
 {
-    lim_delivery d = {
+    return (lim_delivery){
         .payload = lim__msg_bytes(r->payload), .type = lim__bytes(r->type, r->type_len), .conv = { r->conv.id },
-        .lease = r->lease, .self = { lim_self(self).id }, .remaining_ms = remaining_ms(self, r->deadline_ns),
+        .lease = r->lease, .self = { self.id }, .remaining_ms = remaining_ms(now_ns, r->deadline_ns),
         .attempt = r->attempt, .losses = r->losses, .wants_reply = !(r->flags & LIM__REQUEST_QUIET),
         .msg = (lim_msg *)r->payload };
+}
+
+static void on_request(participant *p, lim_process *self, const lim_signal *signal)
+{
+    const lim__request *r = signal->body.ptr;
+    lim_delivery d = delivery(r, lim_self(self), lim_now_ns(self));
     if (r->flags & LIM__REQUEST_ACK)
         acknowledge(self, r);
+    if (p->box != NULL) {
+        lim__box_push(p->box, lim__letter_keep(self, signal));
+        return;
+    }
     p->now = r;
     p->answered = !d.wants_reply;
     lim_done done = p->handler.on_message(p->bus, &d, p->handler.ctx);
@@ -153,7 +175,9 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
     if (signal->kind != LIM_SIGNAL_MESSAGE || signal->type == NULL)
         return; /* a conversation that ended: whatever is in hand will be told GONE */
     if (signal->type == &lim__type_request)
-        on_request(p, self, signal->body.ptr);
+        on_request(p, self, signal);
+    else if (signal->type == &lim__type_report)
+        report(p, self, ((const lim__report *)signal->body.ptr)->used);
     else if (signal->type == &lim__type_evict)
         lim_exit(self, ((const lim__evict *)signal->body.ptr)->reason);
 }
@@ -162,21 +186,63 @@ static void on_end(void *state, lim_reason reason)
 {
     participant *p = state;
     (void)reason;
+    if (p->box != NULL)
+        lim__box_close(p->bus->boxes, p->box);
     if (p->handler.on_end != NULL)
         p->handler.on_end(p->handler.ctx);
 }
 
-lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid near, lim_pid *out)
+lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid group, lim_pid *out)
 {
-    participant init = { .bus = bus, .handler = *handler, .kind = kind };
+    participant init = { .bus = bus, .handler = *handler, .kind = kind, .group = group };
+    if (handler->on_message == NULL && (init.box = lim__box_new()) == NULL)
+        return LIM_E_NOMEM;
     lim_spawn_opts opts = { .size = sizeof opts, .name = "participant", .on_signal = on_signal, .on_end = on_end,
                             .state_bytes = sizeof init, .init = &init, .init_bytes = sizeof init,
                             .mailbox_max = 65536, .trap_exit = true };
-    if (near.id != 0) {
+    if (group.id != 0) {
         opts.place = true;
-        opts.scheduler = lim__pid_scheduler(near);
+        opts.scheduler = lim__pid_scheduler(group);
     }
-    return lim_runtime_spawn(bus->rt, &opts, out);
+    lim_err err = lim_runtime_spawn(bus->rt, &opts, out);
+    if (err == LIM_OK && init.box != NULL && (err = lim__box_enter(bus->boxes, init.box, *out)) != LIM_OK)
+        lim_runtime_exit(bus->rt, *out, LIM_KILL);
+    else if (err != LIM_OK && init.box != NULL)
+        lim__box_unref(init.box);
+    return err;
+}
+
+lim_err lim_report_used(lim_bus *bus, lim_participant who, uint32_t used)
+{
+    lim__report *r = lim__letter_new(NULL, &lim__type_report, sizeof *r);
+    if (r == NULL)
+        return LIM_E_NOMEM;
+    *r = (lim__report){ { who.id }, used };
+    return lim__post_reserved(bus->rt, (lim_pid){ who.id }, r);
+}
+
+lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_taken *out)
+{
+    if (lim__sched_current() != NULL || timeout_ms < 0)
+        return LIM_E_MISUSE;
+    uint64_t now = bus->os->now_ns(bus->os);
+    uint64_t end = timeout_ms == LIM_FOREVER ? UINT64_MAX : now + (uint64_t)timeout_ms * 1000000;
+    lim__box *b = lim__box_find(bus->boxes, (lim_pid){ who.id });
+    if (b == NULL)
+        return LIM_E_GONE;
+    lim__request *r = NULL;
+    lim_err err = lim__box_pop(b, end, &r);
+    lim__box_unref(b);
+    if (err == LIM_OK)
+        *out = (lim_taken){ delivery(r, (lim_pid){ who.id }, bus->os->now_ns(bus->os)), r };
+    return err;
+}
+
+void lim_taken_fini(lim_taken *request)
+{
+    if (request->owned != NULL)
+        lim__letter_free(NULL, request->owned);
+    *request = (lim_taken){ 0 };
 }
 
 static size_t list_bytes(const char *const *list, uint16_t *count)

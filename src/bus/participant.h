@@ -6,10 +6,9 @@
 #include "bus/bus.h"
 #include "bus/letters.h"
 
-/* Spawns it near `near` (a group's process; {0}: anywhere). */
-lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid near, lim_pid *out);
-/* A process inside the bus that takes requests without a public handler (the system groups). */
-typedef void lim__on_request(lim_process *self, void *state, const lim_signal *signal);
+/* Spawns it on the scheduler of `group`, which it is going to enter ({0}: none, anywhere). handler->on_message NULL:
+ * requests wait for lim_take. */
+lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid group, lim_pid *out);
 
 /* A `join` letter; lists may be NULL. NULL: no memory, or a name too long. */
 lim__join *lim__join_new(lim__sched *s, lim_pid who, lim__member_kind kind, lim_bytes identity, uint32_t capacity,
