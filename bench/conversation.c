@@ -95,8 +95,12 @@ static void turns(lim_bus *bus, const uint64_t *until, uint64_t max)
 static lim_pid owner(lim_bus *bus, lim_on_signal *on_signal, const asker *init)
 {
     lim_pid pid = { 0 };
-    lim_spawn_opts opts = { .size = sizeof opts, .on_signal = on_signal, .state_bytes = sizeof *init, .init = init,
-                            .init_bytes = sizeof *init, .trap_exit = true };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .on_signal = on_signal,
+                            .state_bytes = sizeof *init,
+                            .init = init,
+                            .init_bytes = sizeof *init,
+                            .trap_exit = true };
     must(lim_runtime_spawn(bus->rt, &opts, &pid) == LIM_OK, "spawn");
     return pid;
 }
@@ -104,7 +108,10 @@ static lim_pid owner(lim_bus *bus, lim_on_signal *on_signal, const asker *init)
 static void asks(lim_bus *bus, const char *name, lim_pid participant)
 {
     uint64_t done = 0;
-    asker init = { .bus = bus, .participant = participant, .left = ASKS, .done_ns = &done,
+    asker init = { .bus = bus,
+                   .participant = participant,
+                   .left = ASKS,
+                   .done_ns = &done,
                    .payload = lim__msg_new(lim__str("0123456789abcdef")) };
     lim_pid pid = owner(bus, on_asker, &init);
     must(lim_runtime_send(bus->rt, pid, 0, lim__bytes("", 0)) == LIM_OK, "send");
@@ -139,7 +146,8 @@ static void idle(lim_bus *bus, lim_pid silent)
     }
     lim_bus_census census;
     lim_bus_census_take(bus, &census);
-    printf("RESULT conversation.memory_idle %.0f B\n", (double)(rss_kib() - before) * 1024 / (double)census.conversations);
+    printf("RESULT conversation.memory_idle %.0f B\n",
+           (double)(rss_kib() - before) * 1024 / (double)census.conversations);
     lim__msg_unref(init.payload);
 }
 

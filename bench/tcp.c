@@ -390,6 +390,10 @@ static void ask(uint32_t window, uint64_t count, uint32_t conn_count, const char
     bench_result((double)count / ns * 1e9, "req/s", "%s.rate", name);
     bench_result(cpu_ns / (double)count, "ns/req", "%s.server_cpu", name);
     bench_percentiles(a.latency_ns, count, name);
+    for (uint32_t i = 0; i < conn_count; i++)
+        bench_close(conns[i]);
+    free(a.sent_ns);
+    free(a.latency_ns);
 }
 
 /* ---- open loop ---- */
@@ -442,6 +446,8 @@ static void rate(double per_s, double seconds)
     snprintf(name, sizeof name, "tcp.rate.%.0f", per_s);
     bench_result(cpu_ns / (double)count, "ns/req", "%s.server_cpu", name);
     bench_percentiles(latency_ns, count, name);
+    bench_close(c);
+    free(latency_ns);
 }
 
 /* ---- a responder dies ---- */
@@ -491,6 +497,8 @@ static void crash(uint32_t iterations)
     for (uint32_t i = 0; i < iterations; i++)
         latency_ns[i] = crash_once(c, i % BENCH_SLOTS_MAX, told);
     bench_percentiles(latency_ns, iterations, "tcp.crash_to_told");
+    bench_close(c);
+    free(latency_ns);
 }
 
 /* ---- nothing happens ---- */
@@ -499,16 +507,19 @@ static void idle(uint32_t conn_count, uint32_t seconds)
 {
     if (getenv("SERVER_PID") == NULL || conn_count > CONNS_MAX || seconds > LIFE_S / 2)
         bench_die("idle needs $SERVER_PID, at most %d connections and %d seconds", CONNS_MAX, LIFE_S / 2);
-    for (uint32_t i = 0; i < conn_count; i++) { /* they stay open until we end */
-        bench_conn *c = bench_connect(peer, port, i);
+    bench_conn *conns[CONNS_MAX];
+    for (uint32_t i = 0; i < conn_count; i++) {
+        conns[i] = bench_connect(peer, port, i);
         if (i % 2 == 0)
-            peer->subscribe(c, "bench.idle", 128, BENCH_WINDOW, STUCK_BACKLOG);
+            peer->subscribe(conns[i], "bench.idle", 128, BENCH_WINDOW, STUCK_BACKLOG);
     }
     (void)poll(NULL, 0, 500); /* what connecting set off has come to rest */
     uint64_t wakes = bench_server_wakes(), cpu = bench_server_cpu_ns();
     (void)poll(NULL, 0, (int)seconds * 1000);
     bench_result((double)(bench_server_wakes() - wakes), "wakes", "tcp.idle.c%u.%us", conn_count, seconds);
     bench_result((double)(bench_server_cpu_ns() - cpu) / 1e3 / seconds, "us/s", "tcp.idle.c%u.server_cpu", conn_count);
+    for (uint32_t i = 0; i < conn_count; i++)
+        bench_close(conns[i]);
 }
 
 /* ---- usage ---- */
