@@ -48,7 +48,7 @@ typedef struct ask { /* an ask, or a task as its dispatcher sees it */
     lim_how how;
 } ask;
 
-typedef struct hold { /* a request in a participant's hands */
+typedef struct hold {   /* a request in a participant's hands */
     bool used, counted; /* counted: handed over on this connection */
     lim_participant self;
     lim_conv conv;
@@ -85,7 +85,7 @@ struct world {
     uint32_t ask_count, settled_count;
     settled settled[4096];
     uint64_t told[8192]; /* conversations whose outcome has left, open addressing */
-    bool storm; /* the script still does harm */
+    bool storm;          /* the script still does harm */
     const char *broken;
 };
 
@@ -111,7 +111,8 @@ static void on_outcome(void *ctx, const lim_outcome *o)
     a->ends++;
     a->finished = true;
     a->how = o->how;
-    lim__sim_note(w->sim, "%s outcome %s %s losses %u", a->by->name, lim_how_text(o->how), lim_why_text(o->why), o->losses);
+    lim__sim_note(w->sim, "%s outcome %s %s losses %u", a->by->name, lim_how_text(o->how), lim_why_text(o->why),
+                  o->losses);
     rule(w, a->ends == 1, "A1: an exchange ended twice");
 }
 
@@ -139,8 +140,10 @@ static void ask_something(program *p)
 {
     world *w = p->w;
     ask *a = ask_new(p);
-    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = 50 + (int64_t)pick(w, 3000),
-                          .on_crash = pick(w, 2) ? LIM_CRASH_NEXT : LIM_CRASH_FAIL, .wait = pick(w, 2) };
+    lim_ask_opts opts = { .size = sizeof opts,
+                          .timeout_ms = 50 + (int64_t)pick(w, 3000),
+                          .on_crash = pick(w, 2) ? LIM_CRASH_NEXT : LIM_CRASH_FAIL,
+                          .wait = pick(w, 2) };
     uint64_t call = 0;
     if (lim_client_ask_async(p->client, "echo", (lim_bytes){ "ping", 4 }, &opts, on_outcome, a, &call) != LIM_OK)
         a->finished = true;
@@ -152,8 +155,11 @@ static void dispatch_something(program *p)
 {
     world *w = p->w;
     ask *a = ask_new(p);
-    lim_dispatch_opts opts = { .size = sizeof opts, .timeout_ms = pick(w, 6) == 0 ? 2000 : LIM_FOREVER, .losses_max = 16 };
-    if (lim_client_dispatch_async(p->client, "jobs", (lim_bytes){ "work", 4 }, &opts, on_dispatched, on_outcome, a) != LIM_OK)
+    lim_dispatch_opts opts = { .size = sizeof opts,
+                               .timeout_ms = pick(w, 6) == 0 ? 2000 : LIM_FOREVER,
+                               .losses_max = 16 };
+    if (lim_client_dispatch_async(p->client, "jobs", (lim_bytes){ "work", 4 }, &opts, on_dispatched, on_outcome, a) !=
+        LIM_OK)
         a->finished = true;
 }
 
@@ -262,8 +268,12 @@ static void on_ready(void *ctx, const char *identity)
 static void introduce(program *p)
 {
     lim_client_handler handler = { .on_message = on_request, .on_end = on_gone, .ctx = p };
-    lim_client_serve_opts serve = { .size = sizeof serve, .identity = p->name, .capacity = p->capacity, .handler = handler,
-                                    .on_ready = on_ready, .on_revoked = on_revoked };
+    lim_client_serve_opts serve = { .size = sizeof serve,
+                                    .identity = p->name,
+                                    .capacity = p->capacity,
+                                    .handler = handler,
+                                    .on_ready = on_ready,
+                                    .on_revoked = on_revoked };
     lim_client_sub_opts sub = { .size = sizeof sub, .window = 16, .backlog = 4096, .policy = LIM_DROP_OLDEST };
     lim_participant who;
     lim_sub s;
@@ -312,8 +322,14 @@ static void program_start(program *p)
     p->in_hand = 0;
     memset(p->holds, 0, sizeof p->holds);
     memset(p->last_number, 0, sizeof p->last_number);
-    lim_client_opts opts = { .size = sizeof opts, .server = server, .name = p->name, .own_loop = true, .os = p->os,
-                             .liveness_ms = 1000, .on_state = on_state, .ctx = p };
+    lim_client_opts opts = { .size = sizeof opts,
+                             .server = server,
+                             .name = p->name,
+                             .own_loop = true,
+                             .os = p->os,
+                             .liveness_ms = 1000,
+                             .on_state = on_state,
+                             .ctx = p };
     assert_int_equal(lim_client_open(&opts, NULL, &p->client), LIM_OK);
     introduce(p);
     p->next_ns = lim__sim_now(p->w->sim) + pick(p->w, SECOND / 4);
@@ -478,9 +494,12 @@ static void census_settle(world *w, lim_bus_census *out)
 
 static uint64_t world_run(uint64_t seed, FILE *trace)
 {
-    static const struct { role role; int count; const char *name; } cast[] = {
-        { ASKER, ASKERS, "asker" },           { SERVER, SERVERS, "server" }, { WORKER, WORKERS, "worker" },
-        { DISPATCHER, DISPATCHERS, "boss" }, { PUBLISHER, 1, "pub" },       { SUBSCRIBER, 1, "sub" } };
+    static const struct {
+        role role;
+        int count;
+        const char *name;
+    } cast[] = { { ASKER, ASKERS, "asker" },          { SERVER, SERVERS, "server" }, { WORKER, WORKERS, "worker" },
+                 { DISPATCHER, DISPATCHERS, "boss" }, { PUBLISHER, 1, "pub" },       { SUBSCRIBER, 1, "sub" } };
     world *w = calloc(1, sizeof *w);
     lim_bus_census before, after;
     uint32_t n = 0;

@@ -167,9 +167,17 @@ static void on_end(void *state, lim_reason reason)
 
 lim_err lim__agent_open(lim_bus *bus, uint32_t scheduler, lim_pid *out)
 {
-    lim_spawn_opts opts = { .size = sizeof opts, .name = "agent", .on_signal = on_signal, .on_end = on_end,
-                            .state_bytes = sizeof(agent), .init = &bus, .init_bytes = sizeof bus,
-                            .mailbox_max = LIM_UNLIMITED - 1, .trap_exit = true, .place = true, .scheduler = scheduler };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "agent",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof(agent),
+                            .init = &bus,
+                            .init_bytes = sizeof bus,
+                            .mailbox_max = LIM_UNLIMITED - 1,
+                            .trap_exit = true,
+                            .place = true,
+                            .scheduler = scheduler };
     return lim_runtime_spawn(bus->rt, &opts, out);
 }
 
@@ -231,7 +239,9 @@ static bool blocker_letter(lim__wait *w, lim__wait_end end, const lim_signal *si
 
 void lim__blocker_init(lim__blocker *b, lim_bus *bus, lim_pid conv)
 {
-    *b = (lim__blocker){ .wait = { .conv = conv, .ref = lim__wait_ref(bus), .on_letter = blocker_letter }, .bus = bus, .mutex = LIM__MUTEX_INIT };
+    *b = (lim__blocker){ .wait = { .conv = conv, .ref = lim__wait_ref(bus), .on_letter = blocker_letter },
+                         .bus = bus,
+                         .mutex = LIM__MUTEX_INIT };
     lim__cond_init(&b->cond);
 }
 

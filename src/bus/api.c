@@ -37,8 +37,12 @@ static bool timeout_ok(int64_t timeout_ms)
 /* How a wait that got no outcome letter ended. */
 static lim_outcome no_letter(lim__wait_end end, lim_pid conv)
 {
-    lim_outcome o = { .how = LIM_HOW_CRASHED, .handed_over = LIM_HANDED_UNKNOWN, .reason = LIM_KILLED, .conv = { conv.id },
-                      .detail = lim__str("the conversation itself ended"), .participant = lim__str("conversation") };
+    lim_outcome o = { .how = LIM_HOW_CRASHED,
+                      .handed_over = LIM_HANDED_UNKNOWN,
+                      .reason = LIM_KILLED,
+                      .conv = { conv.id },
+                      .detail = lim__str("the conversation itself ended"),
+                      .participant = lim__str("conversation") };
     if (end == LIM__WAIT_CLOSING) {
         o.how = LIM_HOW_CLOSED;
         o.detail = lim__str("the bus was closed");
@@ -149,7 +153,9 @@ lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const 
     async *a = err == LIM_OK ? calloc(1, sizeof *a) : NULL;
     if (a == NULL)
         return err == LIM_OK ? LIM_E_NOMEM : err;
-    *a = (async){ .wait = { .ref = lim__wait_ref(bus), .on_letter = async_letter }, .on_outcome = on_outcome, .ctx = ctx };
+    *a = (async){ .wait = { .ref = lim__wait_ref(bus), .on_letter = async_letter },
+                  .on_outcome = on_outcome,
+                  .ctx = ctx };
     err = ask_open(bus, group, request, opts, &a->wait, &conv);
     if (err != LIM_OK)
         free(a);
@@ -248,8 +254,10 @@ lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_
     if (d == NULL)
         return err == LIM_OK ? LIM_E_NOMEM : err;
     lim__blocker_init(&b, bus, pid_of(0));
-    *d = (dispatched){ .wait = { .ref = lim__wait_ref(bus), .on_letter = dispatched_letter }, .verdict = &b,
-                       .on_outcome = on_outcome, .ctx = ctx };
+    *d = (dispatched){ .wait = { .ref = lim__wait_ref(bus), .on_letter = dispatched_letter },
+                       .verdict = &b,
+                       .on_outcome = on_outcome,
+                       .ctx = ctx };
     err = open_letter(LIM__KIND_TASK, queue, opts->type, task, &open);
     if (err == LIM_OK) {
         open->deadline_ns = deadline(bus, opts->timeout_ms);
@@ -427,7 +435,9 @@ lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes
     lim_err err = talk_done(bus, conv, t);
     if (err != LIM_OK && err != LIM_E_FULL)
         return err;
-    *out = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT, .matched = 1, .delivered = err == LIM_OK,
+    *out = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
+                            .matched = 1,
+                            .delivered = err == LIM_OK,
                             .why = err == LIM_OK ? LIM_WHY_NONE : LIM_WHY_PARTICIPANT_FULL,
                             .retry_after_ms = err == LIM_OK ? 0 : 100 };
     return LIM_OK;
@@ -520,7 +530,9 @@ lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant
     lim_err err = n == NULL || letter == NULL || on_exit == NULL ? LIM_E_NOMEM : LIM_OK;
     if (err == LIM_OK) {
         *n = (notifier){ .wait = { .conv = to, .ref = lim__wait_ref(bus), .on_letter = notifier_letter },
-                         .participant = participant, .on_exit = on_exit, .ctx = ctx };
+                         .participant = participant,
+                         .on_exit = on_exit,
+                         .ctx = ctx };
         *letter = (lim__notify){ n->wait.ref, agent, pid_of(participant.id) };
         err = lim_alive(bus->rt, to) ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
     }
@@ -545,7 +557,8 @@ static lim_err serve_check(const lim_serve_opts *o)
     return o->identity != NULL && strlen(o->identity) > 255 ? LIM_E_TOOBIG : LIM_OK;
 }
 
-static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, lim__member_kind kind, lim_participant *out)
+static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, lim__member_kind kind,
+                     lim_participant *out)
 {
     lim__blocker b;
     lim_pid to, who;
@@ -618,7 +631,8 @@ lim_err lim_leave(lim_bus *bus, lim_participant participant)
 
 /* ---- routing ---- */
 
-lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const char *name, lim_diag *diag, lim_hash *out)
+lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const char *name, lim_diag *diag,
+                          lim_hash *out)
 {
     lim__artifact *a = NULL;
     if (!lim__may_block() || (engine != LIM_BUILTIN && engine != LIM_LUA))
@@ -655,8 +669,8 @@ static lim_err deploy_letter(lim_bus *bus, const lim_hash *hash, const lim_deplo
     return err;
 }
 
-lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts, lim_diag *diag,
-                   lim_hash *previous)
+lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
+                   lim_diag *diag, lim_hash *previous)
 {
     lim__blocker b;
     lim__deploy *d;

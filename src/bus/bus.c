@@ -34,7 +34,8 @@ static lim_err open_parts(lim_bus *bus)
     bus->ended = lim__ended_new();
     bus->boxes = lim__boxes_new(bus->os->random(bus->os));
     bus->system = lim__system_new();
-    if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL || bus->boxes == NULL || bus->system == NULL))
+    if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL || bus->boxes == NULL ||
+                          bus->system == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);
@@ -78,8 +79,9 @@ lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out)
 {
     if (!lim__may_block() || opts == NULL || opts->size < sizeof *opts)
         return LIM_E_MISUSE;
-    lim__runtime_opts runtime = { .os = lim__os_linux(), .scheduler_count = opts->scheduler_count, .threads = true,
-                                  .spin_us = opts->spin_us };
+    lim__runtime_opts runtime = {
+        .os = lim__os_linux(), .scheduler_count = opts->scheduler_count, .threads = true, .spin_us = opts->spin_us
+    };
     return lim__bus_open(opts, &runtime, out);
 }
 

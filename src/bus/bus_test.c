@@ -67,7 +67,10 @@ typedef struct held { /* what a handler that holds its requests has in hand */
     lim_participant self[16];
     uint64_t lease[16];
 } held;
-#define HELD_INIT { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER }
+#define HELD_INIT                                                                                                      \
+    {                                                                                                                  \
+        .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER                                           \
+    }
 
 static lim_done on_hold(lim_bus *bus, const lim_delivery *d, void *ctx)
 {
@@ -100,7 +103,10 @@ typedef struct got { /* an outcome that a callback got */
     uint32_t losses, excluded;
     char participant[64], text[256];
 } got;
-#define GOT_INIT { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER }
+#define GOT_INIT                                                                                                       \
+    {                                                                                                                  \
+        .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER                                           \
+    }
 
 static void on_outcome(void *ctx, const lim_outcome *o)
 {
@@ -131,8 +137,11 @@ static lim_participant serve(lim_bus *bus, const char *group, const char *identi
                              lim_done (*on)(lim_bus *, const lim_delivery *, void *), void *ctx)
 {
     lim_participant p = { 0 };
-    assert_int_equal(lim_serve(bus, group, OPTS(lim_serve_opts, .identity = identity, .capacity = capacity,
-                                                .handler = { .on_message = on, .ctx = ctx }), &p), LIM_OK);
+    assert_int_equal(lim_serve(bus, group,
+                               OPTS(lim_serve_opts, .identity = identity, .capacity = capacity,
+                                    .handler = { .on_message = on, .ctx = ctx }),
+                               &p),
+                     LIM_OK);
     return p;
 }
 
@@ -140,8 +149,11 @@ static lim_participant work(lim_bus *bus, const char *queue, const char *identit
                             lim_done (*on)(lim_bus *, const lim_delivery *, void *), void *ctx)
 {
     lim_participant p = { 0 };
-    assert_int_equal(lim_work(bus, queue, OPTS(lim_serve_opts, .identity = identity, .capacity = capacity,
-                                               .handler = { .on_message = on, .ctx = ctx }), &p), LIM_OK);
+    assert_int_equal(lim_work(bus, queue,
+                              OPTS(lim_serve_opts, .identity = identity, .capacity = capacity,
+                                   .handler = { .on_message = on, .ctx = ctx }),
+                              &p),
+                     LIM_OK);
     return p;
 }
 
@@ -176,7 +188,8 @@ static void test_an_ask_may_wait_for_a_participant(void **state)
     lim_bus *bus = *state;
     got g = GOT_INIT;
     assert_int_equal(lim_ask_async(bus, "later", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 60000, .wait = true),
-                                   on_outcome, &g, NULL), LIM_OK);
+                                   on_outcome, &g, NULL),
+                     LIM_OK);
     serve(bus, "later", NULL, 1, on_echo, NULL);
     wait_got(&g);
     assert_int_equal(g.how, LIM_HOW_REPLY);
@@ -209,8 +222,9 @@ static void test_an_ask_ends_crashed_when_its_participant_dies(void **state) /* 
     held h = HELD_INIT;
     got g = GOT_INIT;
     lim_participant p = serve(bus, "dies", "mortal", 4, on_hold, &h);
-    assert_int_equal(lim_ask_async(bus, "dies", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome, &g,
-                                   NULL), LIM_OK);
+    assert_int_equal(
+        lim_ask_async(bus, "dies", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome, &g, NULL),
+        LIM_OK);
     wait_held(&h, 1);
     lim_runtime_exit(bus->rt, (lim_pid){ p.id }, LIM_KILL);
     wait_got(&g);
@@ -226,8 +240,9 @@ static void test_an_ask_moves_to_the_next_and_names_those_it_lost(void **state) 
     got g = GOT_INIT;
     lim_participant p = serve(bus, "next", "first", 4, on_hold, &h);
     assert_int_equal(lim_ask_async(bus, "next", BYTES("x"),
-                                   OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT), on_outcome,
-                                   &g, NULL), LIM_OK);
+                                   OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT),
+                                   on_outcome, &g, NULL),
+                     LIM_OK);
     wait_held(&h, 1);
     serve(bus, "next", "second", 4, on_echo, NULL);
     lim_runtime_exit(bus->rt, (lim_pid){ p.id }, LIM_KILL);
@@ -246,8 +261,9 @@ static void test_when_nobody_is_left_the_outcome_names_everybody(void **state) /
     lim_participant a = serve(bus, "allgone", "a", 1, on_hold, &h);
     lim_participant b = serve(bus, "allgone", "b", 1, on_hold, &h);
     assert_int_equal(lim_ask_async(bus, "allgone", BYTES("x"),
-                                   OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT), on_outcome,
-                                   &g, NULL), LIM_OK);
+                                   OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT),
+                                   on_outcome, &g, NULL),
+                     LIM_OK);
     wait_held(&h, 1);
     lim_runtime_exit(bus->rt, (lim_pid){ h.self[0].id }, LIM_KILL);
     wait_held(&h, 2);
@@ -267,7 +283,8 @@ static void test_capacity_is_a_limit_and_the_rest_waits(void **state) /* proves 
     for (int i = 0; i < 5; i++) {
         g[i] = (got)GOT_INIT;
         assert_int_equal(lim_ask_async(bus, "narrow", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER),
-                                       on_outcome, &g[i], NULL), LIM_OK);
+                                       on_outcome, &g[i], NULL),
+                         LIM_OK);
     }
     for (int i = 0; i < 5; i++) {
         wait_held(&h, i + 1);
@@ -280,21 +297,24 @@ static void test_capacity_is_a_limit_and_the_rest_waits(void **state) /* proves 
         wait_got(&g[i]);
 }
 
-static void test_cancel_ends_an_ask_and_keeps_the_place_until_the_participant_is_done(void **state) /* proves CV19 GR2 */
+static void
+test_cancel_ends_an_ask_and_keeps_the_place_until_the_participant_is_done(void **state) /* proves CV19 GR2 */
 {
     lim_bus *bus = *state;
     held h = HELD_INIT;
     got g = GOT_INIT, g2 = GOT_INIT;
     lim_conv conv;
     serve(bus, "cancelled", NULL, 1, on_hold, &h);
-    assert_int_equal(lim_ask_async(bus, "cancelled", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome,
-                                   &g, &conv), LIM_OK);
+    assert_int_equal(lim_ask_async(bus, "cancelled", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER),
+                                   on_outcome, &g, &conv),
+                     LIM_OK);
     wait_held(&h, 1);
     assert_int_equal(lim_conv_cancel(bus, conv), LIM_OK);
     wait_got(&g);
     assert_int_equal(g.how, LIM_HOW_CANCELLED);
     assert_int_equal(lim_ask_async(bus, "cancelled", BYTES("y"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER),
-                                   on_outcome, &g2, NULL), LIM_OK);
+                                   on_outcome, &g2, NULL),
+                     LIM_OK);
     assert_int_equal(h.count, 1);
     assert_int_equal(lim_reply_to(bus, h.self[0], h.conv[0], h.lease[0], BYTES("late")), LIM_OK);
     wait_held(&h, 2);
@@ -311,8 +331,9 @@ static void test_closing_the_bus_ends_what_waits(void **state) /* proves CV3 */
     got g = GOT_INIT;
     assert_int_equal(lim_bus_open(OPTS(lim_bus_opts, .scheduler_count = schedulers), &bus), LIM_OK);
     serve(bus, "held", NULL, 1, on_hold, &h);
-    assert_int_equal(lim_ask_async(bus, "held", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome, &g,
-                                   NULL), LIM_OK);
+    assert_int_equal(
+        lim_ask_async(bus, "held", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome, &g, NULL),
+        LIM_OK);
     wait_held(&h, 1);
     lim_bus_close(bus);
     assert_int_equal(g.count, 1);
@@ -329,7 +350,8 @@ static void test_a_task_is_dispatched_and_its_result_kept(void **state) /* prove
     lim_conv task;
     lim_outcome o;
     assert_int_equal(lim_dispatch(bus, "jobs", BYTES("{\"n\":1}"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
-                                  on_outcome, &g, &a, &task), LIM_OK);
+                                  on_outcome, &g, &a, &task),
+                     LIM_OK);
     assert_int_equal(a.verdict, LIM_ACCEPT);
     work(bus, "jobs", "w1", 1, on_echo, NULL);
     wait_got(&g);
@@ -348,8 +370,9 @@ static void test_a_task_goes_to_the_next_worker_when_its_worker_dies(void **stat
     got g = GOT_INIT;
     lim_admission a;
     lim_participant p = work(bus, "moves", "w1", 1, on_hold, &h);
-    assert_int_equal(lim_dispatch(bus, "moves", BYTES("t"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER), on_outcome,
-                                  &g, &a, NULL), LIM_OK);
+    assert_int_equal(lim_dispatch(bus, "moves", BYTES("t"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
+                                  on_outcome, &g, &a, NULL),
+                     LIM_OK);
     wait_held(&h, 1);
     work(bus, "moves", "w2", 1, on_echo, NULL);
     lim_runtime_exit(bus->rt, (lim_pid){ p.id }, LIM_KILL);
@@ -366,8 +389,9 @@ static void test_a_task_that_kills_its_workers_does_not_kill_them_all(void **sta
     got g = GOT_INIT, g2 = GOT_INIT;
     lim_admission a;
     assert_int_equal(lim_dispatch(bus, "killer", BYTES("bad"),
-                                  OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER, .losses_max = 3), on_outcome, &g, &a,
-                                  NULL), LIM_OK);
+                                  OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER, .losses_max = 3), on_outcome, &g,
+                                  &a, NULL),
+                     LIM_OK);
     for (int i = 0; i < 3; i++) {
         char name[8];
         snprintf(name, sizeof name, "w%d", i);
@@ -382,7 +406,8 @@ static void test_a_task_that_kills_its_workers_does_not_kill_them_all(void **sta
     assert_int_equal(g.excluded, 3);
     work(bus, "killer", "good", 1, on_echo, NULL); /* the queue lives on */
     assert_int_equal(lim_dispatch(bus, "killer", BYTES("fine"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
-                                  on_outcome, &g2, &a, NULL), LIM_OK);
+                                  on_outcome, &g2, &a, NULL),
+                     LIM_OK);
     wait_got(&g2);
     assert_int_equal(g2.how, LIM_HOW_REPLY);
 }
@@ -391,8 +416,10 @@ static void test_an_identity_is_taken_once(void **state) /* proves GR1 */
 {
     lim_participant p;
     work(*state, "names", "same", 1, on_echo, NULL);
-    assert_int_equal(lim_work(*state, "names", OPTS(lim_serve_opts, .identity = "same", .capacity = 1,
-                                                    .handler = { .on_message = on_echo }), &p), LIM_E_EXISTS);
+    assert_int_equal(
+        lim_work(*state, "names",
+                 OPTS(lim_serve_opts, .identity = "same", .capacity = 1, .handler = { .on_message = on_echo }), &p),
+        LIM_E_EXISTS);
 }
 
 static void test_a_worker_may_pull(void **state) /* proves GR1 */
@@ -404,7 +431,8 @@ static void test_a_worker_may_pull(void **state) /* proves GR1 */
     lim_participant p = work(bus, "pulled", "puller", 1, NULL, NULL);
     assert_int_equal(lim_take(bus, p, 0, &r), LIM_E_TIMEOUT);
     assert_int_equal(lim_dispatch(bus, "pulled", BYTES("take me"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
-                                  on_outcome, &g, &a, NULL), LIM_OK);
+                                  on_outcome, &g, &a, NULL),
+                     LIM_OK);
     assert_int_equal(lim_take(bus, p, 60000, &r), LIM_OK);
     assert_int_equal(r.delivery.payload.len, 7);
     assert_int_equal(lim_reply_to(bus, p, r.delivery.conv, r.delivery.lease, BYTES("took it")), LIM_OK);
@@ -434,7 +462,8 @@ static void test_places_used_elsewhere_count(void **state) /* proves GR1 GR2 */
     for (int i = 0; i < 2; i++) /* one for each of them */
         assert_int_equal(lim_ask_async(bus, "elsewhere", BYTES("x"),
                                        OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT),
-                                       on_outcome, &g[i], NULL), LIM_OK);
+                                       on_outcome, &g[i], NULL),
+                         LIM_OK);
     wait_held(&h, 1);
     assert_int_equal(lim_reply_to(bus, h.self[0], h.conv[0], h.lease[0], BYTES("y")), LIM_OK);
     assert_int_equal(lim_leave(bus, busy), LIM_OK); /* whatever else it holds goes on to the other one */
@@ -447,8 +476,12 @@ static void test_a_participant_may_be_registered_by_somebody_else(void **state) 
     lim_bus *bus = *state;
     lim_participant p, same;
     lim_outcome o;
-    assert_int_equal(lim_participant_open(bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_echo }), &p), LIM_OK);
-    assert_int_equal(lim_serve(bus, "given", OPTS(lim_serve_opts, .identity = "chosen", .capacity = 1, .participant = p), &same), LIM_OK);
+    assert_int_equal(
+        lim_participant_open(bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_echo }), &p),
+        LIM_OK);
+    assert_int_equal(
+        lim_serve(bus, "given", OPTS(lim_serve_opts, .identity = "chosen", .capacity = 1, .participant = p), &same),
+        LIM_OK);
     assert_int_equal(same.id, p.id);
     assert_int_equal(lim_ask(bus, "given", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 60000), &o), LIM_OK);
     assert_payload(&o, "x");
@@ -466,8 +499,11 @@ static void test_a_deployed_function_decides(void **state) /* proves RF7 RF12 */
     lim_outcome o;
     const char *big[] = { "big", NULL };
     lim_participant p;
-    assert_int_equal(lim_serve(bus, "routed", OPTS(lim_serve_opts, .identity = "b", .capacity = 9, .tags = big,
-                                                   .handler = { .on_message = on_echo }), &p), LIM_OK);
+    assert_int_equal(lim_serve(bus, "routed",
+                               OPTS(lim_serve_opts, .identity = "b", .capacity = 9, .tags = big,
+                                    .handler = { .on_message = on_echo }),
+                               &p),
+                     LIM_OK);
     serve(bus, "routed", "s", 9, on_echo, NULL);
     static const char code[] = "return function(msg, cs)\n"
                                "  for i = 1, #cs do\n"
@@ -475,8 +511,9 @@ static void test_a_deployed_function_decides(void **state) /* proves RF7 RF12 */
                                "  end\n"
                                "end\n";
     assert_int_equal(lim_artifact_load(bus, LIM_LUA, BYTES(code), "size.lua", &diag, &hash), LIM_OK);
-    assert_int_equal(lim_deploy(bus, "routed", &hash, OPTS(lim_deploy_opts, .on_fault = LIM_ON_FAULT_REJECT), &diag,
-                                &previous), LIM_OK);
+    assert_int_equal(
+        lim_deploy(bus, "routed", &hash, OPTS(lim_deploy_opts, .on_fault = LIM_ON_FAULT_REJECT), &diag, &previous),
+        LIM_OK);
     for (int i = 0; i < 20; i++) {
         lim_bytes m = i % 2 ? BYTES("{\"size\":50}") : BYTES("{\"size\":5}");
         assert_int_equal(lim_ask(bus, "routed", m, OPTS(lim_ask_opts, .timeout_ms = 5000), &o), LIM_OK);
@@ -502,8 +539,9 @@ static void test_a_function_that_loops_for_ever_hurts_nobody_else(void **state) 
     static const char code[] = "return function(msg, cs) while true do end end";
     assert_int_equal(lim_artifact_load(bus, LIM_LUA, BYTES(code), NULL, &diag, &hash), LIM_OK);
     assert_int_equal(lim_deploy(bus, "loops", &hash, OPTS(lim_deploy_opts, .cpu_us_max = 30000), &diag, NULL), LIM_OK);
-    assert_int_equal(lim_ask_async(bus, "loops", BYTES("{}"), OPTS(lim_ask_opts, .timeout_ms = 60000), on_outcome, &g,
-                                   NULL), LIM_OK);
+    assert_int_equal(
+        lim_ask_async(bus, "loops", BYTES("{}"), OPTS(lim_ask_opts, .timeout_ms = 60000), on_outcome, &g, NULL),
+        LIM_OK);
     for (int i = 0; i < 10; i++) {
         assert_int_equal(lim_ask(bus, "healthy", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 60000), &o), LIM_OK);
         assert_int_equal(o.how, LIM_HOW_REPLY);
@@ -556,6 +594,77 @@ static void test_a_conversation_without_participants_is_a_buffer(void **state) /
     assert_int_equal(lim_conv_send(bus, c, (lim_participant){ 0 }, BYTES("x"), &a), LIM_E_GONE);
 }
 
+typedef struct heard { /* what a participant that talks back was told */
+    _Atomic int count;
+    lim_msg *kept;
+} heard;
+
+static lim_done on_talk(lim_bus *bus, const lim_delivery *d, void *ctx)
+{
+    heard *h = ctx;
+    assert_false(d->wants_reply);
+    if (atomic_fetch_add(&h->count, 1) == 0)
+        h->kept = lim_msg_ref(d->msg);
+    return lim_conv_say(bus, d, BYTES("heard you")) == LIM_OK ? LIM_DONE : LIM_FAIL;
+}
+
+static void test_what_is_sent_to_all_reaches_all_and_they_may_speak(void **state) /* proves CV10 CV12 */
+{
+    lim_bus *bus = *state;
+    heard heard_a = { 0 }, heard_b = { 0 };
+    lim_participant a, b;
+    lim_conv c;
+    lim_admission adm;
+    lim_outcome o;
+    lim_conv_info info;
+    assert_int_equal(
+        lim_participant_open(
+            bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_talk, .ctx = &heard_a }), &a),
+        LIM_OK);
+    assert_int_equal(
+        lim_participant_open(
+            bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_talk, .ctx = &heard_b }), &b),
+        LIM_OK);
+    assert_int_equal(lim_conv_open(bus, OPTS(lim_conv_opts, .participant = a, .timeout_ms = LIM_FOREVER), &c), LIM_OK);
+    assert_int_equal(lim_conv_join(bus, c, b), LIM_OK);
+    assert_int_equal(lim_conv_join(bus, c, b), LIM_E_EXISTS);
+    assert_int_equal(lim_conv_send(bus, c, (lim_participant){ 0 }, BYTES("all of you"), &adm), LIM_OK);
+    assert_int_equal(adm.verdict, LIM_ACCEPT);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(lim_conv_receive(bus, c, 60000, &o), LIM_OK);
+        assert_payload(&o, "heard you");
+        lim_outcome_fini(&o);
+    }
+    assert_int_equal(atomic_load(&heard_a.count), 1);
+    assert_int_equal(atomic_load(&heard_b.count), 1);
+    assert_int_equal(lim_msg_payload(heard_a.kept).len, strlen("all of you"));
+    assert_int_equal(lim_conv_inspect(bus, c, &info), LIM_OK);
+    assert_int_equal(info.alive, 2);
+    assert_int_equal(info.phase, LIM_PHASE_ACTIVE);
+    lim_msg_unref(heard_a.kept);
+    lim_msg_unref(heard_b.kept);
+    assert_int_equal(lim_conv_close(bus, c), LIM_OK);
+}
+
+static void test_draining_waits_for_what_runs_and_takes_nothing_new(void **state)
+{
+    lim_bus *bus = *state;
+    held h = HELD_INIT;
+    got g = GOT_INIT;
+    lim_outcome o;
+    serve(bus, "drained", NULL, 1, on_hold, &h);
+    assert_int_equal(
+        lim_ask_async(bus, "drained", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome, &g, NULL),
+        LIM_OK);
+    wait_held(&h, 1);
+    assert_int_equal(lim_bus_drain(bus, 5), LIM_E_TIMEOUT);
+    assert_int_equal(lim_ask(bus, "drained", BYTES("y"), OPTS(lim_ask_opts, .timeout_ms = 1000), &o), LIM_E_CLOSED);
+    assert_int_equal(lim_fail_to(bus, h.self[0], h.conv[0], h.lease[0], "closing down"), LIM_OK);
+    assert_int_equal(lim_bus_drain(bus, LIM_FOREVER), LIM_OK);
+    wait_got(&g);
+    assert_int_equal(g.how, LIM_HOW_FAILED);
+}
+
 typedef struct exits {
     _Atomic int count;
     _Atomic uint64_t at_ns;
@@ -579,7 +688,9 @@ static void test_exit_notifiers_fire_once_also_after_the_crash(void **state) /* 
     lim_participant p;
     lim_outcome o;
     exits before = { 0 }, after = { 0 };
-    assert_int_equal(lim_participant_open(bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_echo }), &p), LIM_OK);
+    assert_int_equal(
+        lim_participant_open(bus, OPTS(lim_serve_opts, .capacity = 1, .handler = { .on_message = on_echo }), &p),
+        LIM_OK);
     assert_int_equal(lim_conv_open(bus, OPTS(lim_conv_opts, .participant = p, .timeout_ms = LIM_FOREVER), &c), LIM_OK);
     assert_int_equal(lim_conv_ask(bus, c, p, BYTES("hi"), 5000, &o), LIM_OK);
     assert_payload(&o, "hi");
@@ -689,6 +800,8 @@ int main(void)
         T(test_code_that_does_not_compile_changes_nothing),
         T(test_a_conversation_without_participants_is_a_buffer),
         T(test_exit_notifiers_fire_once_also_after_the_crash),
+        T(test_what_is_sent_to_all_reaches_all_and_they_may_speak),
+        T(test_draining_waits_for_what_runs_and_takes_nothing_new),
         T(test_the_system_groups_answer),
         T(test_the_census_returns_to_where_it_was),
     };

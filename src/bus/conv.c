@@ -18,9 +18,9 @@ bool lim__phase_step(lim_phase *phase, lim__phase_event event)
                                            : LIM_PHASE_BROKEN;
         break;
     case LIM_PHASE_COMPLETING:
-        next = event == LIM__PHASE_TOLD                                         ? LIM_PHASE_ENDED
+        next = event == LIM__PHASE_TOLD                                          ? LIM_PHASE_ENDED
                : event == LIM__PHASE_DEADLINE || event == LIM__PHASE_NOBODY_LEFT ? LIM_PHASE_BROKEN
-                                                                                : LIM_PHASE_NONE;
+                                                                                 : LIM_PHASE_NONE;
         break;
     case LIM_PHASE_BROKEN: /* a broken one may still be closed, which lets go of it; it stays broken */
         next = event == LIM__PHASE_CLOSE || event == LIM__PHASE_TOLD ? LIM_PHASE_BROKEN : LIM_PHASE_NONE;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * event.c - state changes of consequence: one line in the log, one message on $sys.events.KIND.
  *
- * Events are rare next to messages, so nothing here is clever; when nobody listens and nothing is logged, an event costs
- * a look-up. An event is for people and tools: nothing in liminal waits for one. */
+ * Events are rare next to messages, so nothing here is clever; when nobody listens and nothing is logged, an event
+ * costs a look-up. An event is for people and tools: nothing in liminal waits for one. */
 #include "base/base.h"
 #include "bus/bus.h"
 

@@ -100,7 +100,9 @@ static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, lim__ass
     lim__outcome_letter *o = lim__letter_new(lim__proc_sched(self), &lim__type_outcome, sizeof *o + text);
     if (o == NULL)
         return NULL;
-    *o = (lim__outcome_letter){ .ref = x->open->ref, .conv = lim_self(self), .attempts = x->attempts, .losses = x->losses };
+    *o = (lim__outcome_letter){
+        .ref = x->open->ref, .conv = lim_self(self), .attempts = x->attempts, .losses = x->losses
+    };
     char *at = o->text;
     if (by != NULL) {
         o->participant_len = by->identity_len;
@@ -223,8 +225,8 @@ static void send_outcome(exchange *x, uint32_t todo, occasion *now)
     }
     x->waiters = NULL;
     lim__ended_add(x->bus, lim__proc_sched(self), x->open->kind,
-                   o->how == LIM_HOW_REPLY ? LIM_PHASE_ENDED : LIM_PHASE_BROKEN,
-                   now->answer != NULL ? now->lease : 0, o, bytes);
+                   o->how == LIM_HOW_REPLY ? LIM_PHASE_ENDED : LIM_PHASE_BROKEN, now->answer != NULL ? now->lease : 0,
+                   o, bytes);
     if (!is_task(x) || (x->open->flags & LIM__OPEN_REPORT))
         (void)!lim__send_reserved(self, x->open->owner, o);
     else
@@ -254,7 +256,10 @@ static void want(exchange *x, lim_process *self, bool again)
     if (x->group.id == 0 && (is_task(x) || (x->open->flags & LIM__OPEN_WAIT)))
         err = lim__group_get(x->bus, self, group_name(x->open), &x->group);
     if (err != LIM_OK || x->group.id == 0) {
-        refuse_here(x, self, err == LIM_OK ? LIM_WHY_NO_PARTICIPANT : err == LIM_E_INVALID ? LIM_WHY_BAD_NAME : LIM_WHY_MEMORY);
+        refuse_here(x, self,
+                    err == LIM_OK          ? LIM_WHY_NO_PARTICIPANT
+                    : err == LIM_E_INVALID ? LIM_WHY_BAD_NAME
+                                           : LIM_WHY_MEMORY);
         return;
     }
     lim_bytes type = type_name(x->open);
@@ -263,8 +268,12 @@ static void want(exchange *x, lim_process *self, bool again)
         refuse_here(x, self, LIM_WHY_MEMORY);
         return;
     }
-    *w = (lim__want){ .conv = lim_self(self), .kind = x->open->kind, .wait = x->open->flags & LIM__OPEN_WAIT,
-                      .again = again, .payload = lim__msg_ref(x->open->payload), .type_len = (uint8_t)type.len };
+    *w = (lim__want){ .conv = lim_self(self),
+                      .kind = x->open->kind,
+                      .wait = x->open->flags & LIM__OPEN_WAIT,
+                      .again = again,
+                      .payload = lim__msg_ref(x->open->payload),
+                      .type_len = (uint8_t)type.len };
     if (x->trouble != NULL) {
         w->shun_count = (uint8_t)x->trouble->shun_count;
         memcpy(w->shun, x->trouble->shun, sizeof w->shun);
@@ -288,9 +297,13 @@ static void hand(exchange *x, lim_process *self)
         lim_exit(self, LIM_FAULT);
         return;
     }
-    *r = (lim__request){ .conv = lim_self(self), .lease = x->current->lease, .deadline_ns = x->open->deadline_ns,
-                         .payload = lim__msg_ref(x->open->payload), .attempt = (uint16_t)(x->attempts + 1),
-                         .losses = x->losses, .type_len = (uint8_t)type.len,
+    *r = (lim__request){ .conv = lim_self(self),
+                         .lease = x->current->lease,
+                         .deadline_ns = x->open->deadline_ns,
+                         .payload = lim__msg_ref(x->open->payload),
+                         .attempt = (uint16_t)(x->attempts + 1),
+                         .losses = x->losses,
+                         .type_len = (uint8_t)type.len,
                          .flags = is_task(x) ? LIM__REQUEST_ACK : 0 };
     if (type.len > 0)
         memcpy(r->type, type.ptr, type.len);
@@ -471,8 +484,10 @@ static uint32_t mutate(exchange *x, uint32_t todo, const occasion *now)
 
 static void event(exchange *x, lim__ex_event e, occasion *now)
 {
-    lim__ex_facts facts = { .task = is_task(x), .next = x->open->on_crash == LIM_CRASH_NEXT,
-                            .group = x->open->participant.id == 0, .last_loss = x->losses + 1u >= x->open->losses_max };
+    lim__ex_facts facts = { .task = is_task(x),
+                            .next = x->open->on_crash == LIM_CRASH_NEXT,
+                            .group = x->open->participant.id == 0,
+                            .last_loss = x->losses + 1u >= x->open->losses_max };
     lim__ex_state before = x->state;
     uint32_t todo = mutate(x, lim__ex_step(&x->state, e, &facts), now);
     if (before == LIM__EX_OFFERED && x->state != LIM__EX_OFFERED && x->offer_timer != 0) {
@@ -618,7 +633,10 @@ static void inspect(exchange *x, lim_process *self, const lim_signal *signal)
     if (d == NULL)
         return;
     *d = (lim__done){ .ref = c->ref, .conv = lim_self(self), .err = LIM_OK };
-    d->info = (lim_conv_info){ .phase = phase(x), .alive = x->current != NULL, .dead = x->losses, .pending = 1,
+    d->info = (lim_conv_info){ .phase = phase(x),
+                               .alive = x->current != NULL,
+                               .dead = x->losses,
+                               .pending = 1,
                                .remaining_ms = remaining_ms(x, self) };
     (void)!lim__send_reserved(self, c->from, d);
 }
@@ -635,8 +653,8 @@ static void exchange_json(const void *state, lim__json *j, const char *key)
     lim__json_str(j, "phase", lim_phase_text(phase(x)));
     lim__json_bytes(j, "group", group_name(x->open));
     lim__json_bytes(j, "type", type_name(x->open));
-    lim__json_bytes(j, "participant", x->current != NULL ? lim__bytes(x->current->text, x->current->identity_len)
-                                                         : lim__bytes(NULL, 0));
+    lim__json_bytes(j, "participant",
+                    x->current != NULL ? lim__bytes(x->current->text, x->current->identity_len) : lim__bytes(NULL, 0));
     lim__json_u64(j, "bytes", lim__msg_bytes(x->open->payload).len);
     lim__json_u64(j, "age_ms", (now_ns - x->open->opened_ns) / 1000000);
     if (x->open->deadline_ns != UINT64_MAX)
@@ -673,8 +691,12 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
     } else if (t == &lim__type_refused) {
         lim__refused *r = (lim__refused *)(uintptr_t)signal->body.ptr;
         if (is_task(x) && !x->admitted) {
-            admit(x, self, &(lim_admission){ .verdict = LIM_REJECT, .why = r->why, .limit = r->limit,
-                                             .current = r->current, .retry_after_ms = r->retry_after_ms });
+            admit(x, self,
+                  &(lim_admission){ .verdict = LIM_REJECT,
+                                    .why = r->why,
+                                    .limit = r->limit,
+                                    .current = r->current,
+                                    .retry_after_ms = r->retry_after_ms });
             x->state = LIM__EX_ENDED;
             finish(x, self);
         } else if (x->state == LIM__EX_PLACING) {
@@ -752,7 +774,14 @@ static void on_end(void *state, lim_reason reason)
 
 lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link)
 {
-    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts), .name = "exchange", .on_signal = on_signal,
-                             .on_end = on_end, .state_bytes = sizeof(exchange), .init = bus,
-                             .init_bytes = sizeof *bus, .mailbox_max = 64, .trap_exit = true, .link = link };
+    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts),
+                             .name = "exchange",
+                             .on_signal = on_signal,
+                             .on_end = on_end,
+                             .state_bytes = sizeof(exchange),
+                             .init = bus,
+                             .init_bytes = sizeof *bus,
+                             .mailbox_max = 64,
+                             .trap_exit = true,
+                             .link = link };
 }

@@ -84,7 +84,12 @@ static lim_spawn_opts group_spawn(const void *init, size_t bytes);
 
 static lim_err group_make(lim_bus *bus, lim_process *self, lim_bytes name, lim_pid *out)
 {
-    struct { lim_bus *bus; lim_process *self; char name[256]; uint8_t len; } init = { .bus = bus, .len = (uint8_t)name.len };
+    struct {
+        lim_bus *bus;
+        lim_process *self;
+        char name[256];
+        uint8_t len;
+    } init = { .bus = bus, .len = (uint8_t)name.len };
     static_assert(offsetof(group, name_len) == 2 * sizeof(void *) + 256, "init is the head of struct group");
     entry *e = malloc(sizeof *e + name.len);
     if (e == NULL)
@@ -329,7 +334,7 @@ static void join(group *g, const lim_signal *signal)
     }
     if (g->name[0] != '$') /* the bus itself comes and goes without a word */
         LIM__EVENT(g->bus, g->self, "join", { "group", lim__bytes(g->name, g->name_len) }, { "participant", name },
-               { "kind", lim__str(j->kind == LIM__MEMBER_WORK ? "work" : "serve") });
+                   { "kind", lim__str(j->kind == LIM__MEMBER_WORK ? "work" : "serve") });
     lim__group_unpark(g, NULL, true);
     lim__group_dispatch(g);
 }
@@ -339,9 +344,9 @@ static void member_down(group *g, member *m, const lim_signal *signal)
     char leases[16];
     snprintf(leases, sizeof leases, "%u", m->view.in_flight);
     bool left = signal->reason == LIM_LEFT || (m->view.in_flight == 0 && signal->reason == LIM_DRAINED);
-    LIM__EVENT(g->bus, g->self, left ? "leave" : "crash",
-               { "group", lim__bytes(g->name, g->name_len) }, { "participant", identity(m) },
-               { "reason", lim__str(lim_reason_text(signal->reason)) }, { "leases", lim__str(leases) });
+    LIM__EVENT(g->bus, g->self, left ? "leave" : "crash", { "group", lim__bytes(g->name, g->name_len) },
+               { "participant", identity(m) }, { "reason", lim__str(lim_reason_text(signal->reason)) },
+               { "leases", lim__str(leases) });
     lim__map_remove(&g->watched, m->monitor);
     m->pid = (lim_pid){ 0 };
     count_out(g, m);
@@ -383,11 +388,12 @@ static void on_idle_timer(group *g)
 /* A retired group hands what still arrives to the one that has its name now. */
 static bool pass_on(group *g, const lim_signal *signal)
 {
-    if (!g->retired || (signal->type != &lim__type_want && signal->type != &lim__type_join && signal->type != &lim__type_deploy &&
-                        signal->type != &lim__type_report))
+    if (!g->retired || (signal->type != &lim__type_want && signal->type != &lim__type_join &&
+                        signal->type != &lim__type_deploy && signal->type != &lim__type_report))
         return false;
     lim_pid to;
-    if (lim__group_get(g->bus, g->self, lim__bytes(g->name, g->name_len), &to) != LIM_OK || to.id == lim_self(g->self).id)
+    if (lim__group_get(g->bus, g->self, lim__bytes(g->name, g->name_len), &to) != LIM_OK ||
+        to.id == lim_self(g->self).id)
         return false;
     (void)!lim__send_reserved(g->self, to, lim__letter_keep(g->self, signal));
     return true;
@@ -403,7 +409,8 @@ static void on_deploy(group *g, const lim__deploy *d)
         r->err = lim__group_deploy(g, d, &r->diag, &r->had_previous, &r->previous);
     } else if (!lim__list_empty(&g->members) || g->watched.count > 0) {
         r->err = LIM_E_MISUSE;
-        lim__diag_set(&r->diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count, g->task_count);
+        lim__diag_set(&r->diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count,
+                      g->task_count);
     } else {
         g->deployed = false;
         forget_name(g);
@@ -508,7 +515,7 @@ static void group_check(const group *g)
             LIM_ASSERT(c->state == CLAIM_LEASED && c->member == m); /* G1 */
             leases++;
         }
-        LIM_ASSERT(leases + m->elsewhere == m->view.in_flight); /* G2 */
+        LIM_ASSERT(leases + m->elsewhere == m->view.in_flight);                                             /* G2 */
         LIM_ASSERT(m->pid.id == 0 || leases <= m->view.max_in_flight || m->join->kind == LIM__MEMBER_WORK); /* G3 */
         leased += leases;
         members++;
@@ -588,7 +595,13 @@ static void on_end(void *state, lim_reason reason)
 
 static lim_spawn_opts group_spawn(const void *init, size_t bytes)
 {
-    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts), .name = "group", .on_signal = on_signal, .on_end = on_end,
-                             .state_bytes = sizeof(group), .init = init, .init_bytes = bytes,
-                             .mailbox_max = LIM__GROUP_QUEUE_MAX + 65536, .trap_exit = true };
+    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts),
+                             .name = "group",
+                             .on_signal = on_signal,
+                             .on_end = on_end,
+                             .state_bytes = sizeof(group),
+                             .init = init,
+                             .init_bytes = bytes,
+                             .mailbox_max = LIM__GROUP_QUEUE_MAX + 65536,
+                             .trap_exit = true };
 }

@@ -76,7 +76,9 @@ static void send_assigned(group *g, claim *c, const char *router)
         lim_exit_process(g->self, c->conv, LIM_KILL); /* it must not wait for ever: its owner is told by the link */
         return;
     }
-    *a = (lim__assigned){ .participant = m->pid, .lease = c->lease, .identity_len = (uint8_t)m->view.name.len,
+    *a = (lim__assigned){ .participant = m->pid,
+                          .lease = c->lease,
+                          .identity_len = (uint8_t)m->view.name.len,
                           .router_len = (uint8_t)router_len };
     memcpy(a->text, m->view.name.ptr, m->view.name.len);
     memcpy(a->text + m->view.name.len, router, router_len);
@@ -92,8 +94,11 @@ static void send_refused(group *g, lim_pid conv, lim_why why, uint32_t limit, ui
         lim_exit_process(g->self, conv, LIM_KILL);
         return;
     }
-    *r = (lim__refused){ .why = why, .limit = limit, .current = current,
-                         .retry_after_ms = limit != 0 ? RETRY_MS : 0, .detail_len = (uint16_t)len };
+    *r = (lim__refused){ .why = why,
+                         .limit = limit,
+                         .current = current,
+                         .retry_after_ms = limit != 0 ? RETRY_MS : 0,
+                         .detail_len = (uint16_t)len };
     memcpy(r->detail, detail, len);
     (void)!lim__send_reserved(g->self, conv, r);
 }
@@ -218,7 +223,7 @@ static placing run(group *g, lim__router *router, claim *c, uint32_t n)
 
 static placing after_fault(group *g, claim *c, uint32_t n)
 {
-    lim__router *other = g->on_fault == LIM_ON_FAULT_PREVIOUS        ? g->previous
+    lim__router *other = g->on_fault == LIM_ON_FAULT_PREVIOUS       ? g->previous
                          : g->on_fault == LIM_ON_FAULT_LEAST_LOADED ? g->fallback
                                                                     : NULL;
     return other != NULL && other != g->router ? run(g, other, c, n) : FAULT;
@@ -459,14 +464,21 @@ const char *lim__group_router_name(const group *g)
     return g->versions[0].id;
 }
 
-static lim_err router_open(group *g, lim__artifact *artifact, const lim_deploy_opts *o, lim_diag *diag, lim__router **out)
+static lim_err router_open(group *g, lim__artifact *artifact, const lim_deploy_opts *o, lim_diag *diag,
+                           lim__router **out)
 {
-    lim__router_opts opts = {
-        .sched = lim__proc_sched(g->self), .os = g->bus->os, .artifact = artifact, .counter = &g->counter,
-        .seed = g->bus->os->random(g->bus->os), .instruction_ns = g->bus->os == lim__os_linux() ? 0 : 20,
-        .limits = { .cpu_ns = o->cpu_us_max * 1000ull, .wall_ns = o->wall_ms_max * 1000000ull,
-                    .unfinished_max = o->unfinished_max, .memory_max = o->memory_bytes_max },
-        .on_done = lim__group_route_done, .ctx = g };
+    lim__router_opts opts = { .sched = lim__proc_sched(g->self),
+                              .os = g->bus->os,
+                              .artifact = artifact,
+                              .counter = &g->counter,
+                              .seed = g->bus->os->random(g->bus->os),
+                              .instruction_ns = g->bus->os == lim__os_linux() ? 0 : 20,
+                              .limits = { .cpu_ns = o->cpu_us_max * 1000ull,
+                                          .wall_ns = o->wall_ms_max * 1000000ull,
+                                          .unfinished_max = o->unfinished_max,
+                                          .memory_max = o->memory_bytes_max },
+                              .on_done = lim__group_route_done,
+                              .ctx = g };
     return lim__router_open(&opts, diag, out);
 }
 

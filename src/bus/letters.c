@@ -110,7 +110,7 @@ size_t lim__name_put(char *at, lim_bytes name)
 
 lim_bytes lim__name_get(const char **at)
 {
-    size_t len = (uint8_t)**at;
+    size_t len = (uint8_t) * *at;
     lim_bytes name = { *at + 1, len };
     *at += len + 1;
     return name;

@@ -66,7 +66,8 @@ typedef struct lim__outcome_letter { /* text: participant, router, detail, then 
 void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out);
 typedef struct lim__admitted { uint64_t ref; lim_pid conv; lim_admission admission; } lim__admitted;
 typedef struct lim__message { lim_pid conv, from; uint64_t seq; lim__msg *payload; } lim__message;
-typedef struct lim__done { uint64_t ref; lim_pid conv; lim_err err; lim_conv_info info; } lim__done; /* join, send, inspect, talk opened */
+/* join, send, inspect, a talk was opened */
+typedef struct lim__done { uint64_t ref; lim_pid conv; lim_err err; lim_conv_info info; } lim__done;
 typedef struct lim__exited { uint64_t ref; lim_pid participant; lim_reason reason; uint64_t at_ns; } lim__exited;
 typedef struct lim__closed { lim_pid conv; lim_phase phase; lim_reason reason; } lim__closed; /* a talk has ended */
 
@@ -81,7 +82,9 @@ typedef struct lim__request {
     uint8_t flags, type_len;
     char type[];
 } lim__request;
-typedef enum lim__revoke_why { LIM__REVOKE_CANCELLED = 1, LIM__REVOKE_TIMEOUT, LIM__REVOKE_TAKEN, LIM__REVOKE_ENDED } lim__revoke_why;
+typedef enum lim__revoke_why {
+    LIM__REVOKE_CANCELLED = 1, LIM__REVOKE_TIMEOUT, LIM__REVOKE_TAKEN, LIM__REVOKE_ENDED
+} lim__revoke_why;
 typedef struct lim__revoke { lim_pid conv; uint64_t lease; lim__revoke_why why; } lim__revoke;
 typedef struct lim__settled { lim_pid conv; uint64_t lease; bool accepted; } lim__settled;
 
@@ -133,7 +136,12 @@ typedef struct lim__assigned { /* text: identity, router */
     uint8_t identity_len, router_len;
     char text[];
 } lim__assigned;
-typedef struct lim__refused { lim_why why; uint32_t limit, current, retry_after_ms; uint16_t detail_len; char detail[]; } lim__refused;
+typedef struct lim__refused {
+    lim_why why;
+    uint32_t limit, current, retry_after_ms;
+    uint16_t detail_len;
+    char detail[];
+} lim__refused;
 typedef struct lim__queued { lim_admission admission; } lim__queued;
 typedef struct lim__release { uint64_t lease; uint32_t served_us; } lim__release;
 

@@ -13,10 +13,10 @@ typedef struct participant {
     lim_bus *bus;
     lim_handler handler;
     lim__member_kind kind;
-    lim_pid group;             /* the one it was made for, or {0} */
-    struct lim__box *box;           /* pulled: where requests wait */
-    lim_process *self;         /* while a signal is handled */
-    const lim__request *now;   /* the delivery at hand */
+    lim_pid group;           /* the one it was made for, or {0} */
+    struct lim__box *box;    /* pulled: where requests wait */
+    lim_process *self;       /* while a signal is handled */
+    const lim__request *now; /* the delivery at hand */
     bool answered;
 } participant;
 
@@ -30,7 +30,9 @@ lim__answer *lim__answer_new(lim__sched *s, lim_pid from, uint64_t lease, lim__a
         lim__msg_unref(payload);
         return NULL;
     }
-    *a = (lim__answer){ .lease = lease, .from = from, .how = how, .payload = payload, .detail_len = (uint16_t)detail.len };
+    *a = (lim__answer){
+        .lease = lease, .from = from, .how = how, .payload = payload, .detail_len = (uint16_t)detail.len
+    };
     if (detail.len > 0)
         memcpy(a->detail, detail.ptr, detail.len);
     return a;
@@ -108,7 +110,8 @@ lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
         lim__letter_free(self != NULL ? s : NULL, say);
         return LIM_E_NOMEM;
     }
-    return self != NULL ? lim__send(self, (lim_pid){ d->conv.id }, say) : lim__post(bus->rt, (lim_pid){ d->conv.id }, say);
+    return self != NULL ? lim__send(self, (lim_pid){ d->conv.id }, say)
+                        : lim__post(bus->rt, (lim_pid){ d->conv.id }, say);
 }
 
 static void report(const participant *p, lim_process *self, uint32_t used)
@@ -140,11 +143,16 @@ static void acknowledge(lim_process *self, const lim__request *r)
 
 static lim_delivery delivery(const lim__request *r, lim_pid self, uint64_t now_ns)
 {
-    return (lim_delivery){
-        .payload = lim__msg_bytes(r->payload), .type = lim__bytes(r->type, r->type_len), .conv = { r->conv.id },
-        .lease = r->lease, .self = { self.id }, .remaining_ms = remaining_ms(now_ns, r->deadline_ns),
-        .attempt = r->attempt, .losses = r->losses, .wants_reply = !(r->flags & LIM__REQUEST_QUIET),
-        .msg = (lim_msg *)r->payload };
+    return (lim_delivery){ .payload = lim__msg_bytes(r->payload),
+                           .type = lim__bytes(r->type, r->type_len),
+                           .conv = { r->conv.id },
+                           .lease = r->lease,
+                           .self = { self.id },
+                           .remaining_ms = remaining_ms(now_ns, r->deadline_ns),
+                           .attempt = r->attempt,
+                           .losses = r->losses,
+                           .wants_reply = !(r->flags & LIM__REQUEST_QUIET),
+                           .msg = (lim_msg *)r->payload };
 }
 
 static void on_request(participant *p, lim_process *self, const lim_signal *signal)
@@ -192,14 +200,21 @@ static void on_end(void *state, lim_reason reason)
         p->handler.on_end(p->handler.ctx);
 }
 
-lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid group, lim_pid *out)
+lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid group,
+                               lim_pid *out)
 {
     participant init = { .bus = bus, .handler = *handler, .kind = kind, .group = group };
     if (handler->on_message == NULL && (init.box = lim__box_new()) == NULL)
         return LIM_E_NOMEM;
-    lim_spawn_opts opts = { .size = sizeof opts, .name = "participant", .on_signal = on_signal, .on_end = on_end,
-                            .state_bytes = sizeof init, .init = &init, .init_bytes = sizeof init,
-                            .mailbox_max = 65536, .trap_exit = true };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "participant",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof init,
+                            .init = &init,
+                            .init_bytes = sizeof init,
+                            .mailbox_max = 65536,
+                            .trap_exit = true };
     if (group.id != 0) {
         opts.place = true;
         opts.scheduler = lim__pid_scheduler(group);
@@ -272,8 +287,13 @@ lim__join *lim__join_new(lim__sched *s, lim_pid who, lim__member_kind kind, lim_
     lim__join *j = lim__letter_new(s, &lim__type_join, sizeof *j + bytes);
     if (j == NULL)
         return NULL;
-    *j = (lim__join){ .participant = who, .kind = kind, .capacity = capacity, .type_count = type_count,
-                      .tag_count = tag_count, .text_len = (uint16_t)bytes, .identity_len = (uint8_t)identity.len };
+    *j = (lim__join){ .participant = who,
+                      .kind = kind,
+                      .capacity = capacity,
+                      .type_count = type_count,
+                      .tag_count = tag_count,
+                      .text_len = (uint16_t)bytes,
+                      .identity_len = (uint8_t)identity.len };
     char *at = j->text;
     memcpy(at, identity.ptr, identity.len);
     at += identity.len;

@@ -23,7 +23,10 @@
 enum { GATHER_MS = 1000, LS_MAX = 1000, GROUPS_MAX = 4096 };
 
 typedef enum service { INFO = 1, CHANNELS, GROUPS, WORKERS, CONVERSATIONS, ARTIFACTS } service;
-static const struct { service service; const char *group; } services[] = {
+static const struct {
+    service service;
+    const char *group;
+} services[] = {
     { INFO, "$sys.info" },       { CHANNELS, "$sys.channels" },           { GROUPS, "$sys.groups" },
     { WORKERS, "$sys.workers" }, { CONVERSATIONS, "$sys.conversations" }, { ARTIFACTS, "$sys.artifacts" },
 };
@@ -167,7 +170,8 @@ static void add_matching(system_state *s, gather *g, lim_bytes part)
     if (!array.failed && lim__doc_parse(s->part, lim__buf_bytes(&array), NULL) == LIM_OK) {
         lim__iter it = lim__iter_begin(lim__doc_root(s->part));
         while (lim__iter_next(&it))
-            if (g->got == 0 && lim__bytes_eq(lim__val_bytes(it.val, "identity", lim__bytes(NULL, 0)), lim__str(g->want))) {
+            if (g->got == 0 &&
+                lim__bytes_eq(lim__val_bytes(it.val, "identity", lim__bytes(NULL, 0)), lim__str(g->want))) {
                 lim__json j = lim__json_begin(&g->body);
                 lim__json_val(&j, NULL, it.val);
                 g->got++;
@@ -285,7 +289,8 @@ static void do_channels(system_state *s, lim_bytes op, lim__val root)
         if (lim__channel_json(s->bus->channels, name, &j))
             answer(s, &b);
         else
-            refuse(s, LIM_E_NOTFOUND, "nobody opened or subscribed to channel %.*s", (int)name.len, (const char *)name.ptr);
+            refuse(s, LIM_E_NOTFOUND, "nobody opened or subscribed to channel %.*s", (int)name.len,
+                   (const char *)name.ptr);
         return;
     }
     lim_err err = LIM_E_INVALID;
@@ -343,7 +348,10 @@ static void send_deploy(system_state *s, lim_bytes group, lim__artifact *a, lim_
     lim_pid to = lim__group_find(s->bus, group);
     lim_err err = to.id == 0 && !remove ? lim__group_get(s->bus, s->self, group, &to) : LIM_OK;
     if (err != LIM_OK || to.id == 0 || ((const char *)group.ptr)[0] == '$') {
-        refuse(s, err != LIM_OK ? err : LIM_E_NOTFOUND, err == LIM_E_INVALID ? "%.*s is no name for a group: use letters, digits, - and _, joined by dots" : "there is no group %.*s", (int)group.len, (const char *)group.ptr);
+        refuse(s, err != LIM_OK ? err : LIM_E_NOTFOUND,
+               err == LIM_E_INVALID ? "%.*s is no name for a group: use letters, digits, - and _, joined by dots"
+                                    : "there is no group %.*s",
+               (int)group.len, (const char *)group.ptr);
         lim__artifact_unref(a);
         return;
     }
@@ -452,7 +460,8 @@ static bool id_of(system_state *s, lim__val root, lim_pid *out)
     out->id = strtoull(text, &end, 16);
     if (out->id != 0 && *end == '\0')
         return true;
-    refuse(s, LIM_E_INVALID, "%s is no id of a conversation: it is a hexadecimal number, as conversation ls shows", text);
+    refuse(s, LIM_E_INVALID, "%s is no id of a conversation: it is a hexadecimal number, as conversation ls shows",
+           text);
     return false;
 }
 
@@ -566,7 +575,9 @@ static void artifact_load(system_state *s, lim__val root)
     }
     uint64_t now = s->bus->os->wall_ns(s->bus->os);
     lim_err err = lim__artifact_new(which, code, name, now, &a);
-    lim__router_opts check = { .os = s->bus->os, .artifact = a, .instruction_ns = s->bus->os == lim__os_linux() ? 0 : 20 };
+    lim__router_opts check = { .os = s->bus->os,
+                               .artifact = a,
+                               .instruction_ns = s->bus->os == lim__os_linux() ? 0 : 20 };
     if (err == LIM_OK)
         err = lim__router_check(&check, &diag);
     lim__artifact_unref(a);
@@ -719,9 +730,15 @@ lim_err lim__system_open(lim_bus *bus)
         system_state *init = &((system_state *)bus->system)[i];
         *init = (system_state){ .bus = bus, .service = services[i].service };
         lim_child_spec spec = { .size = sizeof spec, .restart = LIM_PERMANENT, .on_start = on_start, .ctx = init };
-        spec.spawn = (lim_spawn_opts){ .size = sizeof spec.spawn, .name = services[i].group, .on_signal = on_signal,
-                                       .on_end = on_end, .state_bytes = sizeof *init, .init = init,
-                                       .init_bytes = sizeof *init, .mailbox_max = 65536, .trap_exit = true };
+        spec.spawn = (lim_spawn_opts){ .size = sizeof spec.spawn,
+                                       .name = services[i].group,
+                                       .on_signal = on_signal,
+                                       .on_end = on_end,
+                                       .state_bytes = sizeof *init,
+                                       .init = init,
+                                       .init_bytes = sizeof *init,
+                                       .mailbox_max = 65536,
+                                       .trap_exit = true };
         err = lim_supervisor_add(bus->rt, bus->supervisor, &spec);
     }
     return err;

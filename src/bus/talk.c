@@ -61,12 +61,16 @@ typedef struct talk {
 static void outcome(talk *t, lim_process *self, const call *c, lim_how how, lim__msg *payload, lim_bytes detail,
                     lim_bytes who)
 {
-    lim__outcome_letter *o = lim__letter_new(lim__proc_sched(self), &lim__type_outcome, sizeof *o + detail.len + who.len);
+    lim__outcome_letter *o =
+        lim__letter_new(lim__proc_sched(self), &lim__type_outcome, sizeof *o + detail.len + who.len);
     if (o == NULL) {
         lim_exit(self, LIM_FAULT);
         return;
     }
-    *o = (lim__outcome_letter){ .ref = c->ref, .conv = lim_self(self), .how = how, .payload = lim__msg_ref(payload),
+    *o = (lim__outcome_letter){ .ref = c->ref,
+                                .conv = lim_self(self),
+                                .how = how,
+                                .payload = lim__msg_ref(payload),
                                 .handed_over = c->lease == 0 ? LIM_HANDED_NO : LIM_HANDED_UNKNOWN };
     if (how == LIM_HOW_REPLY || how == LIM_HOW_FAILED)
         o->handed_over = LIM_HANDED_YES;
@@ -171,8 +175,12 @@ static lim_err request(lim_process *self, lim_pid to, uint64_t lease, uint64_t d
     lim__request *r = lim__letter_new(lim__proc_sched(self), &lim__type_request, sizeof *r);
     if (r == NULL)
         return LIM_E_NOMEM;
-    *r = (lim__request){ .conv = lim_self(self), .lease = lease, .deadline_ns = deadline_ns,
-                         .payload = lim__msg_ref(payload), .attempt = 1, .flags = lease == 0 ? LIM__REQUEST_QUIET : 0 };
+    *r = (lim__request){ .conv = lim_self(self),
+                         .lease = lease,
+                         .deadline_ns = deadline_ns,
+                         .payload = lim__msg_ref(payload),
+                         .attempt = 1,
+                         .flags = lease == 0 ? LIM__REQUEST_QUIET : 0 };
     return lim__send(self, to, r);
 }
 
@@ -432,8 +440,13 @@ static void on_refused(talk *t, lim_process *self, const lim__refused *r)
 
 static lim_conv_info info(const talk *t, uint64_t now_ns)
 {
-    lim_conv_info i = { .phase = t->phase, .alive = t->alive, .dead = t->dead, .buffered = t->buffered,
-                        .sent = t->sent, .received = t->received, .remaining_ms = LIM_FOREVER };
+    lim_conv_info i = { .phase = t->phase,
+                        .alive = t->alive,
+                        .dead = t->dead,
+                        .buffered = t->buffered,
+                        .sent = t->sent,
+                        .received = t->received,
+                        .remaining_ms = LIM_FOREVER };
     LIM__LIST_EACH(n, &t->calls)
         i.pending++;
     if (t->open->deadline_ns != UINT64_MAX)
@@ -472,8 +485,9 @@ static void talk_json(const void *state, lim__json *j, const char *key)
         const party *p = LIM_CONTAINER(n, party, node);
         lim__json_open(j, NULL, '{');
         lim__json_id(j, "id", p->pid.id);
-        lim__json_bytes(j, "identity", p->assigned != NULL ? lim__bytes(p->assigned->text, p->assigned->identity_len)
-                                                           : lim__bytes(NULL, 0));
+        lim__json_bytes(j, "identity",
+                        p->assigned != NULL ? lim__bytes(p->assigned->text, p->assigned->identity_len)
+                                            : lim__bytes(NULL, 0));
         lim__json_bool(j, "alive", p->alive);
         if (!p->alive)
             lim__json_str(j, "reason", lim_reason_text(p->reason));
@@ -521,8 +535,9 @@ static void on_message(talk *t, lim_process *self, const lim_signal *signal)
         receive_or_keep(t, self, ((lim__say *)body)->from, ((lim__say *)body)->payload);
     else if (type == &lim__type_join_conv)
         done(t, self, ((lim__join_conv *)body)->ref,
-             lim__phase_step(&t->phase, LIM__PHASE_USE) ? party_add(t, self, ((lim__join_conv *)body)->participant, NULL)
-                                                        : LIM_E_CLOSED);
+             lim__phase_step(&t->phase, LIM__PHASE_USE)
+                 ? party_add(t, self, ((lim__join_conv *)body)->participant, NULL)
+                 : LIM_E_CLOSED);
     else if (type == &lim__type_assigned)
         on_assigned(t, self, signal);
     else if (type == &lim__type_refused)
@@ -630,7 +645,14 @@ static void on_end(void *state, lim_reason reason)
 
 lim_spawn_opts lim__talk_spawn(lim_bus *const *bus, bool link)
 {
-    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts), .name = "talk", .on_signal = on_signal, .on_end = on_end,
-                             .state_bytes = sizeof(talk), .init = bus, .init_bytes = sizeof *bus, .mailbox_max = 1024,
-                             .trap_exit = true, .link = link };
+    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts),
+                             .name = "talk",
+                             .on_signal = on_signal,
+                             .on_end = on_end,
+                             .state_bytes = sizeof(talk),
+                             .init = bus,
+                             .init_bytes = sizeof *bus,
+                             .mailbox_max = 1024,
+                             .trap_exit = true,
+                             .link = link };
 }

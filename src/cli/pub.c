@@ -28,7 +28,8 @@ static void say_reject(struct cli *cli, const lim_admission *a)
     else if (a->retry_after_ms > 0)
         snprintf(todo, sizeof todo, "try again after %u ms", (unsigned)a->retry_after_ms);
     else
-        snprintf(todo, sizeof todo, a->why == LIM_WHY_NO_SUBSCRIBER ? "somebody must subscribe first" : "it was not kept");
+        snprintf(todo, sizeof todo,
+                 a->why == LIM_WHY_NO_SUBSCRIBER ? "somebody must subscribe first" : "it was not kept");
     cli_fault(cli, CLI_REJECTED, cli_word(cli, 0), why, todo);
 }
 

@@ -105,7 +105,7 @@ static void segment_free(lim__sim_end *to, struct segment *seg)
 
 static void drop_inbound(lim__sim_end *e)
 {
-    LIM__LIST_EACH_SAFE (node, next, &e->inbound)
+    LIM__LIST_EACH_SAFE(node, next, &e->inbound)
         segment_free(e, LIM_CONTAINER(node, struct segment, link));
     e->stall = LIM__SIM_NO_STALL;
 }
@@ -483,7 +483,7 @@ void lim__sim_net_drop_process(lim__sim_process *p, bool tell_peers)
 
 void lim__sim_net_fini(lim__sim *sim)
 {
-    LIM__LIST_EACH_SAFE (node, next, &sim->ends)
+    LIM__LIST_EACH_SAFE(node, next, &sim->ends)
         end_free(LIM_CONTAINER(node, lim__sim_end, all));
 }
 
@@ -506,7 +506,7 @@ void lim__sim_cut(lim__sim *sim, lim__os *host_a, lim__os *host_b)
     lim__sim_note(sim, "cut %s %s", a->name, b->name);
     a->cut |= (uint64_t)1 << b->index;
     b->cut |= (uint64_t)1 << a->index;
-    LIM__LIST_EACH (node, &sim->ends) {
+    LIM__LIST_EACH(node, &sim->ends) {
         lim__sim_end *e = LIM_CONTAINER(node, lim__sim_end, all);
         if (between(e, a, b))
             watch_path(e);
@@ -530,7 +530,7 @@ void lim__sim_net_resume(lim__sim *sim, const lim__sim_machine *a, const lim__si
 {
     if (!can_reach(a, b) || !can_reach(b, a))
         return;
-    LIM__LIST_EACH (node, &sim->ends) {
+    LIM__LIST_EACH(node, &sim->ends) {
         lim__sim_end *e = LIM_CONTAINER(node, lim__sim_end, all);
         if (!between(e, a, b))
             continue;
@@ -557,7 +557,7 @@ void lim__sim_reset(lim__sim *sim, lim__os *host_a, lim__os *host_b)
 {
     const lim__sim_machine *a = machine_of(host_a), *b = machine_of(host_b);
     lim__sim_note(sim, "reset %s %s", a->name, b->name);
-    LIM__LIST_EACH (node, &sim->ends) {
+    LIM__LIST_EACH(node, &sim->ends) {
         lim__sim_end *e = LIM_CONTAINER(node, lim__sim_end, all);
         if (!between(e, a, b) || e->state != LIM__SIM_OPEN)
             continue;

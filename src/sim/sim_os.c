@@ -151,11 +151,11 @@ void lim__sim_close(lim__sim *sim)
         return;
     LIM_ASSERT(!sim->running);
     lim__sim_net_fini(sim);
-    LIM__LIST_EACH_SAFE (node, next, &sim->pollers)
+    LIM__LIST_EACH_SAFE(node, next, &sim->pollers)
         poller_free(LIM_CONTAINER(node, lim__poller, all));
-    LIM__LIST_EACH_SAFE (node, next, &sim->tasks)
+    LIM__LIST_EACH_SAFE(node, next, &sim->tasks)
         free(LIM_CONTAINER(node, lim__sim_task, all));
-    LIM__LIST_EACH_SAFE (node, next, &sim->processes) {
+    LIM__LIST_EACH_SAFE(node, next, &sim->processes) {
         lim__sim_process *p = LIM_CONTAINER(node, lim__sim_process, all);
         free(p->fds);
         free(p);
@@ -246,7 +246,7 @@ static int poller_set(lim__os *os, lim__poller *p, int fd, uint32_t interest, vo
 
 bool lim__sim_watched(const lim__sim_process *process, int fd)
 {
-    LIM__LIST_EACH (node, &process->sim->pollers) {
+    LIM__LIST_EACH(node, &process->sim->pollers) {
         const lim__poller *p = LIM_CONTAINER(node, lim__poller, all);
         if (p->process == process && fd < p->slot_count && p->slots[fd].interest != 0)
             return true;
@@ -551,7 +551,7 @@ lim__sim_task *lim__sim_task_add(lim__sim *sim, lim__os *host, const char *name,
 
 static void task_free(lim__sim *sim, lim__sim_task *t)
 {
-    LIM__LIST_EACH (node, &sim->pollers) {
+    LIM__LIST_EACH(node, &sim->pollers) {
         lim__poller *p = LIM_CONTAINER(node, lim__poller, all);
         if (p->task != t)
             continue;
@@ -590,7 +590,7 @@ static bool task_can_run(lim__sim *sim, const lim__sim_task *t)
         return false;
     if (t->state == TASK_AGAIN || (t->next_due_ns && t->next_due_ns(t->ctx) <= sim->now))
         return true;
-    LIM__LIST_EACH (node, &sim->pollers) {
+    LIM__LIST_EACH(node, &sim->pollers) {
         const lim__poller *p = LIM_CONTAINER(node, lim__poller, all);
         if (listens(t, p) && (p->mark != SETTLED || p->deadline <= sim->now || poller_has_ready(p)))
             return true;
@@ -602,7 +602,7 @@ static lim__sim_task *pick_task(lim__sim *sim)
 {
     uint64_t weights = 0;
     lim__sim_task *picked = NULL;
-    LIM__LIST_EACH (node, &sim->tasks) {
+    LIM__LIST_EACH(node, &sim->tasks) {
         lim__sim_task *t = LIM_CONTAINER(node, lim__sim_task, all);
         if (!task_can_run(sim, t))
             continue;
@@ -616,7 +616,7 @@ static lim__sim_task *pick_task(lim__sim *sim)
 /* A deadline that had passed when the turn began, and that the turn did not renew, has had its say. */
 static void settle_deadlines(lim__sim *sim, const lim__sim_task *t, uint64_t started)
 {
-    LIM__LIST_EACH (node, &sim->pollers) {
+    LIM__LIST_EACH(node, &sim->pollers) {
         lim__poller *p = LIM_CONTAINER(node, lim__poller, all);
         if (listens(t, p) && p->deadline <= started)
             p->deadline = LIM__SIM_NEVER;
@@ -627,7 +627,7 @@ static void run_task(lim__sim *sim, lim__sim_task *t)
 {
     lim__sim_note(sim, "turn %s/%s", t->process->machine->name, t->name);
     uint64_t started = sim->now;
-    LIM__LIST_EACH (node, &sim->pollers) {
+    LIM__LIST_EACH(node, &sim->pollers) {
         lim__poller *p = LIM_CONTAINER(node, lim__poller, all);
         if (p->task == t && p->mark == RETURNED_EARLY)
             p->mark = SETTLED;
@@ -648,12 +648,12 @@ static void run_task(lim__sim *sim, lim__sim_task *t)
 static uint64_t next_instant(lim__sim *sim)
 {
     uint64_t next = sim->event_count > 0 ? sim->events[0].at : LIM__SIM_NEVER;
-    LIM__LIST_EACH (node, &sim->tasks) {
+    LIM__LIST_EACH(node, &sim->tasks) {
         lim__sim_task *t = LIM_CONTAINER(node, lim__sim_task, all);
         uint64_t due = t->next_due_ns && t->process->life == LIM__SIM_RUNNING ? t->next_due_ns(t->ctx) : next;
         next = due < next ? due : next;
     }
-    LIM__LIST_EACH (node, &sim->pollers) {
+    LIM__LIST_EACH(node, &sim->pollers) {
         const lim__poller *p = LIM_CONTAINER(node, lim__poller, all);
         if (p->process->life == LIM__SIM_RUNNING && p->deadline < next)
             next = p->deadline;
