@@ -12,6 +12,7 @@
 # With --peers every workload that nats-server can do is also done there, by the same program and under the same names,
 # each of its runs right after ours, so that a change of the machine's mood meets both. The ratio is turned so that more
 # than 1 always means that liminal is better: higher is better for units that end with /s and for x, lower for all others.
+# The runtime's peer is Erlang/OTP (bench/erlang), pinned to the same processors with as many schedulers.
 #
 # Beside a number stands its target, if it has one, and whether the median meets it. A missed target is no failure of this
 # script: numbers are those of this machine and this moment, and only ratios travel. Exit code 1: something did not run.
@@ -41,10 +42,12 @@ build=$(cd "$build" && pwd)
 # ---- jobs: NAME SERVER ARGUMENTS [| ARGUMENTS for the peer, or - for none]; without |, the same ones --------------------
 # Counts are such that a run takes 0.3 to 1 s here.
 jobs() {
-    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp | sort); do
+    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp ! -name bench-runtime | sort); do
         echo "${program##*/bench-} none -"
     done
     cat <<'EOF_JOBS'
+runtime.one erlang one
+runtime.two erlang two
 tcp.pubsub.1x1.16B one pubsub 16 8000000 1 | pubsub 16 3000000 1
 tcp.pubsub.1x1.128B one pubsub 128 5000000 1 | pubsub 128 2000000 1
 tcp.pubsub.1x1.1024B one pubsub 1024 1000000 1 | pubsub 1024 500000 1
@@ -112,7 +115,33 @@ start_nats() {
     port_nats=$answer
 }
 
+# ---- Erlang: both programs run on the first processor, or the first two, that we may use -----------------------------
+compile_erlang() {
+    command -v erlc >/dev/null || { echo "bench: there is no erlc: install erlang-base" >&2 && exit 1; }
+    erlc -o "$work" "$(dirname "$0")/erlang/runtime.erl" || exit 1
+}
+pinned() { # pinned one|two COMMAND...
+    cpus=$(awk -v left="$1" 'BEGIN { left = left == "one" ? 1 : 2 }
+        /^Cpus_allowed_list:/ {
+            count = split($2, part, ",")
+            for (i = 1; i <= count; i++) {
+                ends = split(part[i], edge, "-")
+                for (cpu = edge[1] + 0; cpu <= edge[ends] + 0 && left-- > 0; cpu++)
+                    list = list "," cpu
+            }
+            print substr(list, 2)
+        }' /proc/self/status)
+    shift
+    taskset -c "$cpus" "$@"
+}
+erlang() { # erlang one|two
+    schedulers=1
+    [ "$1" = one ] || schedulers=2
+    pinned "$1" erl -noshell -noinput +S $schedulers:$schedulers -pa "$work" -s runtime "$1"
+}
+
 needs_server() { cut -d ' ' -f 2 "$work/jobs" | grep -qx "$1"; }
+[ -z "$peers" ] || ! needs_server erlang || compile_erlang
 if needs_server one || needs_server two; then
     [ -x "$build/liminald" ] || { echo "bench: there is no $build/liminald" >&2 && exit 1; }
     ! needs_server one || start_liminald one --schedulers 1
@@ -120,7 +149,7 @@ if needs_server one || needs_server two; then
     [ -z "$peers" ] || start_nats
 fi
 
-# ---- runs: lines of $work/results: ours|nats name value unit ---------------------------------------------------------
+# ---- runs: lines of $work/results: ours|nats-server|erlang name value unit -------------------------------------------
 failed=0
 measure() { # measure WHOSE PROGRAM ARGUMENT...: a job that failed once is not run again
     whose=$1
@@ -144,13 +173,17 @@ round() {
         if [ "$server" = none ]; then
             broken ours || measure ours "$build/bench/bench-$job"
             continue
+        elif [ "$server" = erlang ]; then
+            broken ours || measure ours pinned "$ours" "$build/bench/bench-runtime" "$ours"
+            [ -z "$peers" ] || broken erlang || measure erlang erlang "$theirs"
+            continue
         fi
         eval "port=\$port_$server pid=\$pid_$server"
         # shellcheck disable=SC2086
         broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-tcp" "$port" $ours
         [ -n "$peers" ] && [ "$theirs" != - ] || continue
         # shellcheck disable=SC2086
-        broken nats || SERVER_PID=$pid_nats measure nats "$build/bench/bench-tcp" --peer nats "$port_nats" $theirs
+        broken nats-server || SERVER_PID=$pid_nats measure nats-server "$build/bench/bench-tcp" --peer nats "$port_nats" $theirs
     done <"$work/jobs"
 }
 
@@ -173,15 +206,26 @@ function target(name) {
     if (name == "tcp.slow.paced.kept") return "value >= 0.95"
     if (name ~ /^tcp\.idle\..*s$/) return "value <= 0"
     if (name ~ /\.LOST$/) return "value <= 0"
-    if (name == "runtime_round_trip_same") return "value <= 100"
+    if (name ~ /^runtime_(round_trip_same|spawn_exit_down)$/) return "ratio >= 10"
+    if (name ~ /^runtime_(one_way_128|cascade_per_link)$/) return "ratio >= 5"
+    if (name == "runtime_idle_process") return "ratio >= 8 and value <= 320"
+    if (name ~ /^runtime_(callers|requests)_64_/) return "ratio >= 3"
+    if (name == "runtime_cross_pipelined") return "value <= 300"
+    if (name == "runtime_10M_lives_growth") return "value <= 64"
     if (name == "route.lua_decision") return "value <= 250"
     return ""
 }
-function meets(goal, value, ratio,    part) {
-    if (split(goal, part, " ") == 0 || (part[1] == "ratio" && ratio == ""))
-        return ""
-    value = part[1] == "ratio" ? (ratio == "inf" ? 1e9 : ratio) : value
-    return (part[2] == ">=" ? value >= part[3] + 0 : value <= part[3] + 0) ? "met" : "missed"
+function meets(goal, value, ratio,    goals, part, n, i, x, answer) {
+    n = split(goal, goals, " and ")
+    for (i = 1; i <= n; i++) {
+        split(goals[i], part, " ")
+        if (part[1] == "ratio" && ratio == "")
+            return ""
+        x = part[1] == "ratio" ? (ratio == "inf" ? 1e9 : ratio) : value
+        if (answer != "missed")
+            answer = (part[2] == ">=" ? x >= part[3] + 0 : x <= part[3] + 0) ? "met" : "missed"
+    }
+    return answer
 }
 function median(key, n,    i, j, x) {
     for (i = 2; i <= n; i++) {
@@ -206,7 +250,7 @@ function print_json(name, value, key, n, theirs, ratio, goal) {
     printf "{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%s,\"min\":%s,\"max\":%s,\"runs\":%d,\"durability\":\"memory\"", name,
         unit[name], number(value), number(all[key, 1]), number(all[key, n]), n
     if (theirs != "")
-        printf ",\"peer\":\"nats-server\",\"peer_value\":%s,\"ratio\":%s", number(theirs), ratio == "inf" ? "null" : sprintf("%.3f", ratio)
+        printf ",\"peer\":\"%s\",\"peer_value\":%s,\"ratio\":%s", peer[name], number(theirs), ratio == "inf" ? "null" : sprintf("%.3f", ratio)
     if (goal != "")
         printf ",\"target\":\"%s\"", goal
     if (meets(goal, value, ratio) != "")
@@ -226,12 +270,14 @@ function print_row(name, value, key, n, theirs, ratio, goal) {
         unit[$2] = $4
         order[++names] = $2
     }
+    if ($1 != "ours")
+        peer[$2] = $1
     all[$1 SUBSEP $2, ++count[$1, $2]] = $3 + 0
 }
 END {
     if (json == "") {
         printf "%-46s %-6s %12s %-8s %12s %12s %4s", "name", "class", "median", "unit", "min", "max", "runs"
-        print peers ? sprintf(" %12s %8s  %s", "nats", "ratio", "target") : "  target"
+        print peers ? sprintf(" %12s %8s  %s", "peer", "ratio", "target") : "  target"
     }
     for (i = 1; i <= names; i++) {
         name = order[i]
@@ -240,7 +286,7 @@ END {
             continue
         key = "ours" SUBSEP name
         value = median(key, n)
-        theirs = count["nats", name] ? median("nats" SUBSEP name, count["nats", name]) : ""
+        theirs = name in peer ? median(peer[name] SUBSEP name, count[peer[name], name]) : ""
         ratio = theirs == "" ? "" : ratio_of(unit[name], value, theirs)
         if (json != "")
             print_json(name, value, key, n, theirs, ratio, target(name))

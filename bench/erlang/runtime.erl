@@ -9,13 +9,14 @@
 %% for the first time. Where bench/runtime.c puts processes on schedulers, spawn_opt's {scheduler, N} does the same
 %% (it is not documented, but works in every OTP so far); `free` is the balancer's own choice.
 %%
-%% Percentiles are exact up to 10 us, then to 100 ns, over the same number of single round trips with one reading of
+%% Percentiles are exact up to 10 us, then to 100 ns, from 10 ms on to 1 ms, over the same number of single round trips with one reading of
 %% the clock in each.
 -module(runtime).
 -export([one/0, two/0]).
 -export([init/1, handle_call/3, handle_cast/2]).
 -define(CALLERS, 64).
 -define(BATCH, 256).
+-define(BUCKETS, 120001).
 
 now_ns() -> erlang:monotonic_time(nanosecond).
 result(Name, Value, Unit) -> io:format("RESULT ~s ~.1f ~s~n", [Name, float(Value), Unit]).
@@ -175,7 +176,7 @@ handle_cast(_, State) -> {noreply, State}.
 
 %% ---- distributions ----
 distribution(Name, Rounds, Count, Where) ->
-    Buckets = counters:new(110001, []),
+    Buckets = counters:new(?BUCKETS, []),
     Measure = fun(Echo) -> ping_timed(Echo, self(), Count, Buckets) end,
     [round(fun(_) ->
         Echo = case Where of apart -> on(2, fun echo/0, apart); _ -> spawn_link(fun echo/0) end,
@@ -195,12 +196,13 @@ ping_timed(Echo, Self, N, Buckets) ->
 
 bucket(Ns) when Ns < 10000 -> Ns + 1;
 bucket(Ns) when Ns < 10000000 -> 10001 + Ns div 100;
-bucket(_) -> 110001.
+bucket(Ns) -> min(110001 + Ns div 1000000, ?BUCKETS).
 value(Bucket) when Bucket =< 10000 -> Bucket - 1;
-value(Bucket) -> (Bucket - 10001) * 100 + 50.
+value(Bucket) when Bucket =< 110000 -> (Bucket - 10001) * 100 + 50;
+value(Bucket) -> (Bucket - 110001) * 1000000 + 500000.
 
 percentile(Buckets, Left, Bucket) ->
     case Left - counters:get(Buckets, Bucket) of
-        Rest when Rest =< 0; Bucket =:= 110001 -> value(Bucket);
+        Rest when Rest =< 0; Bucket =:= ?BUCKETS -> value(Bucket);
         Rest -> percentile(Buckets, Rest, Bucket + 1)
     end.
