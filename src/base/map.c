@@ -71,11 +71,19 @@ void lim__map_clear(lim__map *m)
     m->count = 0;
 }
 
+/* Home of a key: one multiplication, both halves folded. Keys are pids and numbers that only their owner's own map sees,
+ * so what is wanted is speed and an even spread; XXH3 costs three times as much. */
+static inline size_t map_home(const lim__map *m, uint64_t key)
+{
+    __extension__ unsigned __int128 product = (__extension__ (unsigned __int128)(key ^ m->seed)) * 0x9E3779B97F4A7C15u;
+    return ((size_t)product ^ (size_t)(product >> 64)) & (m->cap - 1);
+}
+
 /* The slot of the key, or the empty one where it belongs. cap > 0. */
-static size_t map_find(const lim__map *m, uint64_t key)
+static inline size_t map_find(const lim__map *m, uint64_t key)
 {
     size_t mask = m->cap - 1;
-    size_t i = lim__hash_u64(key, m->seed) & mask;
+    size_t i = map_home(m, key);
     while (m->slots[i].value && m->slots[i].key != key)
         i = (i + 1) & mask;
     return i;
@@ -124,7 +132,7 @@ void *lim__map_remove(lim__map *m, uint64_t key)
     if (!value)
         return NULL;
     for (size_t at = (hole + 1) & mask; m->slots[at].value; at = (at + 1) & mask) {
-        if (may_move(lim__hash_u64(m->slots[at].key, m->seed) & mask, at, hole, mask)) {
+        if (may_move(map_home(m, m->slots[at].key), at, hole, mask)) {
             m->slots[hole] = m->slots[at];
             hole = at;
         }

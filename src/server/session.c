@@ -483,12 +483,15 @@ static void on_timer(session *s, const lim_signal *signal)
 
 stream *lim__session_stream(session *s, const lim__frame *frame, stream_kind kind)
 {
-    stream *st = lim__map_get(&s->streams, frame->stream);
+    stream *st = s->recent;
+    if (st == NULL || st->id != frame->stream)
+        st = lim__map_get(&s->streams, frame->stream);
     if (st != NULL && st->kind != kind) {
         lim__session_fault(s, LIM_E_PROTOCOL, "%s on stream %u, which is something else", lim__frame_name(frame->type),
                            frame->stream);
         return NULL;
     }
+    s->recent = st;
     return st; /* an unknown one may have ended while the frame was on its way */
 }
 
@@ -509,6 +512,7 @@ lim_err lim__session_stream_add(session *s, stream *st, stream_kind kind, uint32
 void lim__session_stream_drop(session *s, stream *st, size_t bytes)
 {
     lim__map_remove(&s->streams, st->id);
+    s->recent = NULL;
     lim__free(s->porter->sched, st, bytes);
 }
 

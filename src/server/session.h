@@ -159,6 +159,7 @@ struct session {
     publish_run run;
     known_channel *last, **known;
     lim__map streams; /* id -> stream */
+    stream *recent;   /* the one that a frame was for last, or NULL */
     lim__map peers;   /* pid of a proxy or a talk -> stream */
     lim__map calls;   /* corr -> call */
     lim__list answering;

@@ -33,13 +33,19 @@ call *lim__session_call_new(session *s, uint64_t corr, call_kind kind)
     return c;
 }
 
-void lim__session_call_drop(session *s, call *c)
+/* It is in the table no more. */
+static void call_free(session *s, call *c)
 {
     if (c->monitor != 0)
         lim_demonitor(s->self, c->monitor);
-    lim__map_remove(&s->calls, c->corr);
     lim__free(s->porter->sched, c, sizeof *c);
     lim__session_busy_look(s);
+}
+
+void lim__session_call_drop(session *s, call *c)
+{
+    lim__map_remove(&s->calls, c->corr);
+    call_free(s, c);
 }
 
 /* ---- OUTCOME ---- */
@@ -102,11 +108,11 @@ static void say_outcome(session *s, uint64_t corr, const lim__outcome_letter *o)
 
 void lim__session_outcome(session *s, const lim__outcome_letter *o)
 {
-    call *c = lim__map_get(&s->calls, o->ref);
+    call *c = lim__map_remove(&s->calls, o->ref);
     if (c == NULL)
         return; /* it was cancelled here meanwhile */
     say_outcome(s, c->corr, o);
-    lim__session_call_drop(s, c);
+    call_free(s, c);
 }
 
 /* ---- conversations that end without a word ---- */
