@@ -99,6 +99,7 @@ await() { # await WHO LOG COMMAND...: until the command prints something, which 
 start_liminald() { # start_liminald NAME OPTION...: port_NAME, pid_NAME
     name=$1
     shift
+    eval "options_$name=\$*"
     "$build/liminald" --listen 127.0.0.1:0 "$@" >"$work/$name.out" 2>"$work/$name.log" &
     eval "pid_$name=$!"
     servers="$servers $!"
@@ -113,6 +114,19 @@ start_nats() {
     servers="$servers $!"
     await nats-server "$work/nats.log" sh -c "sed -n 's/.*nats:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' '$work'/*.ports"
     port_nats=$answer
+}
+
+# A server that died is a failure to be told; the rest of the numbers come from another one.
+revive_liminald() { # revive_liminald NAME
+    eval "pid=\$pid_$1 options=\$options_$1"
+    ! kill -0 "$pid" 2>/dev/null || return 0
+    code=0
+    wait "$pid" || code=$?
+    echo "bench: liminald ($options) ended with $code, its last words:" >&2
+    tail -n 5 "$work/$1.log" >&2
+    failed=1
+    # shellcheck disable=SC2086
+    start_liminald "$1" $options
 }
 
 # ---- Erlang: both programs run on the first processor, or the first two, that we may use -----------------------------
@@ -178,6 +192,7 @@ round() {
             [ -z "$peers" ] || broken erlang || measure erlang erlang "$theirs"
             continue
         fi
+        revive_liminald "$server"
         eval "port=\$port_$server pid=\$pid_$server"
         # shellcheck disable=SC2086
         broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-tcp" "$port" $ours
