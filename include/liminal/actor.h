@@ -9,9 +9,12 @@
  *      host thread --lim_runtime_send--> inbox of a scheduler --> mailbox --> on_signal(self, signal, state)
  *      process     --lim_send---------'  (pointer push when both are on one scheduler)
  *
- * A handler must not block; it may do anything with the `self` it was given, and only until it returns. Rules of death
- * are Erlang's: LIM_NORMAL is ignored by those who do not trap, any other reason ends them with the same reason,
- * LIM_KILL cannot be trapped and is seen by others as LIM_KILLED; who traps gets a LIM_SIGNAL_EXIT. */
+ * A handler must not block, unless its process was spawned `blocking`; it may do anything with the `self` it was given,
+ * and only until it returns. Rules of death are Erlang's: LIM_NORMAL is ignored by those who do not trap, any other
+ * reason ends them with the same reason, LIM_KILL cannot be trapped and is seen by others as LIM_KILLED; who traps gets
+ * a LIM_SIGNAL_EXIT.
+ *
+ * Contracts: A anywhere. B blocks, so never inside a handler. P only with the `self` of the handler that runs. */
 #ifndef LIMINAL_ACTOR_H
 #define LIMINAL_ACTOR_H
 
@@ -70,11 +73,23 @@ typedef struct lim_signal { /* VIEW */
 } lim_signal;
 
 /* ---- runtime ---- */
+/* A handler took longer than it may. The clock is not read after each signal but after a few, and at once where signals
+ * take long: so `suspects` processes shared the time, and it was this one if there is only one. Each is told of. */
+typedef struct lim_overrun { /* VIEW */
+    const char *name; /* of the spawn options */
+    lim_pid pid;      /* it may have ended since */
+    uint64_t took_ns;
+    uint32_t suspects;
+} lim_overrun;
 typedef struct lim_runtime_opts {
     size_t size;
     uint32_t scheduler_count; /* 1..63 threads, each with an event loop */
     bool own_loop;            /* no threads: the caller watches lim_runtime_fd and calls lim_runtime_turn; needs
                                * scheduler_count 1 */
+    uint32_t blocking_max;    /* threads for blocking processes, started when such are spawned. 0: 4 */
+    uint32_t overrun_ms;      /* what a handler that is not blocking may take before it is counted. 0: 10 */
+    void (*on_overrun)(void *ctx, const lim_overrun *overrun); /* on the scheduler; NULL: only counted */
+    void *ctx;
 } lim_runtime_opts;
 LIM_API lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out); /* B */
 /* Ends every process with LIM_KILLED, joins the threads, frees everything. No handler runs afterwards. */
@@ -97,6 +112,9 @@ typedef struct lim_spawn_opts {
     size_t init_bytes;
     uint32_t mailbox_max;     /* messages; signals are not counted. 0: 1024 */
     bool trap_exit;           /* from before its first signal */
+    bool blocking;            /* on_signal may block: it runs on a thread of the pool, one signal at a time, in order.
+                               * All of this header may be used there; P calls but lim_send cost a trip to the
+                               * scheduler. on_end stays on the scheduler. Under the simulator it runs in the turn */
     bool link;                /* lim_spawn only: linked to its parent before it first runs */
     bool monitor;             /* lim_spawn only: watched by its parent; the monitor goes to *monitor_out */
     uint64_t *monitor_out;
@@ -113,9 +131,11 @@ LIM_API_VOID void lim_trap_exit(lim_process *self, bool trap);     /* P */
 /* Ends the caller when its handler returns; no further signal reaches it. */
 LIM_API_VOID void lim_exit(lim_process *self, lim_reason reason); /* P */
 /* Sends an exit signal, in order with the caller's other sends: like every signal it acts when its turn in the target's
- * mailbox comes, LIM_KILL too. It always finds room. A dead target is no error. */
-LIM_API_VOID void lim_exit_process(lim_process *self, lim_pid target, lim_reason reason);    /* P */
-LIM_API_VOID void lim_runtime_exit(lim_runtime *rt, lim_pid target, lim_reason reason);      /* A */
+ * mailbox comes, LIM_KILL too. It always finds room there. A dead target is no error. NOMEM: no memory, and the letters
+ * that the runtime keeps for such times (64) are all under way; nothing was sent. Exits of links and monitors and those
+ * of supervisors have their memory since the link was made, and cannot fail. */
+LIM_API_VOID lim_err lim_exit_process(lim_process *self, lim_pid target, lim_reason reason); /* P */
+LIM_API_VOID lim_err lim_runtime_exit(lim_runtime *rt, lim_pid target, lim_reason reason);   /* A */
 LIM_API bool lim_alive(lim_runtime *rt, lim_pid pid); /* A: a hint: it may end right after */
 
 /* ---- messages ----
@@ -124,7 +144,7 @@ LIM_API lim_err lim_send(lim_process *self, lim_pid to, uint32_t tag, lim_bytes 
 LIM_API lim_err lim_runtime_send(lim_runtime *rt, lim_pid to, uint32_t tag, lim_bytes body); /* A */
 
 /* A request is answered exactly once with LIM_SIGNAL_RESPONSE: by lim_respond, by the callee's death, by its timeout.
- * Room for the answer is reserved here. A late answer is dropped. */
+ * Room for the answer is reserved here. A late answer is dropped. MISUSE: to oneself, or without a time. */
 LIM_API lim_err lim_request(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body, int64_t timeout_ms,
                             uint64_t *ref_out); /* P */
 LIM_API lim_err lim_respond(lim_process *self, const lim_signal *request, lim_bytes body); /* P: GONE when too late */
@@ -145,31 +165,48 @@ LIM_API_VOID bool lim_timer_cancel(lim_process *self, uint64_t timer); /* P: tru
 LIM_API lim_err lim_register(lim_runtime *rt, const char *name, lim_pid pid); /* A: EXISTS, GONE, TOOBIG */
 LIM_API lim_pid lim_whereis(lim_runtime *rt, const char *name);               /* A: {0}: nobody */
 
-/* ---- supervisors (one_for_one) ---- */
+/* ---- supervisors ----
+ * A supervisor starts its children in the order they were added and stops them in the reverse order, one at a time. */
+typedef enum lim_strategy { /* what is started again when a child ends that shall be */
+    LIM_ONE_FOR_ONE = 1,    /* that child */
+    LIM_ONE_FOR_ALL,        /* all of them: the others are stopped first, youngest first */
+    LIM_REST_FOR_ONE,       /* it and those added after it */
+    LIM_DYNAMIC             /* that child; nobody waits for anybody, and all are stopped at once. For many alike */
+} lim_strategy;
 typedef enum lim_restart {
     LIM_PERMANENT = 1, /* always started again */
-    LIM_TRANSIENT,     /* only after an abnormal end */
+    LIM_TRANSIENT,     /* only after an abnormal end: not NORMAL, SHUTDOWN or DRAINED */
     LIM_TEMPORARY      /* never */
 } lim_restart;
 typedef struct lim_supervisor_opts {
     size_t size;
     const char *name;
     uint32_t restarts_max; /* in `period_ms`; one more and the supervisor ends with LIM_SHUTDOWN. 0: 1 */
-    uint32_t period_ms;    /* 0: 5000 */
+    uint32_t period_ms;    /* 0: 5000; LIM_UNLIMITED: as long as the supervisor lives */
+    lim_strategy strategy; /* 0: LIM_ONE_FOR_ONE */
 } lim_supervisor_opts;
 typedef struct lim_child_spec {
     size_t size;
-    lim_spawn_opts spawn;  /* `init` is copied; link, monitor and place are the supervisor's */
+    lim_spawn_opts spawn;  /* `init` is copied; link and monitor are the supervisor's. Not placed: on its scheduler */
     lim_restart restart;
     void (*on_start)(void *ctx, lim_pid pid, uint32_t starts); /* on the supervisor's scheduler, before its first signal */
     void *ctx;
+    uint32_t ready_ms;     /* 0: it is up once it was started; else it says lim_ready within this time (LIM_UNLIMITED:
+                            * whenever) or is killed, which counts as an end; who was added later waits for it */
+    uint32_t shutdown_ms;  /* between LIM_SHUTDOWN and LIM_KILL. 0: 5000, for a supervisor LIM_UNLIMITED */
+    const lim_supervisor_opts *supervisor; /* copied. The child is a supervisor: of `spawn` only size, place and
+                            * scheduler are used; add its children in on_start, each time. NULL: no */
 } lim_child_spec;
 LIM_API lim_err lim_supervisor_open(lim_runtime *rt, const lim_supervisor_opts *opts, lim_pid *out); /* A */
 LIM_API lim_err lim_supervisor_add(lim_runtime *rt, lim_pid supervisor, const lim_child_spec *spec); /* A: starts it */
+LIM_API lim_err lim_supervisor_stop(lim_runtime *rt, lim_pid supervisor, lim_pid child); /* A: stops and forgets it */
+LIM_API lim_err lim_ready(lim_process *self); /* P: to its supervisor: it is up. INVALID: it has none */
 
 /* ---- census ---- a sum over all schedulers, exact when nothing runs */
 typedef struct lim_census {
-    uint64_t processes, links, monitors, timers, messages, letter_bytes, turns, wakes;
+    uint64_t processes, links, monitors, timers, messages, letter_bytes;
+    uint64_t turns, wakes, overruns; /* since the runtime was opened */
+    uint64_t blocked;                /* blocking handlers running or waiting for a thread */
 } lim_census;
 LIM_API_VOID void lim_runtime_census(lim_runtime *rt, lim_census *out); /* A */
 

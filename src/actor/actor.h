@@ -18,6 +18,10 @@ typedef struct lim__runtime_opts {
     uint32_t scheduler_count;
     bool threads;             /* false: the caller drives lim__sched_turn for each scheduler */
     uint32_t spin_us;         /* how long a scheduler polls before it sleeps; 0: never. One process-wide token */
+    uint32_t blocking_max;    /* as in lim_runtime_opts; no threads: blocking handlers run in the turn */
+    uint32_t overrun_ms;
+    void (*on_overrun)(void *ctx, const lim_overrun *overrun);
+    void *ctx;
 } lim__runtime_opts;
 lim_err lim__runtime_open(const lim__runtime_opts *opts, lim_runtime **out);
 lim__os *lim__runtime_os(const lim_runtime *rt);

@@ -62,6 +62,7 @@ void lim__proc_check(const lim_process *p)
         return;
     LIM_ASSERT(p->slot->u.process == p);
     LIM_ASSERT(p->phase != LIM__IDLE || !p->head);
+    LIM_ASSERT(p->blocking || (p->phase != LIM__AWAY && p->phase != LIM__AWAY_ENDING)); /* B1 */
     check_mailbox(p);
     check_links(p);
     check_monitors(p);

@@ -58,7 +58,12 @@ enum {
     LIM__TURN_NS_MAX = 200000,
     LIM__MAILBOX_DEFAULT = 1024,
     LIM__STATE_BYTES_MAX = 64 * 1024,
-    LIM__SPARE_LETTERS = 64, /* kept for exits that may not fail when memory has run out */
+    LIM__SPARE_LETTERS = 64, /* kept for exits sent by hand when memory has run out */
+    LIM__BLOCKING_DEFAULT = 4,
+    LIM__BLOCKING_MAX = 64,
+    LIM__OVERRUN_MS_DEFAULT = 10,
+    LIM__SIGNALS_PER_LOOK = 16, /* signals between two looks at the clock, unless they take long */
+    LIM__LOOKS_PER_PUSH = 4,    /* looks between two looks at inbox and outboxes */
 };
 #define LIM__BODY_BYTES_MAX (1u << 30)
 
@@ -83,7 +88,7 @@ typedef struct lim__depot { /* what schedulers have too much of, for those who h
     lim__block *batches[LIM__CLASS_COUNT];
     _Atomic uint32_t batch_count[LIM__CLASS_COUNT];
     lim__block *spare;      /* letters for exits */
-    uint32_t spare_count;
+    _Atomic uint32_t spare_count;
 } lim__depot;
 
 extern _Atomic uint64_t lim__alloc_countdown; /* 0: not armed; reaches 1: that allocation fails */
@@ -96,6 +101,7 @@ void *lim__host_alloc(uint32_t klass, size_t bytes);
 size_t lim__class_bytes(uint32_t klass);
 lim_err lim__depot_init(lim__depot *d);
 void lim__depot_fini(lim__depot *d);
+bool lim__depot_restock(lim__depot *d); /* with spare letters; false: no memory for all of them */
 void lim__pool_fini(lim__sched *s);
 
 /* ---- letters ---- */
@@ -112,6 +118,7 @@ typedef enum lim__kind {
     LIM__DEMONITOR,                      /* ref: the target's end; the block was the watcher's */
     LIM__TIMEOUT,                        /* ref: the request; the letter is the timer's own block */
     LIM__VOID,                           /* taken back while it waited in the mailbox */
+    LIM__HOME,                           /* a lim__job on its way to the scheduler; in no mailbox */
 } lim__kind;
 
 enum {
@@ -132,7 +139,8 @@ typedef struct lim__letter {
 static_assert(sizeof(lim__letter) == 64, "a letter's header is one cache line, its body 16-aligned");
 
 void lim__letter_drop(lim__sched *s, lim__letter *l);     /* any letter of any kind: type->drop, then the block */
-lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s); /* never fails short of LIM__SPARE_LETTERS in a row */
+/* For an exit sent by hand; NULL: no memory, and LIM__SPARE_LETTERS under way already. */
+lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s);
 
 /* ---- slots: what the world knows of a process ---- */
 typedef struct lim__slot {
@@ -173,7 +181,8 @@ typedef struct lim__link_end {
     struct lim__link_end *peer; /* a cookie: only the peer's owner may follow it */
     lim_pid other;
     uint32_t phase;
-    bool mine; /* made by lim_link of this side; both sides may have linked at the same time */
+    bool mine;       /* made by lim_link of this side; both sides may have linked at the same time */
+    bool supervised; /* the peer is the supervisor that this process was born to */
 } lim__link_end;
 
 typedef struct lim__timer {
@@ -212,11 +221,15 @@ typedef struct lim__refs {
  *   IDLE --signal--> QUEUED --slice--> RUNNING --mailbox empty--> IDLE
  *                       ^------more than a slice-----'
  *   any --lim_exit, fatal exit--> ENDING (or ENDING_QUEUED while in the run queue) --bury--> freed
- *   ENDING_QUEUED --bury--> GHOST --popped from the run queue--> freed */
+ *   ENDING_QUEUED --bury--> GHOST --popped from the run queue--> freed
+ *   RUNNING --handler blocks--> AWAY --its job is home--> IDLE or QUEUED      (blocking.c)
+ *   AWAY --lim_exit--> AWAY_ENDING --its job is home--> ENDING */
 typedef enum lim__phase {
     LIM__IDLE = 1,
     LIM__QUEUED,
     LIM__RUNNING,
+    LIM__AWAY,
+    LIM__AWAY_ENDING,
     LIM__ENDING,
     LIM__ENDING_QUEUED,
     LIM__GHOST,
@@ -239,13 +252,41 @@ struct lim_process { /* owner only */
     uint32_t state_bytes;
     uint16_t flushes; /* queued lim__flush of this process */
     uint8_t phase;
-    bool trap;
+    bool trap : 1, blocking : 1;
 };
 static_assert(sizeof(lim_process) % 16 == 0, "the state that follows is 16-aligned");
 
+/* ---- blocking handlers (blocking.c) ---- */
+typedef struct lim__worker lim__worker;
+typedef struct lim__job { /* behind the state of a blocking process */
+    lim__letter letter; /* HOME */
+    lim_process *process;
+    lim_on_signal *on_signal;
+    lim_signal signal;       /* what is shown */
+    lim__letter *kept;       /* whose body it shows; NULL: none */
+    struct lim__job *next;   /* in the queue */
+    lim__worker *worker;     /* set by its thread */
+    void (*call)(void *arg); /* to be done at home; NULL: the handler has returned */
+    void *arg;
+} lim__job;
+typedef struct lim__blocking {
+    lim__mutex lock;
+    lim__cond work;
+    lim__job *head, **tail;
+    bool stopping;
+    uint32_t thread_count, thread_max;
+    _Atomic uint32_t running; /* threads that have not ended */
+    _Atomic uint64_t blocked; /* jobs not at home */
+    lim__thread threads[LIM__BLOCKING_MAX];
+} lim__blocking;
+
 /* ---- scheduler ---- */
+typedef struct lim__suspect { /* somebody who ran since the last look at the clock */
+    const char *name;
+    lim_pid pid;
+} lim__suspect;
 typedef struct lim__counters { /* one writer each; differences between threads cancel out in the sum */
-    _Atomic uint64_t processes, link_ends, monitors, timers, messages, letter_bytes, wakes;
+    _Atomic uint64_t processes, link_ends, monitors, timers, messages, letter_bytes, wakes, overruns;
 } lim__counters;
 
 typedef struct lim__heap_entry {
@@ -299,7 +340,12 @@ struct lim__sched {
     uint32_t turns_since_poll;
     uint64_t busy_ns, busy_from_ns;
     uint64_t turn_ends_ns;
+    uint64_t looked_ns;  /* when the clock was last read while handlers ran */
     uint32_t until_look; /* signals until the clock is read again */
+    uint32_t look_every; /* signals from look to look: 1 where they take long */
+    uint32_t looks;      /* until inbox and outboxes are looked at */
+    uint32_t suspect_count;
+    lim__suspect suspects[LIM__SIGNALS_PER_LOOK];
     bool worked; /* the last turn found something to do: worth a spin */
     int event_count, event_next;
     lim__magazine magazines[LIM__CLASS_COUNT];
@@ -317,7 +363,10 @@ struct lim_runtime {
     lim__os *os;
     uint32_t count;
     bool threads, own_loop;
-    uint64_t spin_ns;
+    uint64_t spin_ns, overrun_ns;
+    void (*on_overrun)(void *ctx, const lim_overrun *overrun);
+    void *on_overrun_ctx;
+    lim__blocking blocking;
     _Atomic uint32_t closing;
     lim__counters host; /* any thread, fetch_add */
     lim__depot depot;
@@ -383,7 +432,12 @@ static inline lim_process *lim__process_of(const lim__sched *s, lim_pid pid)
 }
 static inline bool lim__ending(const lim_process *p)
 {
-    return p->phase >= LIM__ENDING;
+    return p->phase >= LIM__AWAY_ENDING;
+}
+/* The calling thread is not p's scheduler but the thread of the pool that runs p's handler. */
+static inline bool lim__is_away(const lim_process *p)
+{
+    return LIM_UNLIKELY(p->blocking) && lim__sched_current() != p->sched;
 }
 static inline void *lim__state(const lim_process *p)
 {
@@ -532,6 +586,7 @@ void lim__outboxes_push(lim__sched *s);
 /* ---- process.c ---- */
 /* Marks the end; bury_all finishes it when no handler is on the stack. */
 void lim__process_end(lim_process *p, lim_reason reason);
+void lim__process_end_now(lim_process *p); /* one that was AWAY_ENDING has come home */
 void lim__bury_all(lim__sched *s);
 static inline void lim__bury(lim__sched *s)
 {
@@ -571,6 +626,34 @@ static inline void lim__signal_show(lim_process *p, const lim_signal *signal)
     p->on_signal(p, signal, lim__state(p));
 }
 
+/* ---- blocking.c ---- */
+bool lim__blocking_possible(const lim_runtime *rt);
+void lim__blocking_init(lim__blocking *b, uint32_t thread_max);
+void lim__blocking_fini(lim__blocking *b);
+lim_err lim__blocking_prepare(lim_runtime *rt); /* there is a thread for one more blocking process */
+void lim__blocking_stop(lim_runtime *rt);
+size_t lim__job_offset(size_t state_bytes);
+void lim__job_init(lim_process *p, lim_on_signal *on_signal);
+void lim__job_home(lim__sched *s, lim__letter *l);
+/* On a thread of the pool: call(arg) is done on self's scheduler, as self, before this returns. */
+void lim__call_home(lim_process *self, void (*call)(void *arg), void *arg);
+lim_err lim__away_link(lim_process *self, lim_pid other);
+void lim__away_unlink(lim_process *self, lim_pid other);
+lim_err lim__away_monitor(lim_process *self, lim_pid other, uint64_t *out);
+void lim__away_demonitor(lim_process *self, uint64_t monitor);
+lim_err lim__away_spawn(lim_process *self, const lim_spawn_opts *opts, lim_pid *out);
+void lim__away_exit(lim_process *self, lim_reason reason);
+lim_err lim__away_exit_process(lim_process *self, lim_pid target, lim_reason reason);
+lim_err lim__away_request(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body, int64_t timeout_ms,
+                          uint64_t *out);
+lim_err lim__away_respond(lim_process *self, const lim_signal *request, lim_bytes body);
+lim_err lim__away_timer_start(lim_process *self, uint64_t delay_ns, uint32_t tag, uint64_t *out);
+bool lim__away_timer_cancel(lim_process *self, uint64_t timer);
+lim_err lim__away_ready(lim_process *self);
+
+/* ---- supervisor.c ---- */
+void lim__supervisor_on_signal(lim_process *self, const lim_signal *signal, void *state);
+
 /* ---- request.c ---- */
 void lim__request_answer(lim__sched *s, lim_process *p, lim__letter *l); /* RESPONSE, DOWN or TIMEOUT taken */
 
@@ -590,6 +673,19 @@ uint64_t lim__timer_next(const lim__sched *s);
 void *lim__sched_main(void *arg);
 lim__sched *lim__sched_enter(lim__sched *s); /* the calling thread becomes s; returns what it was */
 void lim__sched_leave(lim__sched *outer);
+/* Around everything that runs as a process: who may have taken how long. */
+void lim__look(lim__sched *s, uint64_t now); /* the clock was read: whoever ran since the last look took that long */
+static inline void lim__suspect_add(lim__sched *s, const lim_process *p)
+{
+    lim__suspect *u = &s->suspects[s->suspect_count++ % LIM__SIGNALS_PER_LOOK];
+    u->pid = p->pid;
+    u->name = p->name;
+}
+static inline void lim__handler_done(lim__sched *s)
+{
+    if (LIM_UNLIKELY(--s->until_look == 0))
+        lim__look(s, s->os->now_ns(s->os));
+}
 void lim__watches_serve(lim__sched *s);
 void lim__watches_end(lim__sched *s, lim_process *p);
 void lim__flushes_run(lim__sched *s);

@@ -14,7 +14,6 @@ void lim__letter_drop(lim__sched *s, lim__letter *l)
     lim__block_give(s, l, l->klass);
 }
 
-/* The spare letters are given back by nobody: each is replaced when memory is there again. */
 static lim__letter *spare_letter(lim_runtime *rt)
 {
     lim__depot *d = &rt->depot;
@@ -22,7 +21,7 @@ static lim__letter *spare_letter(lim_runtime *rt)
     lim__block *b = d->spare;
     if (b) {
         d->spare = b->next;
-        d->spare_count--;
+        atomic_fetch_sub_explicit(&d->spare_count, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&d->lock);
     return (lim__letter *)b;
@@ -33,8 +32,11 @@ lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s)
     lim__letter *l = lim__letter_make(s, 0);
     if (LIM_UNLIKELY(!l)) {
         l = spare_letter(rt);
-        LIM_ASSERT(l); /* an exit may not be lost: out of memory 64 times over ends the program */
+        if (!l)
+            return NULL;
         *l = (lim__letter){ .klass = (uint8_t)lim__class_of(sizeof(lim__letter)) };
+    } else if (LIM_UNLIKELY(atomic_load_explicit(&rt->depot.spare_count, memory_order_relaxed) < LIM__SPARE_LETTERS)) {
+        lim__depot_restock(&rt->depot); /* memory is there again */
     }
     l->kind = LIM__EXIT;
     return l;

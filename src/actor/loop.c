@@ -35,6 +35,7 @@ static void watch_clear(lim__sched *s, lim__watch *w)
 int lim__watch_set(lim_process *self, lim__watch *w, int fd, uint32_t interest)
 {
     lim__sched *s = self->sched;
+    LIM_ASSERT(!self->blocking); /* readiness is told to it while its handler runs */
     if (w->prev && (interest == 0 || w->fd != fd))
         watch_clear(s, w);
     if (interest == 0 || (w->prev && w->interest == interest))
@@ -64,8 +65,10 @@ void lim__watches_serve(lim__sched *s)
         uint32_t ready = w ? e->ready & w->interest : 0; /* it may want less than when the event was fetched */
         if (!ready)
             continue;
+        lim__suspect_add(s, w->owner);
         w->on_ready(w->owner, w, ready);
         lim__bury(s);
+        lim__handler_done(s);
     }
 }
 
@@ -111,8 +114,10 @@ void lim__flushes_run(lim__sched *s)
         lim__flush *f = s->flush_head;
         lim_process *owner = f->owner;
         flush_unlink(s, f);
+        lim__suspect_add(s, owner);
         f->run(owner, f);
         lim__bury(s);
+        lim__handler_done(s);
     }
 }
 

@@ -193,8 +193,8 @@ static lim_err send_bytes(lim_runtime *rt, lim__sched *s, lim_pid from, lim_pid 
 lim_err lim_send(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body)
 {
     lim__sched *s = self->sched;
-    if (!lim__pid_is_near(to, s->index))
-        return send_bytes(s->rt, s, self->pid, to, tag, body);
+    if (LIM_UNLIKELY(!lim__pid_is_near(to, s->index) || self->blocking))
+        return send_bytes(s->rt, lim__is_away(self) ? NULL : s, self->pid, to, tag, body);
     lim__place place;
     lim_err err = place_near(s, to, &place);
     if (LIM_UNLIKELY(err != LIM_OK))

@@ -130,14 +130,24 @@ void lim__block_spill(lim__sched *s, uint32_t klass)
 lim_err lim__depot_init(lim__depot *d)
 {
     pthread_mutex_init(&d->lock, NULL);
-    for (; d->spare_count < LIM__SPARE_LETTERS; d->spare_count++) {
+    return lim__depot_restock(d) ? LIM_OK : LIM_E_NOMEM; /* the caller calls fini */
+}
+
+bool lim__depot_restock(lim__depot *d)
+{
+    bool full = true;
+    pthread_mutex_lock(&d->lock);
+    while (full && atomic_load_explicit(&d->spare_count, memory_order_relaxed) < LIM__SPARE_LETTERS) {
         lim__block *b = lim__block_take(NULL, lim__class_of(sizeof(lim__letter)), 0);
-        if (!b)
-            return LIM_E_NOMEM; /* the caller calls fini */
-        b->next = d->spare;
-        d->spare = b;
+        full = b != NULL;
+        if (full) {
+            b->next = d->spare;
+            d->spare = b;
+            atomic_fetch_add_explicit(&d->spare_count, 1, memory_order_relaxed);
+        }
     }
-    return LIM_OK;
+    pthread_mutex_unlock(&d->lock);
+    return full;
 }
 
 void lim__depot_fini(lim__depot *d)

@@ -155,14 +155,15 @@ static lim_err check_opts(const lim_spawn_opts *o, bool has_parent)
     return o->init_bytes > o->state_bytes || (o->init_bytes && !o->init) ? LIM_E_INVALID : LIM_OK;
 }
 
-static size_t process_bytes(size_t state_bytes)
+static size_t process_bytes(size_t state_bytes, bool blocking)
 {
-    return sizeof(lim_process) + state_bytes;
+    return blocking ? lim__job_offset(state_bytes) + sizeof(lim__job) : sizeof(lim_process) + state_bytes;
 }
 
 static lim_process *process_new(lim__sched *home, lim__sched *here, const lim_spawn_opts *o)
 {
-    lim_process *p = lim__alloc(here, process_bytes(o->state_bytes));
+    bool blocking = o->blocking && lim__blocking_possible(home->rt);
+    lim_process *p = lim__alloc(here, process_bytes(o->state_bytes, blocking));
     if (LIM_UNLIKELY(!p))
         return NULL;
     *p = (lim_process){
@@ -173,8 +174,11 @@ static lim_process *process_new(lim__sched *home, lim__sched *here, const lim_sp
         .state_bytes = (uint32_t)o->state_bytes,
         .phase = LIM__IDLE,
         .trap = o->trap_exit,
+        .blocking = blocking,
     };
     p->tail = &p->head;
+    if (LIM_UNLIKELY(blocking))
+        lim__job_init(p, o->on_signal);
     if (o->init_bytes)
         memcpy(lim__state(p), o->init, o->init_bytes);
     if (o->state_bytes > o->init_bytes)
@@ -206,7 +210,7 @@ static lim_process *conceive(lim__sched *home, lim__sched *here, const lim_spawn
     uint32_t index;
     p->slot = slot_take(home, here != home, &index);
     if (!p->slot) {
-        lim__free(here, p, process_bytes(o->state_bytes));
+        lim__process_free(here, p);
         return NULL;
     }
     *generation = p->slot->u.idle.generation;
@@ -217,7 +221,7 @@ static lim_process *conceive(lim__sched *home, lim__sched *here, const lim_spawn
 static void misconceive(lim__sched *home, lim__sched *here, lim_process *p, uint32_t generation)
 {
     slot_give(home, p->slot, lim__pid_slot(p->pid), generation);
-    lim__free(here, p, process_bytes(p->state_bytes));
+    lim__process_free(here, p);
 }
 
 static lim_err spawn_child(lim_process *self, lim__sched *home, const lim_spawn_opts *o, lim_pid *out)
@@ -235,8 +239,10 @@ static lim_err spawn_child(lim_process *self, lim__sched *home, const lim_spawn_
         misconceive(home, s, p, generation);
         return LIM_E_NOMEM;
     }
-    if (o->link)
+    if (o->link) {
         lim__link_commit(self, p, &link);
+        link.far->supervised = self->on_signal == lim__supervisor_on_signal;
+    }
     if (o->monitor) {
         *o->monitor_out = monitor.near->letter.ref;
         lim__monitor_commit_child(self, p, &monitor);
@@ -248,6 +254,8 @@ static lim_err spawn_child(lim_process *self, lim__sched *home, const lim_spawn_
 
 lim_err lim_spawn(lim_process *self, const lim_spawn_opts *opts, lim_pid *out)
 {
+    if (lim__is_away(self))
+        return lim__away_spawn(self, opts, out);
     lim_err err = check_opts(opts, true);
     if (err != LIM_OK)
         return err;
@@ -256,6 +264,8 @@ lim_err lim_spawn(lim_process *self, const lim_spawn_opts *opts, lim_pid *out)
         return LIM_E_INVALID;
     if (LIM_UNLIKELY(atomic_load_explicit(&rt->closing, memory_order_relaxed)))
         return LIM_E_CLOSED;
+    if (LIM_UNLIKELY(opts->blocking) && lim__blocking_possible(rt) && lim__blocking_prepare(rt) != LIM_OK)
+        return LIM_E_NOMEM;
     return spawn_child(self, opts->place ? rt->scheds[opts->scheduler] : self->sched, opts, out);
 }
 
@@ -281,6 +291,8 @@ lim_err lim_runtime_spawn(lim_runtime *rt, const lim_spawn_opts *opts, lim_pid *
         return LIM_E_INVALID;
     if (atomic_load(&rt->closing))
         return LIM_E_CLOSED;
+    if (LIM_UNLIKELY(opts->blocking) && lim__blocking_possible(rt) && lim__blocking_prepare(rt) != LIM_OK)
+        return LIM_E_NOMEM;
     lim__sched *here = lim__sched_current();
     if (here && here->rt != rt)
         here = NULL;
@@ -295,21 +307,37 @@ lim_err lim_runtime_spawn(lim_runtime *rt, const lim_spawn_opts *opts, lim_pid *
 }
 
 /* ---- the end ---- */
-void lim__process_end(lim_process *p, lim_reason reason)
+static void dying_push(lim_process *p)
 {
-    if (lim__ending(p))
-        return;
     lim__sched *s = p->sched;
-    p->phase = p->phase == LIM__QUEUED ? LIM__ENDING_QUEUED : LIM__ENDING;
-    p->reason = reason == LIM_KILL ? LIM_KILLED : reason == LIM_REASON_NONE ? LIM_NORMAL : reason;
     p->dying_next = NULL;
     *s->dying_tail = p;
     s->dying_tail = &p->dying_next;
 }
 
+void lim__process_end(lim_process *p, lim_reason reason)
+{
+    if (lim__ending(p))
+        return;
+    p->reason = reason == LIM_KILL ? LIM_KILLED : reason == LIM_REASON_NONE ? LIM_NORMAL : reason;
+    if (p->phase == LIM__AWAY) {
+        p->phase = LIM__AWAY_ENDING; /* when its handler has returned */
+        return;
+    }
+    p->phase = p->phase == LIM__QUEUED ? LIM__ENDING_QUEUED : LIM__ENDING;
+    dying_push(p);
+}
+
+void lim__process_end_now(lim_process *p)
+{
+    LIM_ASSERT(p->phase == LIM__AWAY_ENDING);
+    p->phase = LIM__ENDING;
+    dying_push(p);
+}
+
 void lim__process_free(lim__sched *s, lim_process *p)
 {
-    lim__free(s, p, process_bytes(p->state_bytes));
+    lim__free(s, p, process_bytes(p->state_bytes, p->blocking));
 }
 
 static void clear_pid(lim__sched *s, lim_process *p)
@@ -391,7 +419,8 @@ lim_runtime *lim_process_runtime(const lim_process *self)
 
 uint64_t lim_now_ns(const lim_process *self)
 {
-    return self->sched->now_ns;
+    lim__os *os = self->sched->os;
+    return lim__is_away(self) ? os->now_ns(os) : self->sched->now_ns;
 }
 
 void lim_trap_exit(lim_process *self, bool trap)
@@ -401,6 +430,10 @@ void lim_trap_exit(lim_process *self, bool trap)
 
 void lim_exit(lim_process *self, lim_reason reason)
 {
+    if (lim__is_away(self)) {
+        lim__away_exit(self, reason);
+        return;
+    }
     LIM_ASSERT(self->sched == lim__sched_current()); /* contract P */
     lim__process_end(self, reason);
 }

@@ -48,8 +48,10 @@ fail:
 
 lim_err lim_request(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body, int64_t timeout_ms, uint64_t *ref_out)
 {
-    if (timeout_ms <= 0)
+    if (timeout_ms <= 0 || to.id == self->pid.id) /* who asks itself would wait for its own handler to return */
         return LIM_E_MISUSE;
+    if (lim__is_away(self))
+        return lim__away_request(self, to, tag, body, timeout_ms, ref_out);
     if (body.len > LIM__BODY_BYTES_MAX)
         return LIM_E_TOOBIG;
     reserve r = { 0 };
@@ -87,6 +89,8 @@ static bool still_asked(lim__sched *s, lim_pid asker, uint64_t ref)
 
 lim_err lim_respond(lim_process *self, const lim_signal *request, lim_bytes body)
 {
+    if (lim__is_away(self))
+        return lim__away_respond(self, request, body);
     lim__sched *s = self->sched;
     if (request->ref == 0 || request->from.id == 0)
         return LIM_E_INVALID;

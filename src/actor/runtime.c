@@ -4,7 +4,7 @@
  * Three ways to turn it: a thread per scheduler; the host's own event loop (own_loop: one scheduler, lim_runtime_fd
  * and lim_runtime_turn); or the simulator, which calls lim__sched_turn for each scheduler in the order of its seed.
  *
- * Closing: refuse spawns, let each scheduler kill its processes on its own thread, join, then let the letters that are
+ * Closing: let the blocking handlers return, refuse spawns, let each scheduler kill its processes on its own thread, join, then let the letters that are
  * still in inboxes find nobody at home until none is left (a LINK comes back as an EXIT, which finds nobody either). */
 #include "actor/internal.h"
 #include <stdio.h>
@@ -16,6 +16,7 @@ static void release(lim_runtime *rt)
         lim__sched_fini(rt->scheds[i]);
     lim__registry_fini(&rt->registry);
     lim__depot_fini(&rt->depot);
+    lim__blocking_fini(&rt->blocking);
     free(rt);
 }
 
@@ -52,6 +53,10 @@ static lim_err open_runtime(const lim__runtime_opts *opts, bool own_loop, lim_ru
     rt->threads = opts->threads;
     rt->own_loop = own_loop;
     rt->spin_ns = opts->threads ? opts->spin_us * 1000ull : 0;
+    rt->overrun_ns = (opts->overrun_ms ? opts->overrun_ms : LIM__OVERRUN_MS_DEFAULT) * 1000000ull;
+    rt->on_overrun = opts->on_overrun;
+    rt->on_overrun_ctx = opts->ctx;
+    lim__blocking_init(&rt->blocking, opts->blocking_max);
     lim__registry_init(&rt->registry, rt->os->random(rt->os));
     lim_err err = lim__depot_init(&rt->depot);
     while (err == LIM_OK && rt->count < opts->scheduler_count) {
@@ -78,7 +83,12 @@ lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out)
         return LIM_E_MISUSE;
     if (opts->own_loop && opts->scheduler_count != 1)
         return LIM_E_MISUSE;
-    return open_runtime(&(lim__runtime_opts){ .scheduler_count = opts->scheduler_count, .threads = !opts->own_loop },
+    return open_runtime(&(lim__runtime_opts){ .scheduler_count = opts->scheduler_count,
+                                              .threads = !opts->own_loop,
+                                              .blocking_max = opts->blocking_max,
+                                              .overrun_ms = opts->overrun_ms,
+                                              .on_overrun = opts->on_overrun,
+                                              .ctx = opts->ctx },
                         opts->own_loop, out);
 }
 
@@ -97,6 +107,7 @@ static void close_here(lim_runtime *rt)
             lim__sched *outer = lim__sched_enter(rt->scheds[i]);
             lim__process_kill_all(rt->scheds[i]); /* also what was spawned while the threads were ending */
             lim__inbox_deal(rt->scheds[i]);
+            lim__bury(rt->scheds[i]); /* who comes home only now */
             lim__outboxes_push(rt->scheds[i]);
             lim__sched_leave(outer);
         }
@@ -108,6 +119,7 @@ void lim_runtime_close(lim_runtime *rt)
     if (!rt)
         return;
     LIM_ASSERT(!lim__sched_current()); /* contract B */
+    lim__blocking_stop(rt);
     if (rt->threads)
         threads_stop(rt, rt->count);
     atomic_store(&rt->closing, 1);
@@ -167,12 +179,14 @@ static void census_add(lim_census *out, lim__counters *c, uint64_t *link_ends)
     out->messages += atomic_load_explicit(&c->messages, memory_order_relaxed);
     out->letter_bytes += atomic_load_explicit(&c->letter_bytes, memory_order_relaxed);
     out->wakes += atomic_load_explicit(&c->wakes, memory_order_relaxed);
+    out->overruns += atomic_load_explicit(&c->overruns, memory_order_relaxed);
 }
 
 void lim_runtime_census(lim_runtime *rt, lim_census *out)
 {
     *out = (lim_census){ 0 };
     uint64_t link_ends = 0;
+    out->blocked = atomic_load_explicit(&rt->blocking.blocked, memory_order_relaxed);
     census_add(out, &rt->host, &link_ends);
     for (uint32_t i = 0; i < rt->count; i++) {
         census_add(out, &rt->scheds[i]->counters, &link_ends);

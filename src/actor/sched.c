@@ -6,19 +6,23 @@
  *               to one connection is visible to what the next one reads
  *   3 sockets   on_ready of every ready watch (loop.c)
  *   4 timers    those due go to their mailboxes
- *   5 processes round robin, 64 signals each, until the queue is empty or the turn's budget is spent
+ *   5 processes round robin, 64 signals each, until the queue is empty or the turn's budget is spent. Every 64 signals
+ *               outboxes are pushed, and something in the inbox ends the turn: a busy scheduler answers others
  *   6 outboxes  one CAS per target scheduler, one wake per sleeping one: their wake-up overlaps with our sends
  *   7 flushes   one write per dirty connection (loop.c)
  *
  * There is no tick: with nothing due a scheduler sleeps for ever. Falling asleep is `sleeping = 1`, look at the inbox
  * once more, wait; a pusher pushes, then looks at `sleeping` (M5 in mailbox.c).
  *
+ * The clock is read every 16 handlers (each time where they take longer than it does), so that a turn is bounded in time
+ * and an overrun is noticed: whoever ran since the last look is a suspect, and where handlers are slow there is one.
+ *
  * A turn is odd in `phase`, the time between turns even. Whoever wants to free something that turns may have loaded
  * takes a stamp and waits until every scheduler was even or has moved on (lim__quiet_*). */
 #include "actor/internal.h"
 #include <stdlib.h>
 
-enum { SPIN_LOOKS = 64, SPIN_TRIES = 32, SIGNALS_PER_LOOK = 16, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
+enum { SPIN_LOOKS = 64, SPIN_TRIES = 32, SLOW_SIGNAL_NS = 400, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
 #define SECOND_NS 1000000000ull
 
 static _Thread_local lim__sched *current __attribute__((tls_model("initial-exec")));
@@ -169,31 +173,66 @@ static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
 {
     s->event_count = s->event_next = 0;
     if (!s->rt->threads)
-        s->busy_from_ns = s->os->now_ns(s->os); /* between turns the caller was elsewhere */
+        s->looked_ns = s->busy_from_ns = s->os->now_ns(s->os); /* between turns the caller was elsewhere */
     bool ready = has_work(s);
     if (ready || max_wait_ns == 0) {
         atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
         if (!ready || !may_skip_poll(s))
             poll_events(s, 0);
         s->now_ns = s->os->now_ns(s->os);
+        lim__look(s, s->now_ns);
         return;
     }
     uint64_t now = s->os->now_ns(s->os);
+    lim__look(s, now);
     busy_pause(s, now);
     int64_t timeout = time_to_wait(s, max_wait_ns, now);
     if (!spin(s, now, timeout))
         sleep_until(s, timeout);
-    s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
+    s->looked_ns = s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
+}
+
+/* ---- who takes too long ---- */
+static void overrun(lim__sched *s, uint64_t took_ns)
+{
+    uint32_t n = s->suspect_count < LIM__SIGNALS_PER_LOOK ? s->suspect_count : LIM__SIGNALS_PER_LOOK;
+    lim__bump(&s->counters.overruns, 1);
+    for (uint32_t i = 0; s->rt->on_overrun && i < n; i++) {
+        const lim__suspect *u = &s->suspects[i];
+        lim_overrun o = { .name = u->name, .pid = u->pid, .took_ns = took_ns, .suspects = n };
+        s->rt->on_overrun(s->rt->on_overrun_ctx, &o);
+    }
+}
+
+void lim__look(lim__sched *s, uint64_t now)
+{
+    uint64_t took = now - s->looked_ns;
+    if (LIM_UNLIKELY(took > s->rt->overrun_ns && s->suspect_count > 0))
+        overrun(s, took);
+    s->suspect_count = 0;
+    s->looked_ns = now;
+    s->look_every = took > (uint64_t)s->look_every * SLOW_SIGNAL_NS ? 1 : LIM__SIGNALS_PER_LOOK;
+    s->until_look = s->look_every;
 }
 
 /* ---- processes ---- */
-/* The clock is read every few signals: a slice is bounded in time too, though handlers cannot be interrupted. */
-static bool time_is_up(lim__sched *s)
+/* Others should not wait for the end of a long turn. True: somebody sent something. */
+static bool look_around(lim__sched *s)
+{
+    if (--s->looks > 0)
+        return false;
+    s->looks = LIM__LOOKS_PER_PUSH;
+    lim__outboxes_push(s);
+    return atomic_load_explicit(&s->inbox, memory_order_relaxed) != NULL;
+}
+
+/* A slice is bounded in time too, though handlers cannot be interrupted. */
+static bool turn_is_over(lim__sched *s)
 {
     if (LIM_LIKELY(--s->until_look > 0))
         return false;
-    s->until_look = SIGNALS_PER_LOOK;
-    return s->os->now_ns(s->os) >= s->turn_ends_ns;
+    lim__look(s, s->os->now_ns(s->os));
+    return look_around(s) || s->looked_ns >= s->turn_ends_ns;
 }
 
 /* Handles up to `left` signals of the turn, a slice at most, of one process, which may be gone afterwards. Returns
@@ -203,17 +242,20 @@ static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t left)
     uint32_t max = left < LIM__SLICE_SIGNALS_MAX ? left : LIM__SLICE_SIGNALS_MAX, n = 0;
     lim__letter *l;
     p->phase = LIM__RUNNING;
+    lim__suspect_add(s, p);
     while (n < max && (l = lim__mailbox_take(p)) != NULL) {
         n++;
         lim__signal_take(s, p, l);
-        bool ended = lim__ending(p);
+        bool stays = p->phase == LIM__RUNNING; /* it has not ended and is not away */
         lim__bury(s);
-        if (time_is_up(s))
+        if (LIM_UNLIKELY(turn_is_over(s)))
             left = n;
-        if (ended)
+        if (!stays)
             return left - n;
         if (left == n)
             break;
+        if (LIM_UNLIKELY(s->suspect_count == 0))
+            lim__suspect_add(s, p);
     }
     if (p->head)
         lim__run_push(s, p);
@@ -235,6 +277,7 @@ static void run_processes(lim__sched *s)
 {
     uint32_t left = LIM__TURN_SIGNALS_MAX;
     s->turn_ends_ns = s->now_ns + LIM__TURN_NS_MAX;
+    s->looks = LIM__LOOKS_PER_PUSH;
     while (s->run_head && left > 0) {
         lim_process *p = run_pop(s);
         if (p->phase == LIM__GHOST) {
@@ -268,7 +311,9 @@ static bool rest(lim__sched *s)
 {
     if (s->rt->threads)
         return has_work(s);
-    busy_pause(s, s->os->now_ns(s->os));
+    uint64_t now = s->os->now_ns(s->os);
+    lim__look(s, now);
+    busy_pause(s, now);
     if (has_work(s))
         return true;
     atomic_store(&s->sleeping, 1); /* seq_cst: M5 */
@@ -345,8 +390,9 @@ lim_err lim__sched_init(lim_runtime *rt, uint32_t index, lim__sched **out)
     s->run_tail = &s->run_head;
     s->dying_tail = &s->dying;
     s->flush_tail = &s->flush_head;
-    s->until_look = SIGNALS_PER_LOOK;
-    s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
+    s->until_look = s->look_every = LIM__SIGNALS_PER_LOOK;
+    s->looks = LIM__LOOKS_PER_PUSH;
+    s->looked_ns = s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
     atomic_store(&s->busy_window_ns, s->now_ns);
     atomic_store(&s->sleeping, rt->threads ? 0 : 1);
     lim_err err = lim__slots_init(s);

@@ -186,6 +186,8 @@ static lim_process *near_process(const lim__sched *s, lim_pid other)
 
 lim_err lim_link(lim_process *self, lim_pid other)
 {
+    if (lim__is_away(self))
+        return lim__away_link(self, other);
     lim__sched *s = self->sched;
     if (other.id == self->pid.id || find_end(self, other, true) || find_end(self, other, false))
         return LIM_OK;
@@ -230,6 +232,10 @@ static void unlink_end(lim_process *p, lim__link_end *e)
 
 void lim_unlink(lim_process *self, lim_pid other)
 {
+    if (lim__is_away(self)) {
+        lim__away_unlink(self, other);
+        return;
+    }
     if (LIM__MUTATION("drop_unlink"))
         return;
     for (int mine = 0; mine < 2; mine++) {
@@ -333,6 +339,8 @@ static void watcher_send_down(lim__sched *s, lim__watcher *w, lim_reason reason)
 
 lim_err lim_monitor(lim_process *self, lim_pid other, uint64_t *monitor_out)
 {
+    if (lim__is_away(self))
+        return lim__away_monitor(self, other, monitor_out);
     lim__monitor_pair pair;
     lim_err err = lim__monitor_reserve(self, other, LIM__REF_MONITOR, &pair);
     if (err != LIM_OK)
@@ -353,6 +361,10 @@ static lim__monitor *monitor_of(lim__sched *s, lim_process *p, uint64_t ref, lim
 
 void lim_demonitor(lim_process *self, uint64_t monitor)
 {
+    if (lim__is_away(self)) {
+        lim__away_demonitor(self, monitor);
+        return;
+    }
     lim__ref_kind kind;
     lim__monitor *m = monitor_of(self->sched, self, monitor, &kind);
     if (m && kind == LIM__REF_MONITOR)
@@ -360,35 +372,43 @@ void lim_demonitor(lim_process *self, uint64_t monitor)
 }
 
 /* ---- exits sent by hand ---- */
-void lim_exit_process(lim_process *self, lim_pid target, lim_reason reason)
+lim_err lim_exit_process(lim_process *self, lim_pid target, lim_reason reason)
 {
+    if (lim__is_away(self))
+        return lim__away_exit_process(self, target, reason);
     lim__sched *s = self->sched;
     lim__letter *l = lim__exit_letter(s->rt, s);
+    if (LIM_UNLIKELY(!l))
+        return LIM_E_NOMEM;
     l->to = target;
     l->from = self->pid;
     l->reason = reason == LIM_REASON_NONE ? LIM_NORMAL : reason;
     l->at_ns = s->now_ns;
     lim__route(s, l);
+    return LIM_OK;
 }
 
-void lim_runtime_exit(lim_runtime *rt, lim_pid target, lim_reason reason)
+lim_err lim_runtime_exit(lim_runtime *rt, lim_pid target, lim_reason reason)
 {
     lim__sched *s = lim__sched_current();
     if (s && s->rt != rt)
         s = NULL;
     lim__sched *home = lim__sched_of(rt, target);
     if (!home)
-        return;
+        return LIM_OK; /* nobody can be there */
     lim__letter *l = lim__exit_letter(rt, s);
+    if (!l)
+        return LIM_E_NOMEM;
     l->to = target;
     l->reason = reason == LIM_REASON_NONE ? LIM_NORMAL : reason;
     l->at_ns = rt->os->now_ns(rt->os);
     if (s) {
         lim__route(s, l);
-        return;
+        return LIM_OK;
     }
     lim__inbox_push(home, l, l);
     lim__sched_wake(NULL, home);
+    return LIM_OK;
 }
 
 /* ---- taking ---- */
@@ -545,6 +565,9 @@ void lim__signal_take(lim__sched *s, lim_process *p, lim__letter *l)
     case LIM__VOID:
         lim__block_give(s, l, l->klass);
         break;
+    case LIM__HOME:
+        (void)LIM_NEVER(true); /* has no address */
+        break;
     }
 }
 
@@ -580,6 +603,9 @@ void lim__signal_undeliverable(lim__sched *s, lim__letter *l)
     case LIM__VOID:
         lim__block_give(s, l, l->klass);
         break;
+    case LIM__HOME: /* addressed to nobody, so that it is found here and costs other letters nothing */
+        lim__job_home(s, l);
+        break;
     }
 }
 
@@ -603,6 +629,7 @@ static void drain_mailbox(lim__sched *s, lim_process *p)
         case LIM__RESPONSE:
         case LIM__TIMEOUT:
         case LIM__VOID:
+        case LIM__HOME:
             lim__signal_undeliverable(s, l);
             break;
         }

@@ -216,6 +216,8 @@ void lim__timer_stop(lim__sched *s, lim__timer *t)
 
 lim_err lim_timer_start(lim_process *self, uint64_t delay_ns, uint32_t tag, uint64_t *timer_out)
 {
+    if (lim__is_away(self))
+        return lim__away_timer_start(self, delay_ns, tag, timer_out);
     lim__sched *s = self->sched;
     lim__timer *t = lim__timer_new(self);
     if (!t)
@@ -233,6 +235,8 @@ lim_err lim_timer_start(lim_process *self, uint64_t delay_ns, uint32_t tag, uint
 
 bool lim_timer_cancel(lim_process *self, uint64_t timer)
 {
+    if (lim__is_away(self))
+        return lim__away_timer_cancel(self, timer);
     lim__sched *s = self->sched;
     lim__ref_kind kind;
     lim__timer *t = lim__refs_find(s, timer, &kind);
