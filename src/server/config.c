@@ -11,6 +11,8 @@
 #include "os/os.h"
 #include "server/yaml.h"
 
+#include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -100,7 +102,7 @@ static void take_word(lim__config *c, lim__config_key key, lim__config_origin or
     if (err == LIM_E_NOMEM)
         c->no_memory = true;
     else if (err != LIM_OK)
-        keep_fault(c, origin, 0, 0, "%s: %s: %s", name, lim__yaml_clip(lim__str(text), clipped), wrong != NULL ? wrong : "not text in UTF-8; write it so");
+        keep_fault(c, origin, 0, 0, "%s: %s: %s", name, lim__yaml_clip(lim__str(text), clipped), wrong);
     else if (!lim__config_read(&lim__config_table[key], lim__doc_root(c->word), &value, why, sizeof why))
         keep_fault(c, origin, 0, 0, "%s: %s", name, why);
     else if (c->values[key].origin <= origin)
@@ -162,8 +164,9 @@ static void take_value(walk *w, lim__config_key key, lim__val v, const lim__yaml
 static void unknown_key(walk *w, lim_bytes path, const lim__yaml_place *place)
 {
     char clipped[LIM__YAML_CLIP + 4], nearest[LIM__CONFIG_NAME_MAX + 1];
-    keep_fault(w->config, LIM__CONFIG_FILE, place->key_line, place->key_column, "%s: unknown key; the nearest known one is %s",
-               lim__yaml_clip(path, clipped), lim__config_nearest(path, LIM__CONFIG_AS_PATH, nearest));
+    keep_fault(w->config, LIM__CONFIG_FILE, place->key_line, place->key_column,
+               "%s: unknown key; the nearest known one is %s", lim__yaml_clip(path, clipped),
+               lim__config_nearest(path, LIM__CONFIG_AS_PATH, nearest));
 }
 
 static void dotted_key(walk *w, lim_bytes key, const lim__yaml_place *place)
@@ -182,8 +185,8 @@ static void take_member(walk *w, lim_bytes name, lim__val v, const char *prefix)
     const lim__yaml_place *place = &w->yaml->places[w->at++];
     char path[LIM__CONFIG_NAME_MAX * 2 + 2];
     lim__config_key key;
-    int n = snprintf(path, sizeof path, "%s%.*s", prefix, (int)(name.len < LIM__CONFIG_NAME_MAX ? name.len : LIM__CONFIG_NAME_MAX),
-                     (const char *)name.ptr);
+    int n = snprintf(path, sizeof path, "%s%.*s", prefix,
+                     (int)(name.len < LIM__CONFIG_NAME_MAX ? name.len : LIM__CONFIG_NAME_MAX), (const char *)name.ptr);
     lim_bytes full = lim__bytes(path, (size_t)n);
     bool group = name.len < LIM__CONFIG_NAME_MAX && lim__config_is_group(path);
     if (place->faulty) {
@@ -195,8 +198,10 @@ static void take_member(walk *w, lim_bytes name, lim__val v, const char *prefix)
     } else if (group && v.kind == LIM__NULL) {
         /* all its keys are commented out */
     } else if (group) {
-        keep_fault(w->config, LIM__CONFIG_FILE, place->line, place->column, "%s: this is a group of keys, not a value; write its "
-                                                                            "keys below it, indented", path);
+        keep_fault(w->config, LIM__CONFIG_FILE, place->line, place->column,
+                   "%s: this is a group of keys, not a value; write its "
+                   "keys below it, indented",
+                   path);
         skip(w, v);
     } else if (name.len < LIM__CONFIG_NAME_MAX && lim__config_find(full, LIM__CONFIG_AS_PATH, &key)) {
         if (memchr(name.ptr, '.', name.len) != NULL)
@@ -220,11 +225,15 @@ static void take_group(walk *w, lim__val group, const char *prefix)
 static void take_root(walk *w, lim__val root)
 {
     const lim__yaml_place *place = &w->yaml->places[w->at++];
-    if (root.kind == LIM__OBJECT && !place->faulty)
+    if (root.kind == LIM__OBJECT && !place->faulty) {
         take_group(w, root, "");
-    else if (root.kind != LIM__NULL && root.kind != LIM__OBJECT && !place->faulty)
-        keep_fault(w->config, LIM__CONFIG_FILE, place->line, place->column, "the file holds no keys: it is a single value or a "
-                                                                            "list; a line is KEY: VALUE");
+        return;
+    }
+    if (root.kind != LIM__NULL && !place->faulty)
+        keep_fault(w->config, LIM__CONFIG_FILE, place->line, place->column,
+                   "the file holds no keys: it is a single value or a "
+                   "list; a line is KEY: VALUE");
+    skip(w, root);
 }
 
 void lim__config_text(lim__config *c, const char *path, lim_bytes text)
@@ -235,7 +244,7 @@ void lim__config_text(lim__config *c, const char *path, lim_bytes text)
     if (err == LIM_OK) {
         walk w = { c, &yaml, 0 };
         take_root(&w, lim__doc_root(yaml.doc));
-        LIM_CHECK(w.at <= yaml.count);
+        LIM_ASSERT(w.at == yaml.count);
     }
     if (err == LIM_E_NOMEM || (err != LIM_OK && c->fault_count == 0))
         c->no_memory = true;
@@ -249,7 +258,8 @@ static void take_file(lim__config *c, const char *path)
     int err = lim__file_read(path, LIM__YAML_BYTES_MAX, &text, &len);
     c->path = path;
     if (err == -EFBIG) {
-        keep_fault(c, LIM__CONFIG_FILE, 0, 0, "larger than %d MiB; a configuration is far smaller", LIM__YAML_BYTES_MAX >> 20);
+        keep_fault(c, LIM__CONFIG_FILE, 0, 0, "larger than %d MiB; a configuration is far smaller",
+                   LIM__YAML_BYTES_MAX >> 20);
     } else if (err != 0) {
         keep_fault(c, LIM__CONFIG_FILE, 0, 0, "cannot be read: %s; check --config", strerror(-err));
     } else {
@@ -263,15 +273,16 @@ static void take_file(lim__config *c, const char *path)
 /* Names that other programs use: the command's own, and what Kubernetes sets for a service that is called liminal. */
 static bool is_others(lim_bytes name, const char *value)
 {
-    static const char *const names[] = { "LIMINAL_SERVER", "LIMINAL_CONVERSATION", "LIMINAL_ATTEMPT", "LIMINAL_LOSSES",
-                                         "LIMINAL_IDENTITY", "LIMINAL_TYPE" };
+    static const char *const names[] = { "LIMINAL_SERVER", "LIMINAL_CONVERSATION", "LIMINAL_ATTEMPT",
+                                         "LIMINAL_LOSSES", "LIMINAL_IDENTITY",     "LIMINAL_TYPE" };
     static const char service[] = "LIMINAL_SERVICE_", port[] = "LIMINAL_PORT_";
     for (size_t i = 0; i < LIM_COUNT(names); i++)
         if (lim__bytes_eq(name, lim__str(names[i])))
             return true;
     return (name.len > sizeof service - 1 && memcmp(name.ptr, service, sizeof service - 1) == 0) ||
            (name.len > sizeof port - 1 && memcmp(name.ptr, port, sizeof port - 1) == 0) ||
-           (name.len == sizeof port - 2 && memcmp(name.ptr, port, sizeof port - 2) == 0 && strstr(value, "://") != NULL);
+           (name.len == sizeof port - 2 && memcmp(name.ptr, port, sizeof port - 2) == 0 &&
+            strstr(value, "://") != NULL);
 }
 
 static void take_variable(lim__config *c, lim_bytes name, const char *value)
@@ -281,8 +292,9 @@ static void take_variable(lim__config *c, lim_bytes name, const char *value)
     if (lim__config_find(name, LIM__CONFIG_AS_VARIABLE, &key))
         take_word(c, key, LIM__CONFIG_ENVIRONMENT, value);
     else if (!is_others(name, value))
-        keep_fault(c, LIM__CONFIG_ENVIRONMENT, 0, 0, "%s: unknown variable; unset it, or write the nearest known one, %s",
-                   lim__yaml_clip(name, clipped), lim__config_nearest(name, LIM__CONFIG_AS_VARIABLE, nearest));
+        keep_fault(c, LIM__CONFIG_ENVIRONMENT, 0, 0,
+                   "%s: unknown variable; unset it, or write the nearest known one, %s", lim__yaml_clip(name, clipped),
+                   lim__config_nearest(name, LIM__CONFIG_AS_VARIABLE, nearest));
 }
 
 void lim__config_environment(lim__config *c, char *const *env)
@@ -324,7 +336,8 @@ static const char *value_of(lim__config *c, lim_bytes name, int argc, char *cons
         return argv[*i] + name.len + 1;
     if (*i + 1 < argc && !is_flag(argv[*i + 1]))
         return argv[++*i];
-    keep_fault(c, LIM__CONFIG_FLAG, 0, 0, "%s: its value is missing; see liminald --help", lim__yaml_clip(name, clipped));
+    keep_fault(c, LIM__CONFIG_FLAG, 0, 0, "%s: its value is missing; see liminald --help",
+               lim__yaml_clip(name, clipped));
     return NULL;
 }
 
@@ -338,7 +351,8 @@ static void take_flag(lim__config *c, command_line *l, int argc, char *const *ar
     if (plain != NULL) {
         *plain = true;
         if (has_value)
-            keep_fault(c, LIM__CONFIG_FLAG, 0, 0, "%s: it takes no value; leave that out", lim__yaml_clip(name, clipped));
+            keep_fault(c, LIM__CONFIG_FLAG, 0, 0, "%s: it takes no value; leave that out",
+                       lim__yaml_clip(name, clipped));
     } else if (lim__bytes_eq(name, lim__str("--config"))) {
         value = value_of(c, name, argc, argv, i);
         l->file = value != NULL ? value : l->file;
@@ -348,7 +362,8 @@ static void take_flag(lim__config *c, command_line *l, int argc, char *const *ar
         if (value != NULL)
             take_word(c, key, LIM__CONFIG_FLAG, value);
     } else {
-        keep_fault(c, LIM__CONFIG_FLAG, 0, 0, "%s: unknown flag; the nearest known one is %s, liminald --help shows all",
+        keep_fault(c, LIM__CONFIG_FLAG, 0, 0,
+                   "%s: unknown flag; the nearest known one is %s, liminald --help shows all",
                    lim__yaml_clip(name, clipped), lim__config_nearest(name, LIM__CONFIG_AS_FLAG, nearest));
         if (!has_value && *i + 1 < argc && !is_flag(argv[*i + 1]))
             ++*i; /* probably its value: one mistake, one line */
@@ -372,10 +387,11 @@ static command_line take_command_line(lim__config *c, int argc, char *const *arg
 static void put_help(lim__buf *out)
 {
     char flag[LIM__CONFIG_NAME_MAX + 1];
-    lim__buf_text(out, "liminald - the server of a liminal bus\n\n"
-                       "  --config FILE                 read FILE (YAML, - is standard input); see examples/liminald.yaml\n"
-                       "  --check-config                say what is wrong with the configuration, then end\n"
-                       "  --print-config                print every value and where it comes from, then end\n");
+    lim__buf_text(out,
+                  "liminald - the server of a liminal bus\n\n"
+                  "  --config FILE                 read FILE (YAML, - is standard input); see examples/liminald.yaml\n"
+                  "  --check-config                say what is wrong with the configuration, then end\n"
+                  "  --print-config                print every value and where it comes from, then end\n");
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
         const lim__config_entry *key = &lim__config_table[i];
         lim__config_name((lim__config_key)i, LIM__CONFIG_AS_FLAG, flag);
@@ -383,9 +399,10 @@ static void put_help(lim__buf *out)
         lim__buf_format(out, "  %s %-*s%s (%s)\n", flag, pad, key->argument, key->text,
                         key->kind == LIM__CONFIG_SWITCH ? "off" : key->otherwise);
     }
-    lim__buf_text(out, "  --help, --version\n\n"
-                       "Each of these but --config can also be set by a variable, LIMINAL_LOG_LEVEL for --log-level. A flag\n"
-                       "wins over a variable, a variable over the file. Durations: 50us, 250ms, 2s, 5m; sizes: 64KiB, 1MiB.\n");
+    lim__buf_text(
+        out, "  --help, --version\n\n"
+             "Each of these but --config can also be set by a variable, LIMINAL_LOG_LEVEL for --log-level. A flag\n"
+             "wins over a variable, a variable over the file. Durations: 50us, 250ms, 2s, 5m; sizes: 64KiB, 1MiB.\n");
 }
 
 /* ---- all of it ---- */
@@ -397,10 +414,12 @@ static void refuse_open_door(lim__config *c)
                               : listen->origin == LIM__CONFIG_ENVIRONMENT ? LIM__CONFIG_AS_VARIABLE
                                                                           : LIM__CONFIG_AS_PATH;
     char name[LIM__CONFIG_NAME_MAX + 1];
-    keep_fault(c, listen->origin, listen->line, listen->column,
-               "%s: %s is refused, other machines could reach it and nothing asks who they are; listen on 127.0.0.1, or add "
-               "%s", lim__config_name(LIM__CONFIG_LISTEN, as, name), listen->address,
-               as == LIM__CONFIG_AS_PATH ? "insecure_listen: true" : "--insecure-listen");
+    keep_fault(
+        c, listen->origin, listen->line, listen->column,
+        "%s: %s is refused, other machines could reach it and nothing asks who they are; listen on 127.0.0.1, or add "
+        "%s",
+        lim__config_name(LIM__CONFIG_LISTEN, as, name), listen->address,
+        as == LIM__CONFIG_AS_PATH ? "insecure_listen: true" : "--insecure-listen");
 }
 
 void lim__config_finish(lim__config *c)

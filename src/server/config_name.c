@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * config_name.c - the three spellings of a key, and the one that was probably meant.
  *
- *      log.level   --log-level   LIMINAL_LOG_LEVEL                    payload_max   --payload-max   LIMINAL_PAYLOAD_MAX */
+ *      log.level   --log-level   LIMINAL_LOG_LEVEL                    payload_max   --payload-max   LIMINAL_PAYLOAD_MAX
+ */
 #include "server/config.h"
 
 #include <ctype.h>
@@ -14,7 +15,9 @@ const char *lim__config_name(lim__config_key key, lim__config_spelling as, char 
     LIM_ASSERT(n > 0 && n <= LIM__CONFIG_NAME_MAX);
     for (char *c = out + strlen(prefix); as != LIM__CONFIG_AS_PATH && *c != '\0'; c++) {
         bool joint = *c == '.' || *c == '_';
-        *c = joint ? (as == LIM__CONFIG_AS_FLAG ? '-' : '_') : as == LIM__CONFIG_AS_FLAG ? *c : (char)toupper((uint8_t)*c);
+        *c = joint                       ? (as == LIM__CONFIG_AS_FLAG ? '-' : '_')
+             : as == LIM__CONFIG_AS_FLAG ? *c
+                                         : (char)toupper((uint8_t)*c);
     }
     return out;
 }

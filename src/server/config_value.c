@@ -24,7 +24,8 @@ typedef struct unit {
     uint64_t is; /* bytes, or microseconds */
 } unit;
 
-static const unit times[] = { { "h", 3600000000 }, { "m", 60000000 }, { "s", 1000000 }, { "ms", 1000 }, { "us", 1 }, { 0 } };
+static const unit times[] = { { "h", 3600000000 }, { "m", 60000000 }, { "s", 1000000 },
+                              { "ms", 1000 },      { "us", 1 },       { 0 } };
 static const unit sizes[] = { { "GiB", 1 << 30 }, { "MiB", 1 << 20 }, { "KiB", 1 << 10 }, { "B", 1 }, { 0 } };
 
 /* What is wrong; NULL: nothing. The number is in the smallest unit; what is too large for any key is UINT64_MAX. */
@@ -277,7 +278,8 @@ static const char *read_address(lim__val v, lim__config_value *out)
     uint16_t port;
     if (v.kind != LIM__TEXT)
         return kind_of(v);
-    if (v.text.len > LIM__CONFIG_ADDRESS_MAX || strlen(v.text.ptr) != v.text.len || !lim__config_address(v.text.ptr, host, &port))
+    if (v.text.len > LIM__CONFIG_ADDRESS_MAX || strlen(v.text.ptr) != v.text.len ||
+        !lim__config_address(v.text.ptr, host, &port))
         return " is not an address";
     memcpy(out->address, v.text.ptr, v.text.len + 1);
     return NULL;

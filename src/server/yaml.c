@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <yaml.h>
@@ -89,8 +90,10 @@ static void broken(reader *r)
     else if (p->error == YAML_READER_ERROR)
         fault(r, mark_of(r->text, p->problem_offset), "not YAML: %s; write it in UTF-8", p->problem);
     else
-        fault(r, p->problem_mark, "not YAML: %s%s%s; a line is KEY: VALUE, and what belongs to a key stands below it, indented",
-              p->problem != NULL ? p->problem : "broken", p->context != NULL ? " " : "", p->context != NULL ? p->context : "");
+        fault(r, p->problem_mark,
+              "not YAML: %s%s%s; a line is KEY: VALUE, and what belongs to a key stands below it, indented",
+              p->problem != NULL ? p->problem : "broken", p->context != NULL ? " " : "",
+              p->context != NULL ? p->context : "");
 }
 
 static bool next(reader *r, yaml_event_t *event)
@@ -194,7 +197,9 @@ lim_err lim__yaml_plain(lim__doc *doc, lim_bytes text, const char **why)
     lim__buf json = { 0 };
     lim__json out = lim__json_begin(&json);
     *why = put_plain(&out, NULL, text);
-    lim_err err = json.failed ? LIM_E_NOMEM : *why != NULL ? LIM_E_INVALID : lim__doc_parse(doc, lim__buf_bytes(&json), NULL);
+    lim_err err = json.failed    ? LIM_E_NOMEM
+                  : *why != NULL ? LIM_E_INVALID
+                                 : lim__doc_parse(doc, lim__buf_bytes(&json), NULL);
     lim__buf_fini(&json);
     return err;
 }
@@ -217,7 +222,8 @@ static lim__yaml_place *add_place(reader *r, yaml_mark_t mark, bool has_key, yam
         y->places = grown;
         y->cap = cap;
     }
-    y->places[y->count] = (lim__yaml_place){ .line = (int)mark.line + 1, .column = (int)mark.column + 1,
+    y->places[y->count] = (lim__yaml_place){ .line = (int)mark.line + 1,
+                                             .column = (int)mark.column + 1,
                                              .key_line = has_key ? (int)key_mark.line + 1 : 0,
                                              .key_column = has_key ? (int)key_mark.column + 1 : 0 };
     return &y->places[y->count++];
@@ -332,7 +338,8 @@ static void end_keys(reader *r, size_t first)
         again->faulty = true;
         fault(r, (yaml_mark_t){ .line = (size_t)again->key_line - 1, .column = (size_t)again->key_column - 1 },
               "%s: the key stands here a second time, first on line %d; keep one of them",
-              lim__yaml_clip(lim__bytes(keys + e[i].at, e[i].len), clipped), r->yaml->places[e[original].place].key_line);
+              lim__yaml_clip(lim__bytes(keys + e[i].at, e[i].len), clipped),
+              r->yaml->places[e[original].place].key_line);
     }
     r->entry_count = first;
     r->keys.end = r->keys.start + keys_len;
@@ -393,7 +400,8 @@ static bool value(reader *r, yaml_event_t *event, const char *key, yaml_mark_t k
     else if (mapping)
         place->faulty = !is_plain_node(r, mark, event->data.mapping_start.anchor, event->data.mapping_start.tag, false);
     else if (list)
-        place->faulty = !is_plain_node(r, mark, event->data.sequence_start.anchor, event->data.sequence_start.tag, false);
+        place->faulty =
+            !is_plain_node(r, mark, event->data.sequence_start.anchor, event->data.sequence_start.tag, false);
     yaml_event_delete(event);
     if (!mapping && !list)
         return true;
