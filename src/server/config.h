@@ -3,8 +3,8 @@
  *
  *      flags (--spin 20us)  over  LIMINAL_SPIN=20us  over  the file's `spin: 20us`  over  the default
  *
- * LIM__CONFIG_MAP is all there is to know about a key: reading, ranges, flags, environment, --help, --print-config follow
- * from it. A value from anywhere is first read as the YAML scalar that it would be in a file, then by its key's kind, so
+ * LIM__CONFIG_MAP is all there is to know about a key: reading, ranges, flags, environment, --help, --print-config
+ * follow from it. A value from anywhere is first read as the YAML scalar that it would be in a file, then by its key's kind, so
  * the same word is right or wrong everywhere. To add a key: a line here, one in examples/liminald.yaml, a paragraph in
  * man/liminald.8.scd, and its use in main.c. */
 #ifndef LIM__CONFIG_H
