@@ -137,7 +137,7 @@ git grep -nE '\b(sleep|usleep|nanosleep|clock_nanosleep|thrd_sleep)\s*\(' -- 'te
 git grep -nE '^\s*sleep ' -- 'tests/' | rule sleeps
 
 # ---- notes: public functions that no test calls (told, not counted)
-grep -ohE '\blim_[a-z0-9_]+ *\(' include/liminal/*.h | tr -d ' (' | sort -u |
+grep -hE '^LIM_API' include/liminal/*.h | grep -oE '\blim_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u |
     while read -r name; do
         grep -rqw --include='*_test.c' --include='*.c' "$name" tests $(sources 'src/*_test.c') 2>/dev/null || echo "$name"
     done >"$found/.untested"
