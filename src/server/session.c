@@ -284,7 +284,7 @@ static void on_hello(session *s, const lim__frame *frame)
     s->hello_timer = 0;
     take_words(s); /* CONNECT_ACK goes first */
     lim__f_welcome w = { .frame_max = server->opts.frame_max, .ping_ms = server->opts.ping_ms, .server = welcome_name(),
-                         .version = lim__str(LIM_VERSION), .durability_class = lim__str("none") };
+                         .version = lim__str(LIM_VERSION), .durability_class = lim__str("memory") };
     memcpy(w.session.bytes, s->token, sizeof s->token);
     (void)!lim__put_welcome(lim__session_out(s), &w);
     char shown[64];
