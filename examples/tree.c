@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tree.c - a supervision tree that heals itself, one storey at a time.
  *
- *      top ------------ shop ............ counter ------- till
- *      (supervisor)     (its child)       (supervisor)  `-- scale
+ *      top ------------ counter ------- till
+ *      (supervisor)     (supervisor)  `-- scale
  *
- * `counter` starts each of its two children again, up to twice in five seconds; then it gives up and ends. `shop`
- * opened the counter and is linked to it, so it ends too; and `top` starts a new shop, which opens a new counter with a
- * new till and a new scale. Nothing here looks after anything but its own children.
+ * `counter` starts each of its two children again, up to twice in five seconds; then it stops the other one, gives up
+ * and ends. That is an end like any other to `top`, which starts a new counter with a new till and a new scale. Nobody
+ * looks after anything but its own children.
  *
  * The critic breaks things. What it does next depends on what it is told, never on how long it has waited:
  *
@@ -26,7 +26,7 @@
     } while (0)
 
 enum { TILL, SCALE, CHILDREN };
-enum { OPEN = 1, COUNTER_IS, STARTED };
+enum { COUNTER_IS = 1, STARTED };
 enum { RESTARTS_MAX = 2 };
 static const char *const names[CHILDREN] = { "till", "scale" };
 
@@ -40,12 +40,6 @@ static lim_runtime *rt;
 static lim_pid critic, top;
 static sem_t closed;       /* posted when the critic has ended */
 static lim_reason verdict; /* of the critic, written before that */
-
-static void must(lim_process *self, lim_err err) /* what cannot go on ends, and its supervisor knows what to do */
-{
-    if (err != LIM_OK)
-        lim_exit(self, LIM_FAULT);
-}
 
 /* ---- till and scale: they only exist, and say so ---- */
 static void on_tool(lim_process *self, const lim_signal *signal, void *state)
@@ -61,18 +55,12 @@ static void tool_started(void *ctx, lim_pid pid, uint32_t starts)
         printf("%s: the critic has left\n", *name);
 }
 
-/* ---- shop: opens a counter and stands or falls with it ---- */
-static void open_counter(lim_process *self)
+/* ---- counter: a supervisor under a supervisor; each start adds its children ---- */
+static void counter_started(void *ctx, lim_pid counter, uint32_t starts)
 {
-    lim_pid counter;
-    lim_supervisor_opts opts = {
-        .size = sizeof opts, .name = "counter", .restarts_max = RESTARTS_MAX, .period_ms = 5000
-    };
-    lim_err err = lim_supervisor_open(rt, &opts, &counter);
-    if (err == LIM_OK)
-        err = lim_link(self, counter);
-    if (err == LIM_OK)
-        err = lim_send(self, critic, COUNTER_IS, (lim_bytes){ &counter, sizeof counter });
+    (void)ctx;
+    printf("top: counter started, %u so far\n", (unsigned)starts);
+    lim_err err = lim_runtime_send(rt, critic, COUNTER_IS, (lim_bytes){ &counter, sizeof counter });
     for (int i = 0; i < CHILDREN && err == LIM_OK; i++) {
         lim_child_spec child = {
             .size = sizeof child,
@@ -83,25 +71,17 @@ static void open_counter(lim_process *self)
         };
         err = lim_supervisor_add(rt, counter, &child);
     }
-    must(self, err);
-}
-
-static void on_shop(lim_process *self, const lim_signal *signal, void *state)
-{
-    (void)state;
-    if (signal->kind == LIM_SIGNAL_MESSAGE && signal->tag == OPEN)
-        open_counter(self);
-}
-
-static void shop_started(void *ctx, lim_pid pid, uint32_t starts)
-{
-    (void)ctx;
-    printf("top: shop started, %u so far\n", (unsigned)starts);
-    if (lim_runtime_send(rt, pid, OPEN, (lim_bytes){ NULL, 0 }) != LIM_OK)
-        printf("top: the new shop has ended already\n");
+    if (err != LIM_OK)
+        lim_runtime_exit(rt, counter, LIM_FAULT); /* and top tries again */
 }
 
 /* ---- the critic ---- */
+static void must(lim_process *self, lim_err err) /* what cannot go on ends */
+{
+    if (err != LIM_OK)
+        lim_exit(self, LIM_FAULT);
+}
+
 typedef struct view {
     lim_pid counter, tools[CHILDREN]; /* {0}: not up */
     lim_pid first_scale;
@@ -114,7 +94,7 @@ static void break_till(lim_process *self, view *v)
     printf("critic: breaks the till\n");
     v->breaks++;
     v->first_scale = v->tools[SCALE];
-    lim_exit_process(self, v->tools[TILL], LIM_FAULT);
+    must(self, lim_exit_process(self, v->tools[TILL], LIM_FAULT));
     v->tools[TILL].id = 0;
 }
 
@@ -127,7 +107,7 @@ static void close_top(lim_process *self, view *v)
     for (size_t i = 0; i < sizeof watched / sizeof *watched; i++)
         must(self, lim_monitor(self, watched[i], &monitor));
     v->awaited = 4; /* the counter has been watched from its start */
-    lim_exit_process(self, top, LIM_SHUTDOWN);
+    must(self, lim_exit_process(self, top, LIM_SHUTDOWN));
 }
 
 static void tool_is_up(lim_process *self, view *v, const started *s)
@@ -189,13 +169,17 @@ static int grow(void)
 
     lim_supervisor_opts opts = { .size = sizeof opts, .name = "top", .restarts_max = 1, .period_ms = 5000 };
     TRY(lim_supervisor_open(rt, &opts, &top));
-    lim_child_spec shop = {
-        .size = sizeof shop,
-        .spawn = { .size = sizeof shop.spawn, .name = "shop", .on_signal = on_shop },
-        .restart = LIM_PERMANENT,
-        .on_start = shop_started,
-    };
-    TRY(lim_supervisor_add(rt, top, &shop));
+    lim_supervisor_opts counter_opts = { .size = sizeof counter_opts,
+                                         .name = "counter",
+                                         .strategy = LIM_ONE_FOR_ONE,
+                                         .restarts_max = RESTARTS_MAX,
+                                         .period_ms = 5000 };
+    lim_child_spec counter = { .size = sizeof counter,
+                               .spawn = { .size = sizeof counter.spawn },
+                               .supervisor = &counter_opts,
+                               .restart = LIM_PERMANENT,
+                               .on_start = counter_started };
+    TRY(lim_supervisor_add(rt, top, &counter));
     while (sem_wait(&closed) != 0) /* interrupted: wait on */
         ;
     return 0;
