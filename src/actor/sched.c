@@ -209,10 +209,12 @@ void lim__look(lim__sched *s, uint64_t now)
     uint64_t took = now - s->looked_ns;
     if (LIM_UNLIKELY(took > s->rt->overrun_ns && s->suspect_count > 0))
         overrun(s, took);
+    uint64_t handled = s->look_every - s->until_look;
+    if (handled > 0)
+        s->look_every = took > handled * SLOW_SIGNAL_NS ? 1 : LIM__SIGNALS_PER_LOOK;
+    s->until_look = s->look_every;
     s->suspect_count = 0;
     s->looked_ns = now;
-    s->look_every = took > (uint64_t)s->look_every * SLOW_SIGNAL_NS ? 1 : LIM__SIGNALS_PER_LOOK;
-    s->until_look = s->look_every;
 }
 
 /* ---- processes ---- */

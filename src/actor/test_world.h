@@ -267,6 +267,12 @@ static inline void do_exit(lim_process *self, puppet *p, void *reason)
 }
 #define REASON(r) ((void *)(uintptr_t)(r))
 
+static inline void do_ready(lim_process *self, puppet *p, void *arg)
+{
+    (void)arg;
+    p->err = lim_ready(self);
+}
+
 static inline void do_hello(lim_process *self, puppet *p, void *other)
 {
     p->err = lim_send(self, ((puppet *)other)->pid, 1, lim__str("hello"));
