@@ -253,6 +253,7 @@ typedef struct lim__keep_result {
     uint32_t current; /* messages in flight and queued before this one */
     uint32_t dropped; /* this one, or older ones */
     bool bell;        /* the caller is to send one */
+    bool tell;        /* the owner is to hear that messages were dropped */
 } lim__keep_result;
 /* Any thread. Policy hold: a place was reserved. */
 lim__keep_result lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel, lim__near near);

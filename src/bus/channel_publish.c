@@ -136,7 +136,7 @@ static void keep(offer *o, lim__sub *sub, lim__near near, lim_admission *out)
         defer(sub, r.current, out);
     if (r.bell)
         lim__sub_send_bell(sub, o->self);
-    else if (r.dropped > 0 && near != LIM__FAR)
+    else if (r.tell && near != LIM__FAR)
         lim__sub_tell_dropped(sub);
 }
 

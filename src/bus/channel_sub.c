@@ -266,6 +266,7 @@ lim__keep_result lim__sub_keep(lim__sub *sub, lim__msg *msg, lim__name *channel,
     /* An owner at hand pumps when it acknowledges or gets ready, which is what the message waits for. */
     bool waits = near != LIM__FAR && !sub->own_turn && LIM__RELAXED(sub->state) == LIM__SUB_OPEN;
     r.bell = r.how != LIM__KEEP_GONE && !waits && lim__sub_want_bell_locked(sub);
+    r.tell = sub->tell_dropped;
     lim__unlock(&sub->lock);
     return r;
 }
