@@ -239,6 +239,30 @@ check_slow_subscriber() {
     echo "  (100,000 messages: $reader ms beside one that reads, $sleeper ms beside one that does not)"
 }
 
+# liminald's configuration: who wins, what --print-config prints is read again, and every mistake is a line with its place.
+check_configuration() {
+    printf 'listen: 127.0.0.1:0\nspin: 20us\nlog:\n  level: error\n' >"$work/good.yaml"
+    export LIMINAL_SPIN=30us LIMINAL_SCHEDULERS=2
+    expect "a good file" 0 "$(code_of liminald --config "$work/good.yaml" --check-config)"
+    expect "printing" 0 "$(code_of liminald --config "$work/good.yaml" --schedulers 3 --print-config)"
+    for line in 'listen: 127.0.0.1:0  # file:1' 'spin: 30us  # LIMINAL_SPIN' 'schedulers: 3  # --schedulers' \
+        'drain: 5s  # default' '  level: error  # file:4'; do
+        grep -qxF -e "$line" "$work/out" || fail "--print-config does not say: $line"
+    done
+    unset LIMINAL_SPIN LIMINAL_SCHEDULERS
+    sed 's/ *#.*//' "$work/out" >"$work/values"
+    cp "$work/out" "$work/printed.yaml"
+    expect "what was printed, read again" 0 "$(code_of liminald --config "$work/printed.yaml" --print-config)"
+    sed 's/ *#.*//' "$work/out" | grep . >"$work/again"
+    grep . "$work/values" | cmp -s - "$work/again" || fail "what was printed reads differently"
+    printf 'shedulers: 2\nspin: 9h\nspin: 1us\n' >"$work/bad.yaml"
+    expect "a bad file" 2 "$(code_of liminald --config "$work/bad.yaml" --check-config)"
+    expect "a bad file, lines" 3 "$(grep -cE '^liminald: .*/bad\.yaml:[123]:[0-9]+: .*: .*; ' "$work/err")"
+    expect "a bad file, to run" 2 "$(code_of liminald --config "$work/bad.yaml")"
+    start_server --config "$work/good.yaml" || return
+    expect "a server with a file" 0 "$(code_of liminal info)"
+}
+
 # Every mistake gets one line that says what, why and what to do, and its exit code; the server survives all of it.
 check_bad_input() {
     start_server || return
