@@ -16,7 +16,6 @@ enum { FREE_MAX = 1, EXCLUDED_MAX = 1 };
 #else
 enum { FREE_MAX = 256, EXCLUDED_MAX = 32 };
 #endif
-enum { PRIORITY = 4 };
 
 /* ---- the table ---- */
 
@@ -327,7 +326,7 @@ static lim_err dispatch(lim_client *c, const char *queue, lim_bytes task, const 
         return LIM_E_NOMEM;
     call->on_dispatched = on_dispatched;
     err = LIM__SAY(c, dispatch, .flags = on_outcome ? LIM__FLAG_OUTCOME : 0, .corr = call->corr,
-                   .timeout_ms = lim__client_wire_timeout(opts->timeout_ms), .priority = PRIORITY,
+                   .timeout_ms = lim__client_wire_timeout(opts->timeout_ms),
                    .losses_max = (uint16_t)(opts->losses_max < UINT16_MAX ? opts->losses_max : UINT16_MAX),
                    .queue = lim__str(queue), .type = lim__str(opts->type), .payload = task);
     if (err != LIM_OK)

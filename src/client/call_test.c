@@ -373,7 +373,6 @@ static void test_a_dispatch_is_admitted_and_its_task_ends(void **state) /* prove
     pump(f, c);
     HEAR(f, DISPATCH, dispatch, d);
     assert_int_equal(d.flags, LIM__FLAG_OUTCOME);
-    assert_int_equal(d.priority, 4);
     assert_int_equal(d.losses_max, 3);
     HEAR(f, DISPATCH, dispatch, d2);
     HEAR(f, DISPATCH, dispatch, d3);

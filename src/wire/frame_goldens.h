@@ -159,11 +159,10 @@
     X(settled, "the result counts",                                                                                    \
       "5e 00 00000003 00000013 | 000000000000005a | 00000000000001f6 | 01 | 0000",                                     \
       .stream = 3, .conversation = 90, .lease = 502, .accepted = 1)                                                    \
-    X(dispatch, "priority 4, key `order-7`, with OUTCOME when it has ended",                                           \
-      "60 02 00000000 00000029 | 0000000000000003 | 0000ea60 | 04 | 0000 | 08 7061796d656e7473 | 06 "                  \
-      "636861726765 | 07 6f726465722d37 | 7b7d",                                                                       \
-      .corr = 3, .timeout_ms = 60000, .priority = 4, .queue = B("payments"), .type = B("charge"),                      \
-      .key = B("order-7"), .payload = B("{}"), .flags = 0x02)                                                          \
+    X(dispatch, "with OUTCOME when it has ended",                                                                      \
+      "60 02 00000000 00000020 | 0000000000000003 | 0000ea60 | 0000 | 08 7061796d656e7473 | 06 "                       \
+      "636861726765 | 7b7d",                                                                                           \
+      .corr = 3, .timeout_ms = 60000, .queue = B("payments"), .type = B("charge"), .payload = B("{}"), .flags = 0x02)  \
     X(dispatched, "kept, but the queue is past its high water mark: slow down",                                        \
       "61 00 00000000 00000020 | 0000000000000003 | 02 | 06 | 000000000000005a | 000003e8 | 00000321 | "               \
       "000000c8 | 0000",                                                                                               \

@@ -153,8 +153,8 @@
 
 /* ---- queues ---- */
 #define LIM__FIELDS_dispatch(X)                                                                                        \
-    X(u64, corr, 0) X(u32, timeout_ms, 0) X(pick0, priority, 9) X(u16, losses_max, 0) X(name, queue, 0)                \
-    X(name, type, 0) X(name, key, 0) X(opt_headers, headers, 0x01) X(rest, payload, 0)
+    X(u64, corr, 0) X(u32, timeout_ms, 0) X(u16, losses_max, 0) X(name, queue, 0) X(name, type, 0)                     \
+    X(opt_headers, headers, 0x01) X(rest, payload, 0)
 #define LIM__FIELDS_dispatched(X)                                                                                      \
     X(u64, corr, 0) X(pick, verdict, 3) X(u8, why, 0) X(u64, task, 0) X(u32, limit, 0) X(u32, current, 0)              \
     X(u32, retry_after_ms, 0) X(text, detail, 0)
