@@ -5,7 +5,6 @@
  * ends clears its pid first and then looks at its slot's `named`; lim_register sets `named` first and then looks at the
  * pid. Both sequentially consistent: one of the two sees the other, so no name outlives its process. */
 #include "actor/internal.h"
-#include <stdlib.h>
 
 enum { NAME_BYTES_MAX = 255 };
 
@@ -29,7 +28,7 @@ void lim__registry_fini(lim__registry *r)
     lim_bytes key;
     void *value;
     while (lim__smap_next(&r->by_name, &pos, &key, &value))
-        free(value);
+        lim__block_release(value);
     lim__smap_fini(&r->by_name);
     lim__map_fini(&r->by_pid);
     pthread_mutex_destroy(&r->lock);
@@ -54,7 +53,7 @@ static void forget_locked(lim__registry *r, lim_pid pid)
     for (name *n = lim__map_remove(&r->by_pid, pid.id), *next; n; n = next) {
         next = n->next;
         lim__smap_remove(&r->by_name, (lim_bytes){ n->text, n->len });
-        free(n);
+        lim__block_release(n);
     }
 }
 
@@ -70,7 +69,7 @@ static lim_err register_locked(lim_runtime *rt, lim__slot *slot, name *n)
     lim_pid pid = n->pid;
     lim_err err = insert_locked(&rt->registry, n);
     if (err != LIM_OK) {
-        free(n);
+        lim__block_release(n);
         return err;
     }
     atomic_store(&slot->named, 1);
@@ -89,7 +88,7 @@ lim_err lim_register(lim_runtime *rt, const char *text, lim_pid pid)
         return LIM_E_TOOBIG;
     if (!lim_alive(rt, pid))
         return LIM_E_GONE;
-    name *n = malloc(sizeof *n + len);
+    name *n = lim__alloc(NULL, sizeof *n + len);
     if (!n)
         return LIM_E_NOMEM;
     *n = (name){ .pid = pid, .len = len };

@@ -290,6 +290,72 @@ static void test_busy_processes_share_and_a_ping_waits_one_slice_each(void **sta
     free(ping);
 }
 
+/* ---- pings from other threads while eight are busy ---- */
+enum { BUSY = 8, PINGS = 1000, PING_EVERY = 997 };
+typedef struct crowd {
+    world *w;
+    lim_pid pinged;
+    uint64_t handled, sent_at, waits[PINGS];
+    uint32_t count;
+} crowd;
+
+static void busy_on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    crowd *c = *(crowd **)state;
+    (void)signal;
+    assert_int_equal(lim_send(self, lim_self(self), 0, lim__bytes(NULL, 0)), LIM_OK);
+    if (++c->handled % PING_EVERY != 0 || c->sent_at != 0)
+        return;
+    c->sent_at = c->handled;
+    lim__sched *here = lim__sched_enter(NULL); /* in the middle of a turn another thread sends */
+    assert_int_equal(lim_runtime_send(c->w->rt, c->pinged, 0, lim__bytes(NULL, 0)), LIM_OK);
+    lim__sched_leave(here);
+}
+
+static void pinged_on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    crowd *c = *(crowd **)state;
+    (void)self, (void)signal;
+    if (c->count < PINGS)
+        c->waits[c->count++] = c->handled - c->sent_at;
+    c->sent_at = 0;
+}
+
+static lim_pid join_crowd(crowd *c, lim_on_signal *on_signal, uint32_t letters)
+{
+    lim_spawn_opts o = { .size = sizeof o, .on_signal = on_signal, .state_bytes = sizeof c, .init = &c,
+                         .init_bytes = sizeof c };
+    lim_pid pid;
+    assert_int_equal(lim_runtime_spawn(c->w->rt, &o, &pid), LIM_OK);
+    for (uint32_t i = 0; i < letters; i++)
+        assert_int_equal(lim_runtime_send(c->w->rt, pid, 0, lim__bytes(NULL, 0)), LIM_OK);
+    return pid;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void test_the_p99_of_a_ping_is_under_queue_length_times_slice(void **state) /* R10, proves RT10 */
+{
+    (void)state;
+    crowd *c = calloc(1, sizeof *c);
+    c->w = world_open(1);
+    c->pinged = join_crowd(c, pinged_on_signal, 0);
+    for (uint32_t i = 0; i < BUSY; i++)
+        (void)join_crowd(c, busy_on_signal, 1000); /* each could fill many slices */
+    while (c->count < PINGS)
+        (void)step(c->w, 0);
+    qsort(c->waits, PINGS, sizeof c->waits[0], by_size);
+    uint64_t look_around = LIM__LOOKS_PER_PUSH * LIM__SIGNALS_PER_LOOK; /* until the turn ends for what came in */
+    assert_true(c->waits[PINGS * 99 / 100] <= BUSY * LIM__SLICE_SIGNALS_MAX + look_around);
+    assert_true(c->waits[PINGS - 1] <= (BUSY + 1) * LIM__SLICE_SIGNALS_MAX + look_around);
+    world_close(c->w);
+    free(c);
+}
+
 static void do_slowly(lim_process *self, puppet *p, void *arg)
 {
     p->count++;
@@ -493,6 +559,7 @@ int main(void)
         cmocka_unit_test(test_a_flush_of_a_process_that_ended_does_not_run),
         cmocka_unit_test(test_one_turn_carries_a_message_from_inbox_to_the_other_schedulers_inbox),
         cmocka_unit_test(test_busy_processes_share_and_a_ping_waits_one_slice_each),
+        cmocka_unit_test(test_the_p99_of_a_ping_is_under_queue_length_times_slice),
         cmocka_unit_test(test_a_turn_is_bounded_in_time_and_not_only_in_signals),
         cmocka_unit_test(test_an_idle_scheduler_sleeps_without_limit),
         cmocka_unit_test(test_a_scheduler_sleeps_exactly_until_its_next_timer),

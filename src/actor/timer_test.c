@@ -357,7 +357,7 @@ static void test_an_asker_that_dies_leaves_nothing_behind(void **state) /* prove
     }
 }
 
-static void test_a_request_with_a_forgotten_deadline_is_refused(void **state)
+static void test_a_request_to_oneself_or_without_a_deadline_is_refused(void **state) /* proves RT9 */
 {
     (void)state;
     world *w = world_open(1);
@@ -366,6 +366,11 @@ static void test_a_request_with_a_forgotten_deadline_is_refused(void **state)
     act(w, a, do_ask, &q);
     settle(w);
     assert_int_equal(a->err, LIM_E_MISUSE);
+    q.timeout_ms = 5;
+    act(w, a, do_ask, &q); /* itself: it could not answer before its handler returns */
+    settle(w);
+    assert_int_equal(a->err, LIM_E_MISUSE);
+    assert_nothing_left(w, 1);
     a->count = 1; /* log[0] is no request */
     act(w, a, do_answer, "x");
     settle(w);
@@ -388,7 +393,7 @@ int main(void)
         cmocka_unit_test(test_a_late_answer_is_dropped_and_never_meets_the_next_request),
         cmocka_unit_test(test_answer_death_and_deadline_race_for_one_response),
         cmocka_unit_test(test_an_asker_that_dies_leaves_nothing_behind),
-        cmocka_unit_test(test_a_request_with_a_forgotten_deadline_is_refused),
+        cmocka_unit_test(test_a_request_to_oneself_or_without_a_deadline_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
