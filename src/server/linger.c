@@ -82,10 +82,19 @@ static void on_end(void *state, lim_reason reason)
 
 void lim__linger(porter *p, lim_process *self, int fd, lim__buf *out, bool until_end)
 {
-    linger init = { .porter = p, .out = *out, .watch = { .on_ready = on_ready }, .fd = fd, .state = LINGER_WRITING,
+    linger init = { .porter = p,
+                    .out = *out,
+                    .watch = { .on_ready = on_ready },
+                    .fd = fd,
+                    .state = LINGER_WRITING,
                     .until_end = until_end };
-    lim_spawn_opts opts = { .size = sizeof opts, .name = "linger", .on_signal = on_signal, .on_end = on_end,
-                            .state_bytes = sizeof init, .init = &init, .init_bytes = sizeof init };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "linger",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof init,
+                            .init = &init,
+                            .init_bytes = sizeof init };
     lim_pid pid;
     uint64_t timer;
     if (lim_spawn(self, &opts, &pid) != LIM_OK) {

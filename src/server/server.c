@@ -17,7 +17,14 @@
 #include <stdlib.h>
 
 #define MS ((uint64_t)1000000)
-enum { ACCEPTS_MAX = 64, PAUSE_MS = 50, LOOK_MS = 5, BUSY_PERMILLE = 600, NAMES_BYTES = 64 * 1024, PING_DEFAULT_MS = 2000 };
+enum {
+    ACCEPTS_MAX = 64,
+    PAUSE_MS = 50,
+    LOOK_MS = 5,
+    BUSY_PERMILLE = 600,
+    NAMES_BYTES = 64 * 1024,
+    PING_DEFAULT_MS = 2000
+};
 enum { TAG_ACCEPT = 1, TAG_LOOK };
 
 typedef struct hand { /* a connection on its way to another scheduler */
@@ -81,7 +88,8 @@ static void pause_accepting(porter *p, int error)
 {
     uint64_t timer;
     if (!p->pausing)
-        lim__bus_log(p->bus, "event=accept_paused error=%d detail=\"no descriptor or memory for another connection\"", -error);
+        lim__bus_log(p->bus, "event=accept_paused error=%d detail=\"no descriptor or memory for another connection\"",
+                     -error);
     p->pausing = true;
     if (lim_timer_start(p->self, PAUSE_MS * MS, TAG_ACCEPT, &timer) == LIM_OK)
         (void)lim__watch_set(p->self, &p->watch, p->listener, 0);
@@ -215,9 +223,17 @@ static lim_err porter_open(lim__server *server, uint32_t index)
     p->reading = malloc(LIM__READ_BYTES);
     if (p->reading == NULL)
         return LIM_E_NOMEM;
-    lim_spawn_opts opts = { .size = sizeof opts, .name = "porter", .on_signal = on_signal, .on_end = on_end,
-                            .state_bytes = sizeof p, .init = &p, .init_bytes = sizeof p, .mailbox_max = 1u << 20,
-                            .trap_exit = true, .place = true, .scheduler = index };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "porter",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof p,
+                            .init = &p,
+                            .init_bytes = sizeof p,
+                            .mailbox_max = 1u << 20,
+                            .trap_exit = true,
+                            .place = true,
+                            .scheduler = index };
     return lim_runtime_spawn(server->bus->rt, &opts, &p->pid);
 }
 
@@ -243,14 +259,18 @@ static lim_err listen_at(lim__server *server, const lim__server_opts *o, lim_dia
         return LIM_OK;
     }
     if (fd == -EADDRINUSE)
-        lim__diag_set(diag, 0, 0, "cannot listen on %s:%u: the port is in use; end the other server, or choose another "
-                                  "port (0: any)", o->host, o->port);
+        lim__diag_set(diag, 0, 0,
+                      "cannot listen on %s:%u: the port is in use; end the other server, or choose another "
+                      "port (0: any)",
+                      o->host, o->port);
     else if (fd == -EINVAL)
-        lim__diag_set(diag, 0, 0, "cannot listen on %s:%u: not an address; give a numeric address or localhost", o->host,
-                      o->port);
+        lim__diag_set(diag, 0, 0, "cannot listen on %s:%u: not an address; give a numeric address or localhost",
+                      o->host, o->port);
     else
-        lim__diag_set(diag, 0, 0, "cannot listen on %s:%u: %s; give an address of this machine and a port that is "
-                                  "allowed", o->host, o->port, strerror(-fd));
+        lim__diag_set(diag, 0, 0,
+                      "cannot listen on %s:%u: %s; give an address of this machine and a port that is "
+                      "allowed",
+                      o->host, o->port, strerror(-fd));
     return LIM_E_UNREACHABLE;
 }
 

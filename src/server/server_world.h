@@ -398,11 +398,11 @@ static inline void world_close(world *w)
     lim__sim_close(w->sim);
 }
 
-static inline world *world_next(world *w)
+static inline world *world_next(world *w, uint32_t seeds)
 {
     if (w->run > 0)
         world_close(w);
-    if (w->run == 2 * SEEDS) {
+    if (w->run == 2 * seeds) {
         free(w);
         return NULL;
     }
@@ -411,6 +411,9 @@ static inline world *world_next(world *w)
     world_open(w);
     return w;
 }
-#define EVERY_WORLD(w) for (world *w = world_next(calloc(1, sizeof(world))); w != NULL; w = world_next(w))
+#define SOME_WORLDS(w, seeds)                                                                                          \
+    for (world *w = world_next(calloc(1, sizeof(world)), seeds); w != NULL; w = world_next(w, seeds))
+#define EVERY_WORLD(w) SOME_WORLDS (w, SEEDS)
+#define FEW_WORLDS(w)  SOME_WORLDS (w, 3) /* for what takes long */
 
 #endif

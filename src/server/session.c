@@ -34,8 +34,8 @@ static void read_in(session *s);
 
 static void session_check(const session *s)
 {
-    LIM_CHECK(s->busy == (s->calls.count + s->held > 0));     /* N1 */
-    LIM_CHECK(s->over || !s->paused || !s->writable);         /* N3 */
+    LIM_CHECK(s->busy == (s->calls.count + s->held > 0)); /* N1 */
+    LIM_CHECK(s->over || !s->paused || !s->writable);     /* N3 */
     LIM_CHECK(s->over || s->streams.count >= s->peers.count);
     (void)s;
 }
@@ -283,8 +283,11 @@ static void on_hello(session *s, const lim__frame *frame)
         lim_timer_cancel(s->self, s->hello_timer);
     s->hello_timer = 0;
     take_words(s); /* CONNECT_ACK goes first */
-    lim__f_welcome w = { .frame_max = server->opts.frame_max, .ping_ms = server->opts.ping_ms, .server = welcome_name(),
-                         .version = lim__str(LIM_VERSION), .durability_class = lim__str("memory") };
+    lim__f_welcome w = { .frame_max = server->opts.frame_max,
+                         .ping_ms = server->opts.ping_ms,
+                         .server = welcome_name(),
+                         .version = lim__str(LIM_VERSION),
+                         .durability_class = lim__str("memory") };
     memcpy(w.session.bytes, s->token, sizeof s->token);
     (void)!lim__put_welcome(lim__session_out(s), &w);
     char shown[64];
@@ -450,7 +453,7 @@ static void on_ping_timer(session *s)
     s->heard = false;
     if (!s->busy) /* N2 */
         return;
-   
+
     uint64_t due_ns = s->asked_ns + s->liveness_ms * MS;
     if (s->asked_ns != 0 && now_ns >= due_ns) {
         lim__wire_gone(&s->wire, "it does not answer");
@@ -499,7 +502,8 @@ bool lim__session_stream_free(session *s, const lim__frame *frame)
 {
     if (lim__map_get(&s->streams, frame->stream) == NULL)
         return true;
-    lim__session_fault(s, LIM_E_PROTOCOL, "%s on stream %u, which is in use", lim__frame_name(frame->type), frame->stream);
+    lim__session_fault(s, LIM_E_PROTOCOL, "%s on stream %u, which is in use", lim__frame_name(frame->type),
+                       frame->stream);
     return false;
 }
 
@@ -662,8 +666,13 @@ static void init(session *s, porter *p, lim_process *self, int fd, const char *p
 
 void lim__session_open(porter *p, int fd, const char *peer)
 {
-    lim_spawn_opts opts = { .size = sizeof opts, .name = "session", .on_signal = on_signal, .on_end = on_end,
-                            .state_bytes = sizeof(session), .mailbox_max = 1u << 20, .trap_exit = true };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "session",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof(session),
+                            .mailbox_max = 1u << 20,
+                            .trap_exit = true };
     lim_pid pid;
     if (lim_spawn(p->self, &opts, &pid) != LIM_OK) {
         p->os->close(p->os, fd);

@@ -68,8 +68,13 @@ static void put_outcome(session *s, lim__f_outcome *f)
 
 void lim__session_refuse(session *s, uint64_t corr, const refusal *r)
 {
-    lim__f_outcome f = { .corr = corr, .how = (uint8_t)r->how, .handed_over = LIM_HANDED_NO, .verdict = LIM_ACCEPT,
-                         .why = (uint8_t)r->why, .limit = r->limit, .current = r->current,
+    lim__f_outcome f = { .corr = corr,
+                         .how = (uint8_t)r->how,
+                         .handed_over = LIM_HANDED_NO,
+                         .verdict = LIM_ACCEPT,
+                         .why = (uint8_t)r->why,
+                         .limit = r->limit,
+                         .current = r->current,
                          .detail = lim__str(r->detail) };
     if (r->how == LIM_HOW_REFUSED)
         f.verdict = LIM_REJECT;
@@ -87,11 +92,19 @@ static void say_outcome(session *s, uint64_t corr, const lim__outcome_letter *o)
 {
     const char *at = o->text;
     lim__os *os = s->porter->os;
-    lim__f_outcome f = { .corr = corr, .how = (uint8_t)o->how, .handed_over = (uint8_t)o->handed_over,
-                         .verdict = o->how == LIM_HOW_REFUSED ? LIM_REJECT : LIM_ACCEPT, .why = (uint8_t)o->why,
-                         .reason = (uint32_t)o->reason, .conversation = o->conv.id, .rerouted_us = o->rerouted_ns / 1000,
-                         .limit = o->limit, .current = o->current, .retry_after_ms = o->retry_after_ms,
-                         .attempts = clip16(o->attempts), .losses = clip16(o->losses) };
+    lim__f_outcome f = { .corr = corr,
+                         .how = (uint8_t)o->how,
+                         .handed_over = (uint8_t)o->handed_over,
+                         .verdict = o->how == LIM_HOW_REFUSED ? LIM_REJECT : LIM_ACCEPT,
+                         .why = (uint8_t)o->why,
+                         .reason = (uint32_t)o->reason,
+                         .conversation = o->conv.id,
+                         .rerouted_us = o->rerouted_ns / 1000,
+                         .limit = o->limit,
+                         .current = o->current,
+                         .retry_after_ms = o->retry_after_ms,
+                         .attempts = clip16(o->attempts),
+                         .losses = clip16(o->losses) };
     if (o->crashed_ns != 0)
         f.crashed_us = since_us(o->crashed_ns, os->now_ns(os));
     if (o->payload != NULL)
@@ -131,9 +144,15 @@ static bool say_remembered(session *s, const call *c)
 
 static void say_died(session *s, const call *c)
 {
-    lim__f_outcome f = { .corr = c->corr, .how = LIM_HOW_CRASHED, .handed_over = LIM_HANDED_UNKNOWN,
-                         .verdict = LIM_ACCEPT, .reason = LIM_KILLED, .conversation = c->conv.id, .crashed_us = 1,
-                         .participant = lim__str("conversation"), .detail = lim__str("the conversation itself ended") };
+    lim__f_outcome f = { .corr = c->corr,
+                         .how = LIM_HOW_CRASHED,
+                         .handed_over = LIM_HANDED_UNKNOWN,
+                         .verdict = LIM_ACCEPT,
+                         .reason = LIM_KILLED,
+                         .conversation = c->conv.id,
+                         .crashed_us = 1,
+                         .participant = lim__str("conversation"),
+                         .detail = lim__str("the conversation itself ended") };
     put_outcome(s, &f);
 }
 
@@ -154,7 +173,8 @@ static void call_died(session *s, call *c)
         break;
     case CALL_AWAIT:
         if (!say_remembered(s, c))
-            lim__session_refuse(s, c->corr, &(refusal){ LIM_HOW_REFUSED, LIM_WHY_NO_PARTICIPANT, 0, 0, "no such task" });
+            lim__session_refuse(s, c->corr,
+                                &(refusal){ LIM_HOW_REFUSED, LIM_WHY_NO_PARTICIPANT, 0, 0, "no such task" });
         break;
     }
     lim__session_call_drop(s, c);
@@ -242,7 +262,8 @@ void lim__session_ask(session *s, const lim__frame *frame)
         no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "an ask names a group or a participant" };
     call *c = NULL;
     lim__open *open = NULL;
-    if (no.why == LIM_WHY_NONE && ((c = lim__session_call_new(s, f.corr, CALL_ASK)) == NULL || (open = open_letter(s, &r)) == NULL))
+    if (no.why == LIM_WHY_NONE &&
+        ((c = lim__session_call_new(s, f.corr, CALL_ASK)) == NULL || (open = open_letter(s, &r)) == NULL))
         no = no_memory();
     if (open != NULL) {
         open->on_crash = (lim_crash)f.on_crash;
@@ -277,7 +298,7 @@ void lim__session_cancel(session *s, const lim__frame *frame)
     }
     call *c = lim__map_get(&s->calls, f.corr);
     if (c == NULL)
-        return; /* its outcome is on its way */
+        return;                                           /* its outcome is on its way */
     if (c->kind == CALL_AWAIT || c->kind == CALL_ASKIN) { /* the task, or the talk, goes on */
         lim__session_refuse(s, c->corr, &(refusal){ LIM_HOW_CANCELLED, LIM_WHY_NONE, 0, 0, NULL });
         lim__session_call_drop(s, c);
@@ -370,7 +391,8 @@ void lim__session_await(session *s, const lim__frame *frame)
         return;
     }
     c->conv = (lim_pid){ f.task };
-    /* Watched first: if it ends before the letter arrives, or has ended, that is told, and what is remembered counts. */
+    /* Watched first: if it ends before the letter arrives, or has ended, that is told, and what is remembered counts.
+     */
     if (f.task == 0 || lim_monitor(s->self, c->conv, &c->monitor) != LIM_OK)
         call_died(s, c);
     else

@@ -168,9 +168,9 @@ void lim__session_publish(session *s, const lim__frame *frame)
         return;
     }
     if (LIM_UNLIKELY(k->refused)) {
-        reject(s, f.corr, LIM_WHY_BAD_NAME, 0, f.channel.len > 0 && k->name[0] == '$'
-                                                   ? "names that begin with $ are the system's"
-                                                   : "a name is segments of A-Z a-z 0-9 _ - joined by dots");
+        reject(s, f.corr, LIM_WHY_BAD_NAME, 0,
+               f.channel.len > 0 && k->name[0] == '$' ? "names that begin with $ are the system's"
+                                                      : "a name is segments of A-Z a-z 0-9 _ - joined by dots");
         return;
     }
     if (LIM_UNLIKELY(f.payload.len > bus->opts.payload_bytes_max)) {
@@ -245,7 +245,8 @@ static void sub_over(sub_stream *st, lim_err code, const char *detail)
 static void on_ended(void *ctx, lim__sub *sub, lim_err why)
 {
     (void)sub;
-    sub_over(ctx, why, why == LIM_E_FULL ? "it did not keep up, and its policy is to end then" : "the channel was closed");
+    sub_over(ctx, why,
+             why == LIM_E_FULL ? "it did not keep up, and its policy is to end then" : "the channel was closed");
 }
 
 static const lim__sub_ops sub_ops = { on_room, on_deliver, on_dropped, on_ended };
@@ -267,8 +268,13 @@ static bool is_wild(lim_bytes pattern)
 
 static lim_err subscribe(session *s, const lim__f_subscribe *f, sub_stream *st, lim_diag *diag)
 {
-    lim__sub_config config = { .pattern = f->pattern, .window = f->window, .backlog = f->backlog,
-                               .policy = (lim_policy)f->policy, .ops = &sub_ops, .ctx = st, .owner_name = s->client };
+    lim__sub_config config = { .pattern = f->pattern,
+                               .window = f->window,
+                               .backlog = f->backlog,
+                               .policy = (lim_policy)f->policy,
+                               .ops = &sub_ops,
+                               .ctx = st,
+                               .owner_name = s->client };
     if (lim__session_draining(s)) {
         lim__diag_set(diag, 0, 0, "the server is closing");
         return LIM_E_CLOSED;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * session_channel_test.c - publishing and subscribing, and conversations with more than one exchange, over connections. */
+ * session_channel_test.c - publishing and subscribing, and conversations with more than one exchange, over connections.
+ */
 #include "server/server_world.h"
 
 static void subscribe(client *c, uint32_t on, const char *pattern, uint32_t window, uint32_t backlog)
 {
     lim__f_subscribed f;
-    PUT(c, subscribe, .stream = on, .window = window, .backlog = backlog, .policy = LIM_DROP_OLDEST, .pattern = lim__str(pattern));
+    PUT(c, subscribe, .stream = on, .window = window, .backlog = backlog, .policy = LIM_DROP_OLDEST,
+        .pattern = lim__str(pattern));
     TAKE(c, subscribed, SUBSCRIBED, &f);
     assert_int_equal(f.stream, on);
 }
@@ -32,7 +34,8 @@ static lim__f_published take_verdict(client *c)
 static void test_what_is_published_reaches_who_subscribed(void **state) /* proves CH5 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a"), *b = client_new(w, "b"), *pub = client_new(w, "pub");
         subscribe(a, 1, "orders.eu", 10, 0);
         subscribe(b, 9, "orders.*", 10, 0);
@@ -59,7 +62,8 @@ static void test_what_is_published_reaches_who_subscribed(void **state) /* prove
 static void test_equal_answers_are_merged_and_none_is_missing(void **state) /* proves WI2 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *pub = client_new(w, "pub");
         for (uint32_t i = 0; i < 1000; i++)
             publish(pub, UINT32_MAX - 500 + i, i == 600 ? "bad name" : i == 700 ? "$sys.x" : "good", "x");
@@ -80,7 +84,8 @@ static void test_equal_answers_are_merged_and_none_is_missing(void **state) /* p
 static void test_a_mandatory_message_that_nobody_wants_is_rejected(void **state) /* proves PR1 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a"), *pub = client_new(w, "pub");
         PUT(pub, publish, .corr = 1, .flags = LIM__FLAG_MANDATORY, .channel = lim__str("x"));
         lim__f_published f = take_verdict(pub);
@@ -108,7 +113,8 @@ static void test_a_mandatory_message_that_nobody_wants_is_rejected(void **state)
 static void test_only_the_window_is_under_way(void **state) /* proves PR3 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a"), *pub = client_new(w, "pub");
         subscribe(a, 1, "x", 3, 4);
         for (uint32_t i = 1; i <= 10; i++)
@@ -141,7 +147,8 @@ static void test_only_the_window_is_under_way(void **state) /* proves PR3 */
 static void test_what_cannot_be_subscribed_to_says_why(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a");
         lim__f_ended f;
         PUT(a, subscribe, .stream = 1, .window = 0, .policy = LIM_DROP_OLDEST, .pattern = lim__str("x"));
@@ -160,7 +167,8 @@ static void test_what_cannot_be_subscribed_to_says_why(void **state)
 static void test_a_slow_subscriber_does_not_slow_the_other(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *slow = client_new(w, "slow"), *fast = client_new(w, "fast"), *pub = client_new(w, "pub");
         subscribe(slow, 1, "x", 1, 0);
         subscribe(fast, 1, "x", 1000000, 0);
@@ -193,7 +201,8 @@ static lim__f_served serve(client *c, uint32_t on, const char *group)
 static void test_a_conversation_carries_messages_and_asks(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *party = client_new(w, "party"), *c = client_new(w, "c");
         serve(party, 1, "chat");
         assert_int_equal(open_talk(c, 5, "chat", 0).code, 0);
@@ -214,7 +223,8 @@ static void test_a_conversation_carries_messages_and_asks(void **state)
         }
         PUT(c, askin, .stream = 5, .corr = 77, .timeout_ms = 5000, .payload = lim__str("how are you?"));
         TAKE(party, request, REQUEST, &r);
-        PUT(party, reply, .stream = 1, .conversation = r.conversation, .lease = r.lease, .how = 1, .payload = lim__str("fine"));
+        PUT(party, reply, .stream = 1, .conversation = r.conversation, .lease = r.lease, .how = 1,
+            .payload = lim__str("fine"));
         lim__f_outcome o;
         TAKE(c, outcome, OUTCOME, &o);
         assert_int_equal(o.corr, 77);
@@ -236,7 +246,8 @@ static void test_a_conversation_carries_messages_and_asks(void **state)
 static void test_what_is_said_before_a_conversation_is_open_arrives(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *party = client_new(w, "party"), *c = client_new(w, "c");
         serve(party, 1, "chat");
         PUT(c, open, .stream = 5, .timeout_ms = 60000, .on_crash = 1, .group = lim__str("chat"));
@@ -256,7 +267,8 @@ static void test_what_is_said_before_a_conversation_is_open_arrives(void **state
 static void test_a_conversation_with_nobody_is_refused(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "c");
         assert_int_equal(open_talk(c, 5, "nobody", 0).code, LIM_E_NOTFOUND);
         assert_int_equal(open_talk(c, 5, "a b", 0).code, LIM_E_INVALID);
@@ -274,7 +286,8 @@ static void test_a_conversation_with_nobody_is_refused(void **state)
 static void test_the_death_of_a_party_is_told_to_who_asked_it(void **state) /* proves CV4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *party = client_new(w, "party"), *c = client_new(w, "c");
         lim__f_served s = serve(party, 1, "chat");
         assert_int_equal(open_talk(c, 5, "", s.participant).code, 0);
@@ -299,7 +312,8 @@ static lim_done say_something(lim_bus *bus, const lim_delivery *d, void *ctx)
 static void test_what_a_party_says_by_itself_comes_as_a_message(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "c");
         lim_participant party;
         lim_serve_opts opts = { .size = sizeof opts, .capacity = 1, .handler = { .on_message = say_something } };

@@ -62,9 +62,14 @@ static uint32_t remaining_ms(const session *s, uint64_t deadline_ns)
 static void on_request(proxy *p, const lim__request *r)
 {
     session *s = p->session;
-    lim__f_request f = { .stream = p->reg->base.id, .conversation = r->conv.id, .lease = r->lease,
-                         .remaining_ms = remaining_ms(s, r->deadline_ns), .attempt = r->attempt, .losses = r->losses,
-                         .type = lim__bytes(r->type, r->type_len), .payload = lim__msg_bytes(r->payload),
+    lim__f_request f = { .stream = p->reg->base.id,
+                         .conversation = r->conv.id,
+                         .lease = r->lease,
+                         .remaining_ms = remaining_ms(s, r->deadline_ns),
+                         .attempt = r->attempt,
+                         .losses = r->losses,
+                         .type = lim__bytes(r->type, r->type_len),
+                         .payload = lim__msg_bytes(r->payload),
                          .headers = lim__msg_headers(r->payload) };
     if (r->flags & LIM__REQUEST_ACK)
         f.flags |= LIM__FLAG_TAKEN;
@@ -216,9 +221,15 @@ static lim__join *join_letter(session *s, const lim__f_serve *f, const reg_strea
     lim__join *j = bytes > UINT16_MAX ? NULL : lim__letter_new(s->porter->sched, &lim__type_join, sizeof *j + bytes);
     if (j == NULL)
         return NULL;
-    *j = (lim__join){ .participant = reg->pid, .reply_to = lim_self(s->self), .ref = reg->ref, .kind = reg->kind,
-                      .capacity = f->capacity, .type_count = f->types.count, .tag_count = f->tags.count,
-                      .text_len = (uint16_t)bytes, .identity_len = (uint8_t)identity.len };
+    *j = (lim__join){ .participant = reg->pid,
+                      .reply_to = lim_self(s->self),
+                      .ref = reg->ref,
+                      .kind = reg->kind,
+                      .capacity = f->capacity,
+                      .type_count = f->types.count,
+                      .tag_count = f->tags.count,
+                      .text_len = (uint16_t)bytes,
+                      .identity_len = (uint8_t)identity.len };
     memcpy(j->session, s->token, sizeof j->session);
     memcpy(j->text, identity.ptr, identity.len);
     if (f->types.len > 0) /* packed as on the wire */
@@ -234,9 +245,16 @@ static lim_err proxy_open(session *s, reg_stream *reg)
     uint64_t seed = s->porter->os->random(s->porter->os);
     lim__map_init(&init.held, seed);
     lim__map_init(&init.unsettled, seed);
-    lim_spawn_opts opts = { .size = sizeof opts, .name = "proxy", .on_signal = on_signal, .on_end = on_end,
-                            .state_bytes = sizeof init, .init = &init, .init_bytes = sizeof init,
-                            .mailbox_max = 1u << 20, .trap_exit = true, .link = true };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "proxy",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof init,
+                            .init = &init,
+                            .init_bytes = sizeof init,
+                            .mailbox_max = 1u << 20,
+                            .trap_exit = true,
+                            .link = true };
     lim_err err = lim_spawn(s->self, &opts, &reg->pid);
     if (err != LIM_OK)
         return err;
@@ -295,7 +313,8 @@ void lim__session_serve(session *s, const lim__frame *frame)
                  .detail = lim__str(why != NULL ? why : "out of memory"));
         return;
     }
-    *reg = (reg_stream){ .ref = ++s->next_ref, .state = REG_JOINING,
+    *reg = (reg_stream){ .ref = ++s->next_ref,
+                         .state = REG_JOINING,
                          .kind = f.kind == LIM__SERVE_QUEUE ? LIM__MEMBER_WORK : LIM__MEMBER_SERVE };
     err = lim__session_stream_add(s, &reg->base, STREAM_REG, f.stream);
     if (err == LIM_OK)
@@ -325,7 +344,8 @@ void lim__session_joined(session *s, const lim__joined *j)
     if (reg == NULL || reg->state != REG_JOINING)
         return; /* left meanwhile */
     if (j->err != LIM_OK) {
-        left(s, reg, j->err, j->err == LIM_E_EXISTS ? "somebody else in the group has that identity" : lim_err_text(j->err));
+        left(s, reg, j->err,
+             j->err == LIM_E_EXISTS ? "somebody else in the group has that identity" : lim_err_text(j->err));
         return;
     }
     reg->state = REG_SERVED;

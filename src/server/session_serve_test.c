@@ -2,17 +2,20 @@
  * session_serve_test.c - asks, tasks, registrations and their ends, over connections. */
 #include "server/server_world.h"
 
-static lim__f_served serve(client *c, uint32_t on, uint8_t kind, const char *group, const char *identity, uint32_t capacity)
+static lim__f_served serve(client *c, uint32_t on, uint8_t kind, const char *group, const char *identity,
+                           uint32_t capacity)
 {
     lim__f_served f;
-    PUT(c, serve, .stream = on, .kind = kind, .capacity = capacity, .group = lim__str(group), .identity = lim__str(identity));
+    PUT(c, serve, .stream = on, .kind = kind, .capacity = capacity, .group = lim__str(group),
+        .identity = lim__str(identity));
     TAKE(c, served, SERVED, &f);
     return f;
 }
 
 static void ask(client *c, uint64_t corr, const char *group, const char *payload)
 {
-    PUT(c, ask, .corr = corr, .timeout_ms = 20000, .on_crash = LIM_CRASH_FAIL, .group = lim__str(group), .payload = lim__str(payload));
+    PUT(c, ask, .corr = corr, .timeout_ms = 20000, .on_crash = LIM_CRASH_FAIL, .group = lim__str(group),
+        .payload = lim__str(payload));
 }
 
 static lim__f_request take_request(client *c)
@@ -72,14 +75,15 @@ static client *worker(world *w, const char *machine, const char *identity)
 static void test_an_ask_is_answered_by_whoever_serves(void **state) /* proves CV3 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "s"), *asker = client_new(w, "a");
         lim__f_served served = serve(server, 3, LIM__SERVE_GROUP, "g", "", 4);
         assert_text(served.identity, "participant-1");
         lim__buf headers = { 0 };
         assert_int_equal(lim__packed_add(&headers, lim__str("k"), lim__str("v")), LIM_OK);
-        PUT(asker, ask, .corr = 77, .timeout_ms = 5000, .on_crash = 1, .group = lim__str("g"), .type = lim__str("quote"),
-            .headers = lim__buf_bytes(&headers), .payload = lim__str("how much?"));
+        PUT(asker, ask, .corr = 77, .timeout_ms = 5000, .on_crash = 1, .group = lim__str("g"),
+            .type = lim__str("quote"), .headers = lim__buf_bytes(&headers), .payload = lim__str("how much?"));
         lim__f_request r = take_request(server);
         assert_int_equal(r.stream, 3);
         assert_text(r.payload, "how much?");
@@ -123,14 +127,16 @@ static void expect_refused(client *c, uint64_t corr, lim_why why)
 static void test_what_cannot_be_asked_is_refused_at_once(void **state) /* proves CV3 PR1 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "a");
         static char large[1024 * 1024 + 1];
         ask(c, 1, "nobody", "x");
         expect_refused(c, 1, LIM_WHY_NO_PARTICIPANT);
         ask(c, 2, "two words", "x");
         expect_refused(c, 2, LIM_WHY_BAD_NAME);
-        PUT(c, ask, .corr = 3, .timeout_ms = 1000, .on_crash = 1, .group = lim__str("g"), .payload = lim__bytes(large, sizeof large));
+        PUT(c, ask, .corr = 3, .timeout_ms = 1000, .on_crash = 1, .group = lim__str("g"),
+            .payload = lim__bytes(large, sizeof large));
         expect_refused(c, 3, LIM_WHY_TOO_BIG);
         PUT(c, ask, .corr = 4, .timeout_ms = 1000, .on_crash = 1);
         expect_refused(c, 4, LIM_WHY_BAD_REQUEST);
@@ -148,7 +154,8 @@ static void test_what_cannot_be_asked_is_refused_at_once(void **state) /* proves
 static void test_a_system_group_answers_over_the_wire(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "a");
         ask(c, 1, "$sys.info", "{}");
         assert_int_equal(take_outcome(c).how, LIM_HOW_REPLY);
@@ -168,7 +175,8 @@ static void test_a_system_group_answers_over_the_wire(void **state)
 static void test_a_responder_that_is_killed_is_told_as_crashed(void **state) /* proves CV3 CV4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "s"), *asker = client_new(w, "a");
         serve(server, 1, LIM__SERVE_GROUP, "g", "bob", LIM_UNLIMITED);
         for (uint64_t corr = 1; corr <= 5; corr++)
@@ -189,7 +197,8 @@ static void test_a_responder_that_is_killed_is_told_as_crashed(void **state) /* 
 static void test_an_answer_followed_by_a_death_is_an_answer(void **state) /* proves CV3 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         for (uint64_t corr = 1; corr <= 4; corr++) {
             char name[16];
             snprintf(name, sizeof name, "s%d", (int)corr);
@@ -211,7 +220,8 @@ static void test_an_answer_followed_by_a_death_is_an_answer(void **state) /* pro
 static void test_an_asker_that_is_killed_has_its_request_revoked(void **state) /* proves CV4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "s"), *asker = client_new(w, "a");
         serve(server, 1, LIM__SERVE_GROUP, "g", "", 4);
         ask(asker, 1, "g", "x");
@@ -228,7 +238,8 @@ static void test_an_asker_that_is_killed_has_its_request_revoked(void **state) /
 static void test_cancel_and_timeout_end_an_ask_once(void **state) /* proves CV3 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "s"), *asker = client_new(w, "a");
         serve(server, 1, LIM__SERVE_GROUP, "g", "", 4);
         ask(asker, 1, "g", "x");
@@ -253,10 +264,12 @@ static void test_cancel_and_timeout_end_an_ask_once(void **state) /* proves CV3 
 static void test_an_ask_that_may_move_on_finds_the_next_one(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *one = client_new(w, "one"), *asker = client_new(w, "a");
         serve(one, 1, LIM__SERVE_GROUP, "g", "one", 1);
-        PUT(asker, ask, .corr = 1, .timeout_ms = 20000, .on_crash = LIM_CRASH_NEXT, .group = lim__str("g"), .payload = lim__str("x"));
+        PUT(asker, ask, .corr = 1, .timeout_ms = 20000, .on_crash = LIM_CRASH_NEXT, .group = lim__str("g"),
+            .payload = lim__str("x"));
         (void)take_request(one);
         client *two = client_new(w, "two");
         serve(two, 1, LIM__SERVE_GROUP, "g", "two", 1);
@@ -277,7 +290,8 @@ static void test_an_ask_that_may_move_on_finds_the_next_one(void **state)
 static void test_the_same_number_twice_is_a_fault(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "s"), *asker = client_new(w, "a");
         serve(server, 1, LIM__SERVE_GROUP, "g", "", 4);
         ask(asker, 1, "g", "x");
@@ -290,7 +304,8 @@ static void test_the_same_number_twice_is_a_fault(void **state)
 static void test_an_identity_is_taken_once_and_replaced_by_its_own_session(void **state) /* proves GR1 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a"), *b = client_new(w, "b");
         serve(a, 1, LIM__SERVE_GROUP, "g", "bob", 4);
         lim__f_left f;
@@ -313,7 +328,8 @@ static void test_an_identity_is_taken_once_and_replaced_by_its_own_session(void 
 static void test_a_stopped_responder_is_found_silent(void **state) /* proves CV4 WI5 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_session(w, "s", NULL, 6000), *asker = client_new(w, "a");
         serve(server, 1, LIM__SERVE_GROUP, "g", "", 4);
         PUT(asker, ask, .corr = 1, .timeout_ms = LIM__NO_TIMEOUT, .on_crash = 1, .group = lim__str("g"));
@@ -333,7 +349,8 @@ static void test_a_stopped_responder_is_found_silent(void **state) /* proves CV4
 static void test_a_silent_network_is_found_by_the_kernel(void **state) /* proves CV4 WI5 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "s"), *asker = client_new(w, "a");
         serve(server, 1, LIM__SERVE_GROUP, "g", "", 4);
         PUT(asker, ask, .corr = 1, .timeout_ms = LIM__NO_TIMEOUT, .on_crash = 1, .group = lim__str("g"));
@@ -352,7 +369,8 @@ static void test_a_silent_network_is_found_by_the_kernel(void **state) /* proves
 static void test_a_task_is_taken_done_and_settled(void **state) /* proves GR4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d");
         lim__f_dispatched d = dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         client *one = worker(w, "one", "w1");
@@ -383,7 +401,8 @@ static void test_a_task_is_taken_done_and_settled(void **state) /* proves GR4 */
 static void test_a_task_outlives_whoever_dispatched_it(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d");
         lim__f_dispatched d = dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         client_kill(c);
@@ -402,7 +421,8 @@ static void test_a_task_outlives_whoever_dispatched_it(void **state)
 static void test_a_lost_worker_has_its_task_done_by_the_next_one(void **state) /* proves GR5 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d"), *one = worker(w, "one", "w1");
         dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         lim__f_request r = take_request(one);
@@ -426,7 +446,8 @@ static void test_a_lost_worker_has_its_task_done_by_the_next_one(void **state) /
 static void test_a_worker_that_comes_back_keeps_its_task(void **state) /* proves GR6 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d"), *one = worker(w, "one", "w1");
         dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         lim__f_request r = take_request(one);
@@ -450,7 +471,8 @@ static void test_a_worker_that_comes_back_keeps_its_task(void **state) /* proves
 static void test_a_result_sent_again_after_a_break_counts(void **state) /* proves GR6 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d"), *one = worker(w, "one", "w1");
         dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         lim__f_request r = take_request(one);
@@ -477,7 +499,8 @@ static void test_a_result_sent_again_after_a_break_counts(void **state) /* prove
 static void test_a_worker_that_comes_back_too_late_is_told(void **state) /* proves GR6 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d"), *one = worker(w, "one", "w1");
         dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         lim__f_request r = take_request(one);
@@ -508,7 +531,8 @@ static void test_a_worker_that_comes_back_too_late_is_told(void **state) /* prov
 static void test_leaving_gives_tasks_back_at_once(void **state) /* proves GR1 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d"), *one = worker(w, "one", "w1");
         dispatch(c, 1, "q", "job", LIM__FLAG_OUTCOME);
         lim__f_request r = take_request(one);
@@ -529,7 +553,8 @@ static void test_leaving_gives_tasks_back_at_once(void **state) /* proves GR1 */
 static void test_a_task_that_is_never_taken_moves_on(void **state) /* proves GR4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d"), *one = worker(w, "one", "w1");
         dispatch(c, 1, "q", "job", 0);
         lim__f_request r = take_request(one);
@@ -546,7 +571,8 @@ static void test_a_task_that_is_never_taken_moves_on(void **state) /* proves GR4
 static void test_nothing_is_left_of_workers_that_die_at_any_moment(void **state) /* proves CV3 GR5 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "d");
         for (uint64_t corr = 1; corr <= 3; corr++)
             dispatch(c, corr, "q", "job", LIM__FLAG_OUTCOME);

@@ -126,7 +126,8 @@ static lim_err begin(session *s, const lim__f_open *f, talk_stream *t)
 {
     lim__sched *sched = s->porter->sched;
     lim__msg *nothing = lim__msg_new(lim__bytes(NULL, 0)); /* what the group's router is shown */
-    lim__open *open = nothing == NULL ? NULL : lim__open_new(sched, LIM__KIND_TALK, f->group, lim__bytes(NULL, 0), nothing);
+    lim__open *open =
+        nothing == NULL ? NULL : lim__open_new(sched, LIM__KIND_TALK, f->group, lim__bytes(NULL, 0), nothing);
     if (open == NULL) {
         lim__msg_unref(nothing);
         return LIM_E_NOMEM;
@@ -176,7 +177,8 @@ void lim__session_talk_open(session *s, const lim__frame *frame)
             return;
         lim__session_stream_drop(s, &t->base, sizeof *t);
     }
-    LIM__SAY(s, opened, .stream = f.stream, .code = (uint16_t)err, .detail = lim__str(why != NULL ? why : lim_err_text(err)));
+    LIM__SAY(s, opened, .stream = f.stream, .code = (uint16_t)err,
+             .detail = lim__str(why != NULL ? why : lim_err_text(err)));
 }
 
 static void opened(session *s, talk_stream *t, lim_err err)
@@ -204,7 +206,8 @@ static void opened(session *s, talk_stream *t, lim_err err)
 
 static void answer_sent(session *s, talk_stream *t, uint32_t corr, lim_verdict verdict, lim_why why)
 {
-    if (t->sent_count > 0 && corr == t->sent_first + t->sent_count && t->sent_verdict == verdict && t->sent_why == why) {
+    if (t->sent_count > 0 && corr == t->sent_first + t->sent_count && t->sent_verdict == verdict &&
+        t->sent_why == why) {
         t->sent_count++;
         return;
     }
@@ -279,7 +282,8 @@ void lim__session_talk_message(session *s, const lim__message *m)
     talk_stream *t = lim__map_get(&s->peers, m->conv.id);
     if (t == NULL || t->base.kind != STREAM_TALK)
         return;
-    LIM__SAY(s, message, .stream = t->base.id, .from = m->from.id, .seq = m->seq, .payload = lim__msg_bytes(m->payload));
+    LIM__SAY(s, message, .stream = t->base.id, .from = m->from.id, .seq = m->seq,
+             .payload = lim__msg_bytes(m->payload));
 }
 
 /* ---- ASKIN ---- */

@@ -21,11 +21,13 @@ static void widen(world *w)
 static void test_a_version_1_client_is_refused_in_words(void **state) /* proves WI1 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_dial(w, "old", NULL);
         PUT(c, connect, .min_major = 1, .max_major = 1);
         expect_end(c);
-        lim__frame frame = { .type = c->in.ptr[0], .len = (uint32_t)lim__buf_len(&c->in) - LIM__HEADER_SIZE,
+        lim__frame frame = { .type = c->in.ptr[0],
+                             .len = (uint32_t)lim__buf_len(&c->in) - LIM__HEADER_SIZE,
                              .payload = c->in.ptr + LIM__HEADER_SIZE };
         lim__f_connect_error f;
         assert_int_equal(frame.type, LIM__CONNECT_ERROR);
@@ -37,7 +39,8 @@ static void test_a_version_1_client_is_refused_in_words(void **state) /* proves 
 static void test_a_session_is_welcomed_and_keeps_its_token(void **state) /* proves WI1 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a"), *b = client_session(w, "b", &a->session, 0);
         assert_memory_equal(a->session.bytes, b->session.bytes, 16);
         client *c = client_new(w, "c");
@@ -49,7 +52,8 @@ static void test_a_session_is_welcomed_and_keeps_its_token(void **state) /* prov
 static void test_who_never_says_hello_is_sent_away(void **state) /* proves WI4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_dial(w, "mute", NULL);
         run_until(w, client_is_open, c);
         uint64_t from = lim__sim_now(w->sim);
@@ -62,7 +66,8 @@ static void test_who_never_says_hello_is_sent_away(void **state) /* proves WI4 *
 static void test_rubbish_ends_the_session_and_nothing_else(void **state) /* proves WI4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *good = client_new(w, "good");
         for (int i = 0; i < 6; i++) {
             char name[16];
@@ -85,14 +90,21 @@ static void test_rubbish_ends_the_session_and_nothing_else(void **state) /* prov
 static void test_a_frame_cut_anywhere_is_harmless(void **state) /* proves WI4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         lim__buf whole = { 0 };
         assert_int_equal(lim__put_connect(&whole, &(lim__f_connect){ .min_major = 1, .max_major = 2 }), LIM_OK);
         assert_int_equal(lim__put_hello(&whole, &(lim__f_hello){ .client = lim__str("cut") }), LIM_OK);
-        assert_int_equal(lim__put_ask(&whole, &(lim__f_ask){ .corr = 1, .timeout_ms = 1000, .on_crash = 1,
-                                                             .group = lim__str("g"), .payload = lim__str("x") }), LIM_OK);
-        assert_int_equal(lim__put_subscribe(&whole, &(lim__f_subscribe){ .stream = 1, .window = 1, .policy = 2,
-                                                                         .pattern = lim__str("a") }), LIM_OK);
+        assert_int_equal(lim__put_ask(&whole, &(lim__f_ask){ .corr = 1,
+                                                             .timeout_ms = 1000,
+                                                             .on_crash = 1,
+                                                             .group = lim__str("g"),
+                                                             .payload = lim__str("x") }),
+                         LIM_OK);
+        assert_int_equal(
+            lim__put_subscribe(&whole,
+                               &(lim__f_subscribe){ .stream = 1, .window = 1, .policy = 2, .pattern = lim__str("a") }),
+            LIM_OK);
         for (size_t n = 1; n < lim__buf_len(&whole); n += 13) {
             client *c = client_dial(w, "cut", NULL);
             say_bytes(c, whole.ptr, n);
@@ -108,7 +120,8 @@ static void test_a_frame_cut_anywhere_is_harmless(void **state) /* proves WI4 */
 static void test_breaking_the_protocol_is_told_before_the_end(void **state) /* proves WI4 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "a");
         say_bytes(c, "\x42\0\0\0\0\0\0\0\0\2ab", 12); /* PUBLISH of two bytes */
         say_bytes(c, "more that is never read", 23);
@@ -137,7 +150,8 @@ static void test_breaking_the_protocol_is_told_before_the_end(void **state) /* p
 static void test_answers_stand_before_the_fault_that_ends_the_session(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "a");
         PUT(c, publish, .corr = 7, .channel = lim__str("x"));
         say_bytes(c, "\x7f\0\0\0\0\0\0\0\0\0", 10); /* FAULT is not a client's to send */
@@ -151,7 +165,8 @@ static void test_answers_stand_before_the_fault_that_ends_the_session(void **sta
 static void test_what_was_said_before_a_goodbye_is_dealt_with(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *sub = client_new(w, "sub"), *pub = client_new(w, "pub");
         PUT(sub, subscribe, .stream = 1, .window = 100, .policy = LIM_DROP_OLDEST, .pattern = lim__str("x"));
         lim__f_subscribed ready;
@@ -171,7 +186,8 @@ static void test_what_was_said_before_a_goodbye_is_dealt_with(void **state)
 static void test_half_a_close_still_gets_its_answers(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "a");
         for (uint32_t i = 1; i <= 100; i++)
             PUT(c, publish, .corr = i, .channel = lim__str("x"), .payload = lim__str("hello"));
@@ -192,7 +208,8 @@ static void test_half_a_close_still_gets_its_answers(void **state)
 static void test_a_large_frame_comes_in_pieces(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    FEW_WORLDS(w)
+    {
         client *sub = client_new(w, "sub"), *pub = client_new(w, "pub");
         PUT(sub, subscribe, .stream = 1, .window = 100, .policy = LIM_DROP_OLDEST, .pattern = lim__str("big"));
         lim__f_subscribed ready;
@@ -222,12 +239,15 @@ static void test_a_large_frame_comes_in_pieces(void **state)
 static void test_who_does_not_read_holds_nobody_up_and_is_told_of_drops(void **state) /* proves PR3 */
 {
     (void)state;
-    EVERY_WORLD (w) {
+    FEW_WORLDS(w)
+    {
         widen(w);
         client *slow = client_new(w, "slow"), *fast = client_new(w, "fast"), *pub = client_new(w, "pub");
         lim__f_subscribed ready;
-        PUT(slow, subscribe, .stream = 1, .window = 1000000, .backlog = 10, .policy = LIM_DROP_OLDEST, .pattern = lim__str("x"));
-        PUT(fast, subscribe, .stream = 1, .window = 1000000, .backlog = 1000000, .policy = LIM_DROP_OLDEST, .pattern = lim__str("x"));
+        PUT(slow, subscribe, .stream = 1, .window = 1000000, .backlog = 10, .policy = LIM_DROP_OLDEST,
+            .pattern = lim__str("x"));
+        PUT(fast, subscribe, .stream = 1, .window = 1000000, .backlog = 1000000, .policy = LIM_DROP_OLDEST,
+            .pattern = lim__str("x"));
         TAKE(slow, subscribed, SUBSCRIBED, &ready);
         TAKE(fast, subscribed, SUBSCRIBED, &ready);
         slow->deaf = true;
@@ -256,7 +276,8 @@ static void test_who_does_not_read_holds_nobody_up_and_is_told_of_drops(void **s
 static void test_a_publisher_that_does_not_read_answers_is_not_read(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    FEW_WORLDS(w)
+    {
         widen(w);
         client *c = client_new(w, "a"), *other = client_new(w, "b");
         c->deaf = true;
@@ -282,7 +303,8 @@ static void test_a_publisher_that_does_not_read_answers_is_not_read(void **state
 static void test_an_idle_connection_has_no_timer_and_wakes_nobody(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         for (int i = 0; i < 8; i++) {
             char name[16];
             snprintf(name, sizeof name, "idle%d", i);
@@ -304,7 +326,8 @@ static void test_an_idle_connection_has_no_timer_and_wakes_nobody(void **state)
 static void test_draining_says_goodbye_when_nothing_is_pending(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *a = client_new(w, "a"), *b = client_new(w, "b");
         lim__server_drain(w->server, 60000);
         expect_end(a);
@@ -319,7 +342,8 @@ static void test_draining_says_goodbye_when_nothing_is_pending(void **state)
 static void test_draining_waits_for_what_is_pending_but_not_for_ever(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *server = client_new(w, "server1"), *asker = client_new(w, "asker");
         lim__f_served served;
         lim__f_request request;
