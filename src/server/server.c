@@ -33,7 +33,7 @@ typedef struct hand { /* a connection on its way to another scheduler */
     char peer[56];
 } hand;
 typedef struct start {
-    lim__server *server;
+    int listener; /* -1: not this one's */
 } start;
 
 static void drop_hand(void *body)
@@ -173,9 +173,10 @@ static void on_drain(porter *p)
 
 /* ---- the porter's process ---- */
 
-static void on_start(porter *p, lim_process *self)
+static void on_start(porter *p, lim_process *self, const start *letter)
 {
     p->self = self;
+    p->listener = letter->listener;
     listen_on(p);
 }
 
@@ -190,7 +191,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
     } else if (signal->kind != LIM_SIGNAL_MESSAGE) {
         return;
     } else if (signal->type == &type_start) {
-        on_start(p, self);
+        on_start(p, self, signal->body.ptr);
     } else if (signal->type == &type_drain) {
         on_drain(p);
     } else if (signal->type == &type_hand) {
@@ -239,38 +240,37 @@ static lim_err porter_open(lim__server *server, uint32_t index)
 
 /* ---- the server ---- */
 
-static lim_err start_porters(lim__server *server)
+static lim_err start_porters(lim__server *server, int listener)
 {
     for (uint32_t i = 0; i < server->count; i++) { /* the listening one last: the others must know who they are */
         porter *p = &server->porters[server->count - 1 - i];
         start *letter = lim__letter_new(NULL, &type_start, sizeof *letter);
         if (letter == NULL)
             return LIM_E_NOMEM;
+        letter->listener = p->index == 0 ? listener : -1;
         (void)!lim__post_reserved(server->bus->rt, p->pid, letter);
     }
     return LIM_OK;
 }
 
-static lim_err listen_at(lim__server *server, const lim__server_opts *o, lim_diag *diag)
+static lim_err listen_at(lim__server *server, const lim__server_opts *o, lim_diag *diag, int *out)
 {
     int fd = server->os->listen(server->os, o->host, o->port, &server->port);
-    if (fd >= 0) {
-        server->porters[0].listener = fd;
+    *out = fd;
+    if (fd >= 0)
         return LIM_OK;
-    }
     if (fd == -EADDRINUSE)
-        lim__diag_set(diag, 0, 0,
-                      "cannot listen on %s:%u: the port is in use; end the other server, or choose another "
-                      "port (0: any)",
-                      o->host, o->port);
+        lim__diag_set(
+            diag, 0, 0,
+            "cannot listen on %s:%u: the port is in use; end the other server, or choose another port (0: any)",
+            o->host, o->port);
     else if (fd == -EINVAL)
         lim__diag_set(diag, 0, 0, "cannot listen on %s:%u: not an address; give a numeric address or localhost",
                       o->host, o->port);
     else
         lim__diag_set(diag, 0, 0,
-                      "cannot listen on %s:%u: %s; give an address of this machine and a port that is "
-                      "allowed",
-                      o->host, o->port, strerror(-fd));
+                      "cannot listen on %s:%u: %s; give an address of this machine and a port that is allowed", o->host,
+                      o->port, strerror(-fd));
     return LIM_E_UNREACHABLE;
 }
 
@@ -286,43 +286,54 @@ static void server_free(lim__server *server)
     free(server);
 }
 
-static void give_up(lim__server *server)
+/* Memory ran out among the porters. Those that live refer to `server` until the bus is closed, so it stays. */
+static void give_up(lim__server *server, int listener)
 {
-    lim_runtime *rt = server->bus->rt;
     for (uint32_t i = 0; i < server->count; i++)
         if (server->porters[i].pid.id != 0)
-            lim_runtime_exit(rt, server->porters[i].pid, LIM_KILL);
-    /* What they still refer to is freed by nobody: only a program that ends gets here. */
+            lim_runtime_exit(server->bus->rt, server->porters[i].pid, LIM_KILL);
+    server->os->close(server->os, listener);
 }
 
-lim_err lim__server_open(lim_bus *bus, const lim__server_opts *opts, lim_diag *diag, lim__server **out)
+static lim__server *server_new(lim_bus *bus, const lim__server_opts *opts)
 {
     lim__server *server = calloc(1, sizeof *server);
     if (server == NULL)
-        return LIM_E_NOMEM;
+        return NULL;
     server->bus = bus;
     server->os = bus->os;
     server->opts = *opts;
-    server->count = lim__sched_count(bus->rt);
+    server->opts.host = NULL; /* the caller's */
     if (server->opts.ping_ms == 0)
         server->opts.ping_ms = PING_DEFAULT_MS;
     if (server->opts.frame_max == 0)
         server->opts.frame_max = bus->opts.payload_bytes_max + NAMES_BYTES;
+    server->count = lim__sched_count(bus->rt);
     server->porters = calloc(server->count, sizeof *server->porters);
     if (server->porters == NULL) {
         free(server);
-        return LIM_E_NOMEM;
+        return NULL;
     }
-    lim_err err = LIM_OK;
+    return server;
+}
+
+lim_err lim__server_open(lim_bus *bus, const lim__server_opts *opts, lim_diag *diag, lim__server **out)
+{
+    int listener;
+    lim__server *server = server_new(bus, opts);
+    if (server == NULL)
+        return LIM_E_NOMEM;
+    lim_err err = listen_at(server, opts, diag, &listener);
+    if (err != LIM_OK) {
+        server_free(server);
+        return err;
+    }
     for (uint32_t i = 0; err == LIM_OK && i < server->count; i++)
         err = porter_open(server, i);
     if (err == LIM_OK)
-        err = listen_at(server, opts, diag);
-    server->opts.host = NULL; /* the caller's */
-    if (err == LIM_OK)
-        err = start_porters(server);
+        err = start_porters(server, listener);
     if (err != LIM_OK) {
-        give_up(server);
+        give_up(server, listener);
         return err;
     }
     *out = server;

@@ -28,7 +28,8 @@ enum {
     LIM__OUT_DELIVER = 1024 * 1024,         /* more than this unwritten: its messages stay in their backlogs */
     LIM__SPARES_MAX = 64,                   /* idle buffers that a scheduler keeps */
     LIM__SPARE_BYTES_MAX = 2 * 1024 * 1024, /* a larger one is freed */
-    LIM__CALLS_MAX = 65536,                 /* pending calls of one session */
+    LIM__CALLS_MAX = 65536,                 /* pending calls of one session... */
+    LIM__CALL_BYTES_MAX = 256 * 1024 * 1024, /* ...and the payloads of its pending asks */
     LIM__PENDING_MAX = 64,                  /* letters to a talk that is not open yet */
     LIM__PUBLISH_SLOTS = 256,               /* channels that a publisher is remembered to use; a power of two */
 };
@@ -97,6 +98,7 @@ typedef struct reg_stream {
     uint64_t ref;  /* of its join letter */
     reg_state state;
     lim__member_kind kind;
+    lim_pid group; /* which it joined */
 } reg_stream;
 
 /* The participant that stands for a registration: what is sent to it becomes frames. */
@@ -129,6 +131,7 @@ typedef struct call {
     uint64_t monitor; /* on `conv`, if the session is not linked with it; else 0 */
     call_kind kind;
     bool wants_outcome;
+    uint32_t bytes; /* of an ask's payload, kept until it ends */
 } call;
 
 /* ---- publishing ---- */
@@ -164,6 +167,7 @@ struct session {
     lim__map calls;   /* corr -> call */
     lim__list answering;
     uint64_t held;       /* requests in the hands of its registrations */
+    uint64_t call_bytes; /* payloads of its pending asks */
     uint64_t next_ref;
     uint64_t ping_timer, hello_timer;
     uint64_t asked_ns;   /* since when a PING is unanswered; 0: none is */
@@ -247,6 +251,8 @@ void lim__session_taken(session *s, const lim__frame *frame);
 void lim__session_reply(session *s, const lim__frame *frame);
 void lim__session_progress(session *s, const lim__frame *frame);
 void lim__session_holding(session *s, const lim__frame *frame);
+void lim__session_report(session *s, const lim__frame *frame);
+void lim__session_say(session *s, const lim__frame *frame);
 void lim__session_joined(session *s, const lim__joined *j);
 void lim__session_left(session *s, reg_stream *reg, lim_reason reason); /* its proxy has ended */
 void lim__session_reg_end(reg_stream *reg);                            /* in on_end */
@@ -255,6 +261,7 @@ void lim__session_reg_end(reg_stream *reg);                            /* in on_
 void lim__session_talk_open(session *s, const lim__frame *frame);
 void lim__session_talk_send(session *s, const lim__frame *frame);
 void lim__session_talk_ask(session *s, const lim__frame *frame);
+void lim__session_talk_join(session *s, const lim__frame *frame);
 void lim__session_talk_close(session *s, const lim__frame *frame);
 void lim__session_talk_done(session *s, const lim__done *d);
 void lim__session_talk_message(session *s, const lim__message *m);

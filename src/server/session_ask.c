@@ -38,8 +38,15 @@ static void call_free(session *s, call *c)
 {
     if (c->monitor != 0)
         lim_demonitor(s->self, c->monitor);
+    s->call_bytes -= c->bytes;
     lim__free(s->porter->sched, c, sizeof *c);
     lim__session_busy_look(s);
+}
+
+static void call_weighs(session *s, call *c, size_t bytes)
+{
+    c->bytes = (uint32_t)bytes;
+    s->call_bytes += bytes;
 }
 
 void lim__session_call_drop(session *s, call *c)
@@ -221,6 +228,9 @@ static refusal judge(const session *s, const request *r)
     if (r->group.len > 0 && !lim__channel_name_ok(r->group))
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_NAME, 0, 0,
                           "a name is segments of A-Z a-z 0-9 _ - joined by dots" };
+    if (s->call_bytes + r->payload.len > LIM__CALL_BYTES_MAX)
+        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_MEMORY, LIM__CALL_BYTES_MAX, (uint32_t)s->call_bytes,
+                          "too many bytes of this connection's asks are pending" };
     if (s->calls.count >= LIM__CALLS_MAX)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BACKLOG_FULL, LIM__CALLS_MAX, (uint32_t)s->calls.count,
                           "too many calls of this connection are pending" };
@@ -270,6 +280,7 @@ void lim__session_ask(session *s, const lim__frame *frame)
         open->participant = (lim_pid){ f.participant };
         open->flags = f.flags & LIM__FLAG_WAIT ? LIM__OPEN_WAIT : 0;
         if (lim__conv_spawn(s->porter->bus, s->self, open, &c->conv) == LIM_OK) {
+            call_weighs(s, c, f.payload.len);
             lim__session_watch_closely(s);
             return;
         }
