@@ -21,9 +21,11 @@ hostile() {
     grep -rq LIM_HOSTILE src || { echo "no source asks for LIM_HOSTILE yet: nothing to test" && return 0; }
     run_tests hostile ""
 }
+# The checks of scripts/tidy.txt; clang's path analyzer is not among them: it takes ten minutes and does not understand
+# intrusive lists and counted owners. Sanitizers and the tests that fail every allocation look for the same.
 tidy() {
     configure clang && clang-tidy --quiet -p build-clang --warnings-as-errors='*' --checks="-*,$(tr -d ' \n' <scripts/tidy.txt)" \
-        $(find src -name '*.c') 2>/dev/null
+        $(find src -name '*.c' ! -name '*_test.c') 2>/dev/null
 }
 mutants() {
     compile mutants && sh scripts/mutants.sh build-mutants "${MUTANT_SEEDS:-200}"
