@@ -71,6 +71,9 @@ void *lim__letter_keep(lim_process *self, const lim_signal *signal);
 lim__sched *lim__proc_sched(const lim_process *self);
 void *lim__proc_state(const lim_process *self);
 uint32_t lim__pid_scheduler(lim_pid pid);
+/* What its spawner says that a process is, before it tells anybody its pid; 0: nothing. Any thread; 0 for the dead. */
+void lim__pid_mark(lim_runtime *rt, lim_pid pid, uint8_t mark);
+uint8_t lim__pid_marked(lim_runtime *rt, lim_pid pid);
 
 /* ---- a process's sockets ----
  * on_ready runs in the reading step of a turn, as the process `owner`: it may do what a handler may, lim_exit

@@ -62,8 +62,8 @@ enum {
     LIM__BLOCKING_DEFAULT = 4,
     LIM__BLOCKING_MAX = 64,
     LIM__OVERRUN_MS_DEFAULT = 10,
-    LIM__SIGNALS_PER_LOOK = 16, /* signals between two looks at the clock, unless they take long */
-    LIM__LOOKS_PER_PUSH = 4,    /* looks between two looks at inbox and outboxes */
+    LIM__SIGNALS_PER_LOOK = 32, /* signals between two looks at the clock, unless they take long */
+    LIM__LOOKS_PER_PUSH = 2,    /* looks between two looks at inbox and outboxes */
 };
 #define LIM__BODY_BYTES_MAX (1u << 30)
 
@@ -74,14 +74,13 @@ enum {
     LIM__CLASS_HUGE = 255,
     LIM__SMALL_BYTES_MAX = 32 * LIM__CLASS_SMALL_MAX + 24,
 };
-typedef struct lim__block { /* a free block */
+typedef struct lim__block { /* a free block outside a magazine */
     struct lim__block *next;
     struct lim__block *batch_next; /* in the first block of a batch in the depot */
-    uint64_t count;                /* ditto */
 } lim__block;
-typedef struct lim__magazine {
-    lim__block *free;
+typedef struct lim__magazine { /* a stack; an array, so that taking a block need not wait for the block's memory */
     uint32_t count;
+    void *blocks[LIM__MAGAZINE_MAX + 1];
 } lim__magazine;
 typedef struct lim__depot { /* what schedulers have too much of, for those who have none; locked */
     lim__mutex lock;
@@ -92,7 +91,7 @@ typedef struct lim__depot { /* what schedulers have too much of, for those who h
 } lim__depot;
 
 extern _Atomic uint64_t lim__alloc_countdown; /* 0: not armed; reaches 1: that allocation fails */
-/* The n-th allocation from now (1: the next) fails, once; 0 disarms. For tests. */
+/* The n-th allocation from now (1: the next) fails, once; 0 disarms. For tests, which have debug checks on. */
 void lim__alloc_fail_at(uint64_t n);
 uint32_t lim__class_large(size_t bytes);
 void *lim__block_refill(lim__sched *s, uint32_t klass);
@@ -138,7 +137,6 @@ typedef struct lim__letter {
 } lim__letter;
 static_assert(sizeof(lim__letter) == 64, "a letter's header is one cache line, its body 16-aligned");
 
-void lim__letter_drop(lim__sched *s, lim__letter *l);     /* any letter of any kind: type->drop, then the block */
 /* For an exit sent by hand; NULL: no memory, and LIM__SPARE_LETTERS under way already. */
 lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s);
 
@@ -150,6 +148,7 @@ typedef struct lim__slot {
     _Atomic uint32_t local;       /* counted messages in the mailbox; written by the owner only */
     _Atomic uint32_t mailbox_max;
     _Atomic uint8_t named;        /* the registry may know it */
+    _Atomic uint8_t mark;         /* lim__pid_mark */
     uint8_t shared;               /* set once: it goes back to the list that other threads spawn from */
     union {
         lim_process *process; /* owner only, valid while pid is set */
@@ -485,16 +484,16 @@ static inline uint32_t lim__magazine_max(uint32_t klass)
 /* `bytes` matters only for LIM__CLASS_HUGE. */
 static inline void *lim__block_take(lim__sched *s, uint32_t klass, size_t bytes)
 {
-    bool armed = atomic_load_explicit(&lim__alloc_countdown, memory_order_relaxed) != 0;
-    if (LIM_UNLIKELY(armed || !s || klass == LIM__CLASS_HUGE || LIM__POOL_BYPASS))
+#ifdef LIM_DEBUG
+    if (LIM_UNLIKELY(atomic_load_explicit(&lim__alloc_countdown, memory_order_relaxed) != 0))
+        return lim__host_alloc(klass, bytes); /* a magazine would hide the allocation that is to fail */
+#endif
+    if (LIM_UNLIKELY(!s || klass == LIM__CLASS_HUGE || LIM__POOL_BYPASS))
         return lim__host_alloc(klass, bytes);
     lim__magazine *m = &s->magazines[klass];
-    lim__block *b = m->free;
-    if (LIM_UNLIKELY(!b))
+    if (LIM_UNLIKELY(m->count == 0))
         return lim__block_refill(s, klass);
-    m->free = b->next;
-    m->count--;
-    return b;
+    return m->blocks[--m->count];
 }
 void lim__block_release(void *block); /* free() */
 static inline void lim__block_give(lim__sched *s, void *block, uint32_t klass)
@@ -507,11 +506,16 @@ static inline void lim__block_give(lim__sched *s, void *block, uint32_t klass)
     memset(block, 0xdb, klass <= LIM__CLASS_SMALL_MAX ? 32 * klass + 24 : 64);
 #endif
     lim__magazine *m = &s->magazines[klass];
-    lim__block *b = block;
-    b->next = m->free;
-    m->free = b;
+    m->blocks[m->count] = block;
     if (LIM_UNLIKELY(++m->count > lim__magazine_max(klass)))
         lim__block_spill(s, klass);
+}
+/* Any letter of any kind: what its body refers to, then the block. */
+static inline void lim__letter_drop(lim__sched *s, lim__letter *l)
+{
+    if (LIM_UNLIKELY(l->type && l->type->drop))
+        l->type->drop(l + 1);
+    lim__block_give(s, l, l->klass);
 }
 /* A block of a struct that starts with a letter and travels as one. */
 static inline void *lim__letter_block(lim__sched *s, size_t bytes)
@@ -560,7 +564,9 @@ static inline lim__letter *lim__mailbox_take(lim_process *p)
     if (!l)
         return NULL;
     p->head = l->next;
-    if (!p->head)
+    if (p->head)
+        __builtin_prefetch(p->head); /* in a long mailbox the next one has left the nearest cache */
+    else
         p->tail = &p->head;
     if (l->flags & LIM__COUNTED) {
         uint32_t n = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
@@ -570,7 +576,7 @@ static inline lim__letter *lim__mailbox_take(lim_process *p)
 }
 /* Where a message will go: a place reserved, to be used or given back. */
 typedef struct lim__place {
-    lim_process *near; /* on the calling scheduler */
+    lim_process *near; /* on the calling scheduler; NULL: elsewhere */
     lim__slot *slot;   /* elsewhere: one of its `remote` places is ours */
     lim__sched *sched;
 } lim__place;
@@ -619,6 +625,7 @@ void lim__monitor_commit_child(lim_process *watcher, lim_process *child, const l
 /* Forgets the watcher's side; tells the target unless it is known to be dead. Frees or sends m. */
 void lim__monitor_end(lim_process *watcher, lim__monitor *m, bool target_dead);
 void lim__signal_take(lim__sched *s, lim_process *p, lim__letter *l); /* acts on one letter of p's mailbox */
+void lim__message_take(lim__sched *s, lim_process *p, lim__letter *l); /* the same for a MESSAGE: most of them by far */
 void lim__signals_tell_end(lim__sched *s, lim_process *p);  /* p is dead: mailbox, links, watchers, monitors */
 void lim__signal_undeliverable(lim__sched *s, lim__letter *l);
 static inline void lim__signal_show(lim_process *p, const lim_signal *signal)

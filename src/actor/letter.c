@@ -7,13 +7,6 @@
  * moved those references on. */
 #include "actor/internal.h"
 
-void lim__letter_drop(lim__sched *s, lim__letter *l)
-{
-    if (l->type && l->type->drop)
-        l->type->drop(l + 1);
-    lim__block_give(s, l, l->klass);
-}
-
 static lim__letter *spare_letter(lim_runtime *rt)
 {
     lim__depot *d = &rt->depot;

@@ -26,15 +26,17 @@
 /* ---- places ---- */
 static inline lim_err place_near(lim__sched *s, lim_pid to, lim__place *out)
 {
-    lim_process *p = lim__process_of(s, to);
-    if (LIM_UNLIKELY(!p || lim__ending(p)))
+    lim__slot *slot = lim__slot_of(s, to);
+    if (LIM_UNLIKELY(!slot || !to.id || atomic_load_explicit(&slot->pid, memory_order_acquire) != to.id))
         return LIM_E_GONE;
-    lim__slot *slot = p->slot;
+    lim_process *p = slot->u.process;
+    if (LIM_UNLIKELY(lim__ending(p)))
+        return LIM_E_GONE;
     uint64_t used = (uint64_t)atomic_load_explicit(&slot->local, memory_order_relaxed) +
                     atomic_load_explicit(&slot->remote, memory_order_relaxed);
     if (LIM_UNLIKELY(used >= atomic_load_explicit(&slot->mailbox_max, memory_order_relaxed)))
         return LIM_E_FULL;
-    *out = (lim__place){ .near = p };
+    *out = (lim__place){ .near = p, .slot = slot };
     return LIM_OK;
 }
 
@@ -66,7 +68,7 @@ lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *
 
 void lim__place_give_back(lim__place *place)
 {
-    if (place->slot)
+    if (!place->near)
         atomic_fetch_sub_explicit(&place->slot->remote, 1, memory_order_release);
 }
 
@@ -129,19 +131,19 @@ static inline void count_message(lim_runtime *rt, lim__sched *s, const lim__lett
     LIM__COUNT(s, rt, letter_bytes, sizeof *l + l->len);
 }
 
-static inline void push_near(lim__sched *s, lim_process *p, lim__letter *l)
+static inline void push_near(lim__sched *s, const lim__place *place, lim__letter *l)
 {
-    uint32_t n = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
-    atomic_store_explicit(&p->slot->local, n + 1, memory_order_relaxed);
+    uint32_t n = atomic_load_explicit(&place->slot->local, memory_order_relaxed);
+    atomic_store_explicit(&place->slot->local, n + 1, memory_order_relaxed);
     l->flags = LIM__COUNTED;
     count_message(s->rt, s, l);
-    lim__mailbox_push(p, l);
+    lim__mailbox_push(place->near, l);
 }
 
 void lim__place_use(lim__sched *s, lim__place *place, lim__letter *l)
 {
     if (place->near) {
-        push_near(s, place->near, l);
+        push_near(s, place, l);
         return;
     }
     l->flags = LIM__RESERVED;
@@ -169,12 +171,13 @@ static inline lim__letter *write_letter(lim__sched *s, lim_pid from, lim_pid to,
     return l;
 }
 
-static lim_err no_letter(size_t len)
+static __attribute__((noinline)) lim_err no_letter(size_t len)
 {
     return len > LIM__BODY_BYTES_MAX ? LIM_E_TOOBIG : LIM_E_NOMEM;
 }
 
-static lim_err send_bytes(lim_runtime *rt, lim__sched *s, lim_pid from, lim_pid to, uint32_t tag, lim_bytes body)
+/* Not inlined: it would burden the short way with registers to save. */
+static __attribute__((noinline)) lim_err send_bytes(lim_runtime *rt, lim__sched *s, lim_pid from, lim_pid to, uint32_t tag, lim_bytes body)
 {
     lim__place place;
     lim_err err = lim__place_take(rt, s, to, &place);
@@ -202,7 +205,7 @@ lim_err lim_send(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body)
     lim__letter *l = write_letter(s, self->pid, to, tag, body);
     if (LIM_UNLIKELY(!l))
         return no_letter(body.len);
-    push_near(s, place.near, l);
+    push_near(s, &place, l);
     return LIM_OK;
 }
 

@@ -75,22 +75,19 @@ static bool refill_from_depot(lim__sched *s, uint32_t klass)
         atomic_fetch_sub_explicit(&d->batch_count[klass], 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&d->lock);
-    if (!batch)
-        return false;
-    s->magazines[klass] = (lim__magazine){ .free = batch, .count = (uint32_t)batch->count };
-    return true;
+    lim__magazine *m = &s->magazines[klass];
+    for (; batch; batch = batch->next)
+        m->blocks[m->count++] = batch;
+    return m->count > 0;
 }
 
 void *lim__block_refill(lim__sched *s, uint32_t klass)
 {
     lim__magazine *m = &s->magazines[klass];
-    LIM_ASSERT(!m->free && m->count == 0);
+    LIM_ASSERT(m->count == 0);
     if (!refill_from_depot(s, klass))
         return malloc(lim__class_bytes(klass));
-    lim__block *b = m->free;
-    m->free = b->next;
-    m->count--;
-    return b;
+    return m->blocks[--m->count];
 }
 
 static void free_chain(lim__block *b)
@@ -102,19 +99,25 @@ static void free_chain(lim__block *b)
     }
 }
 
-/* Hands the newest half of the magazine to the depot. */
+/* The lowest `count` of a magazine, which have lain there longest, as a chain. */
+static lim__block *take_lowest(lim__magazine *m, uint32_t count)
+{
+    lim__block *chain = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        lim__block *b = m->blocks[i];
+        b->next = chain;
+        chain = b;
+    }
+    m->count -= count;
+    memmove(m->blocks, m->blocks + count, m->count * sizeof m->blocks[0]);
+    return chain;
+}
+
+/* Hands half of the magazine to the depot. */
 void lim__block_spill(lim__sched *s, uint32_t klass)
 {
-    lim__magazine *m = &s->magazines[klass];
     lim__depot *d = &s->rt->depot;
-    uint32_t count = m->count / 2;
-    lim__block *batch = m->free, *last = batch;
-    for (uint32_t i = 1; i < count; i++)
-        last = last->next;
-    m->free = last->next;
-    m->count -= count;
-    last->next = NULL;
-    batch->count = count;
+    lim__block *batch = take_lowest(&s->magazines[klass], s->magazines[klass].count / 2);
     pthread_mutex_lock(&d->lock);
     bool wanted = atomic_load_explicit(&d->batch_count[klass], memory_order_relaxed) < BATCHES_MAX;
     if (wanted) {
@@ -163,10 +166,8 @@ void lim__depot_fini(lim__depot *d)
 
 void lim__pool_fini(lim__sched *s)
 {
-    for (uint32_t klass = 0; klass < LIM__CLASS_COUNT; klass++) {
-        free_chain(s->magazines[klass].free);
-        s->magazines[klass] = (lim__magazine){ 0 };
-    }
+    for (uint32_t klass = 0; klass < LIM__CLASS_COUNT; klass++)
+        free_chain(take_lowest(&s->magazines[klass], s->magazines[klass].count));
 }
 
 void *lim__alloc(lim__sched *s, size_t bytes)

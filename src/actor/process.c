@@ -191,6 +191,7 @@ static void publish(lim__sched *home, lim__sched *here, lim_process *p, const li
 {
     lim__slot *slot = p->slot;
     slot->u.process = p;
+    atomic_store_explicit(&slot->mark, 0, memory_order_release);
     atomic_store_explicit(&slot->mailbox_max, o->mailbox_max ? o->mailbox_max : LIM__MAILBOX_DEFAULT,
                           memory_order_relaxed);
     if (here == home)
@@ -466,4 +467,23 @@ bool lim_alive(lim_runtime *rt, lim_pid pid)
     lim__sched *target = lim__sched_of(rt, pid);
     lim__slot *slot = target ? lim__slot_of(target, pid) : NULL;
     return slot && pid.id && atomic_load_explicit(&slot->pid, memory_order_acquire) == pid.id;
+}
+
+void lim__pid_mark(lim_runtime *rt, lim_pid pid, uint8_t mark)
+{
+    lim__sched *target = lim__sched_of(rt, pid);
+    lim__slot *slot = target ? lim__slot_of(target, pid) : NULL;
+    if (slot && atomic_load_explicit(&slot->pid, memory_order_acquire) == pid.id)
+        atomic_store_explicit(&slot->mark, mark, memory_order_release);
+}
+
+uint8_t lim__pid_marked(lim_runtime *rt, lim_pid pid)
+{
+    lim__sched *target = lim__sched_of(rt, pid);
+    lim__slot *slot = target ? lim__slot_of(target, pid) : NULL;
+    if (!slot || !pid.id || atomic_load_explicit(&slot->pid, memory_order_acquire) != pid.id)
+        return 0;
+    /* acquire: a mark of the next tenant comes with the end of this one, so the pid is looked at again */
+    uint8_t mark = atomic_load_explicit(&slot->mark, memory_order_acquire);
+    return atomic_load_explicit(&slot->pid, memory_order_acquire) == pid.id ? mark : 0;
 }

@@ -14,7 +14,7 @@
  * There is no tick: with nothing due a scheduler sleeps for ever. Falling asleep is `sleeping = 1`, look at the inbox
  * once more, wait; a pusher pushes, then looks at `sleeping` (M5 in mailbox.c).
  *
- * The clock is read every 16 handlers (each time where they take longer than it does), so that a turn is bounded in time
+ * The clock is read every 32 handlers (each time where they take longer than it does), so that a turn is bounded in time
  * and an overrun is noticed: whoever ran since the last look is a suspect, and where handlers are slow there is one.
  *
  * A turn is odd in `phase`, the time between turns even. Whoever wants to free something that turns may have loaded
@@ -247,7 +247,10 @@ static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t left)
     lim__suspect_add(s, p);
     while (n < max && (l = lim__mailbox_take(p)) != NULL) {
         n++;
-        lim__signal_take(s, p, l);
+        if (LIM_LIKELY(l->kind == LIM__MESSAGE))
+            lim__message_take(s, p, l);
+        else
+            lim__signal_take(s, p, l);
         bool stays = p->phase == LIM__RUNNING; /* it has not ended and is not away */
         lim__bury(s);
         if (LIM_UNLIKELY(turn_is_over(s)))

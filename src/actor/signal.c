@@ -418,7 +418,7 @@ static void uncount_message(lim__sched *s, const lim__letter *l)
     lim__bump(&s->counters.letter_bytes, (uint64_t)0 - (sizeof *l + l->len));
 }
 
-static void message_take(lim__sched *s, lim_process *p, lim__letter *l)
+void lim__message_take(lim__sched *s, lim_process *p, lim__letter *l)
 {
     uncount_message(s, l);
     lim_signal signal = { .kind = LIM_SIGNAL_MESSAGE,
@@ -525,13 +525,9 @@ static void demonitor_take(lim__sched *s, lim__letter *l)
 
 void lim__signal_take(lim__sched *s, lim_process *p, lim__letter *l)
 {
-    if (LIM_LIKELY(l->kind == LIM__MESSAGE)) { /* before the switch: most letters by far */
-        message_take(s, p, l);
-        return;
-    }
     switch ((lim__kind)l->kind) {
     case LIM__MESSAGE:
-        message_take(s, p, l);
+        lim__message_take(s, p, l);
         break;
     case LIM__EXIT:
         exit_take(s, p, l);
