@@ -12,8 +12,16 @@
 typedef struct expect {
     lim__wait *wait;
     bool link;
+    void *letter; /* for w->conv, or NULL */
 } expect;
-static const lim__letter_type type_expect = { "expect", NULL }, type_forget = { "forget", NULL };
+static void never_taken(void *body)
+{
+    lim__wait *w = ((expect *)body)->wait;
+    lim__letter_free(lim__sched_current(), ((expect *)body)->letter);
+    if (w != NULL) /* the agent ended before it read this */
+        w->on_letter(w, LIM__WAIT_CLOSING, NULL);
+}
+static const lim__letter_type type_expect = { "expect", never_taken }, type_forget = { "forget", NULL };
 
 typedef struct owned { /* a conversation with waits on it */
     lim_pid conv;
@@ -42,10 +50,13 @@ static void release(agent *a, lim_process *self, lim_pid conv)
 static void finish(agent *a, lim_process *self, lim__wait *w, lim__wait_end end, const lim_signal *signal)
 {
     lim_pid conv = w->conv;
+    uint64_t monitor = w->monitor;
     lim__list *before = w->node.prev;
     lim__list_remove(&w->node); /* on_letter may free it */
     lim__map_remove(&a->waits, w->ref);
     if (w->on_letter(w, end, signal)) {
+        if (monitor != 0)
+            lim_demonitor(self, monitor);
         release(a, self, conv);
         return;
     }
@@ -54,9 +65,10 @@ static void finish(agent *a, lim_process *self, lim__wait *w, lim__wait_end end,
         LIM_ASSERT(!"a map lost a place");
 }
 
-static void on_expect(agent *a, lim_process *self, const expect *e)
+static void on_expect(agent *a, lim_process *self, expect *e)
 {
     lim__wait *w = e->wait;
+    e->wait = NULL;
     lim__list_init(&w->node);
     if (lim__map_put(&a->waits, w->ref, w) != LIM_OK) {
         w->on_letter(w, LIM__WAIT_DIED, NULL);
@@ -75,11 +87,15 @@ static void on_expect(agent *a, lim_process *self, const expect *e)
             o = NULL;
         }
     }
-    if (o == NULL || (e->link && lim_link(self, w->conv) != LIM_OK)) {
+    if (o == NULL || (e->link ? lim_link(self, w->conv) : lim_monitor(self, w->conv, &w->monitor)) != LIM_OK) {
         finish(a, self, w, LIM__WAIT_DIED, NULL);
         return;
     }
     lim__list_push(&o->waits, &w->node);
+    if (e->letter == NULL)
+        return;
+    (void)!lim__send_reserved(self, w->conv, e->letter); /* gone: the monitor says so */
+    e->letter = NULL;
 }
 
 static void end_all(agent *a, lim_process *self, lim__list *waits, lim__wait_end end)
@@ -87,9 +103,33 @@ static void end_all(agent *a, lim_process *self, lim__list *waits, lim__wait_end
     for (lim__list *n; (n = lim__list_pop(waits)) != NULL;) {
         lim__wait *w = LIM_CONTAINER(n, lim__wait, node);
         lim__map_remove(&a->waits, w->ref);
+        if (self != NULL && w->monitor != 0)
+            lim_demonitor(self, w->monitor);
         w->on_letter(w, end, NULL);
     }
-    (void)self;
+}
+
+/* One wait of a process that ended: the others have their own word of it. */
+static void on_down(agent *a, lim_process *self, const lim_signal *signal)
+{
+    owned *o = lim__map_get(&a->convs, signal->from.id);
+    if (o == NULL)
+        return;
+    LIM__LIST_EACH(n, &o->waits) {
+        lim__wait *w = LIM_CONTAINER(n, lim__wait, node);
+        if (w->monitor != signal->ref)
+            continue;
+        w->monitor = 0;
+        finish(a, self, w, LIM__WAIT_DIED, NULL);
+        return;
+    }
+}
+
+/* What only the bus itself sends to owners: what a peer may have sent in a participant's name is not for us. */
+static bool for_owners(const lim__letter_type *type)
+{
+    return type == &lim__type_outcome || type == &lim__type_admitted || type == &lim__type_done ||
+           type == &lim__type_exited || type == &lim__type_joined || type == &lim__type_deployed || type == &type_forget;
 }
 
 static void on_exit_signal(agent *a, lim_process *self, const lim_signal *signal)
@@ -131,13 +171,17 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         on_exit_signal(a, self, signal);
         return;
     }
+    if (signal->kind == LIM_SIGNAL_DOWN) {
+        on_down(a, self, signal);
+        return;
+    }
     if (signal->kind != LIM_SIGNAL_MESSAGE || signal->type == NULL)
         return;
     if (signal->type == &type_expect) {
-        on_expect(a, self, signal->body.ptr);
+        on_expect(a, self, (expect *)(uintptr_t)signal->body.ptr);
     } else if (signal->type == &lim__type_show) {
         show_convs(a, self, signal->body.ptr);
-    } else if (signal->type != &lim__type_closed && signal->type != &lim__type_message) {
+    } else if (for_owners(signal->type)) {
         uint64_t ref; /* the first field of every letter to an owner */
         memcpy(&ref, signal->body.ptr, sizeof ref);
         lim__wait *w = lim__map_get(&a->waits, ref);
@@ -189,13 +233,26 @@ lim_pid lim__agent_for(lim_bus *bus, lim_pid near)
     return bus->agents[near.id != 0 ? lim__pid_scheduler(near) : 0];
 }
 
-lim_err lim__agent_expect(lim_bus *bus, lim_pid to, lim__wait *w, bool link)
+static lim_err hand_over(lim_bus *bus, lim_pid to, lim__wait *w, bool link, void *letter)
 {
     expect *e = lim__letter_new(NULL, &type_expect, sizeof *e);
-    if (e == NULL)
+    if (e == NULL) {
+        lim__letter_free(NULL, letter);
         return LIM_E_NOMEM;
-    *e = (expect){ w, link };
-    return lim__post_reserved(bus->rt, to, e);
+    }
+    *e = (expect){ w, link, letter };
+    (void)!lim__post_reserved(bus->rt, to, e); /* gone: the letter's end is the wait's */
+    return LIM_OK;
+}
+
+lim_err lim__agent_expect(lim_bus *bus, lim_pid to, lim__wait *w, bool link)
+{
+    return hand_over(bus, to, w, link, NULL);
+}
+
+lim_err lim__agent_ask(lim_bus *bus, lim_pid to, lim__wait *w, void *letter)
+{
+    return hand_over(bus, to, w, false, letter);
 }
 
 void lim__agent_forget(lim_bus *bus, lim_pid to, uint64_t ref)

@@ -18,13 +18,18 @@ typedef struct lim__wait {
     lim__list node;      /* in the agent's list for `conv` */
     uint64_t ref;        /* never 0, never reused: lim__wait_ref */
     lim_pid conv;        /* whose death ends the wait; {0}: nobody's */
+    uint64_t monitor;    /* the agent's, on `conv`, unless it is linked */
     bool (*on_letter)(struct lim__wait *w, lim__wait_end end, const lim_signal *signal);
 } lim__wait;
 
 /* The agent on a scheduler: the calling thread's own, or that of `near` (a process), or the first. */
 lim_pid lim__agent_for(lim_bus *bus, lim_pid near);
-/* Hands the wait to the agent. link: it links the conversation (asks, talks); else it only listens. */
+/* Hands the wait to the agent. link: it links the conversation, as its owner; else it watches it. NOMEM: not handed
+ * over. LIM_OK: on_letter ends it, whatever happens, the end of the agent included. */
 lim_err lim__agent_expect(lim_bus *bus, lim_pid agent, lim__wait *w, bool link);
+/* Not linked; and once the wait is in the books, the agent sends `letter` to w->conv, which answers the agent. Takes the
+ * letter in every outcome. */
+lim_err lim__agent_ask(lim_bus *bus, lim_pid agent, lim__wait *w, void *letter);
 
 /* Ends a wait before its letter came: on_letter(FORGOTTEN), unless it is over already. */
 void lim__agent_forget(lim_bus *bus, lim_pid agent, uint64_t ref);

@@ -281,28 +281,42 @@ lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_
     return err;
 }
 
-/* Posts a command and waits for what comes back under its ref. */
-static lim_err command(lim_bus *bus, lim__blocker *b, const lim__letter_type *type, lim_conv conv, uint64_t deadline_ns)
+/* Has the agent send a letter to a conversation, and waits for what comes back under its ref, its first field. After
+ * LIM_OK the blocker is the caller's to end. */
+static lim_err call(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter, uint64_t deadline_ns)
 {
     lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
-    lim__blocker_init(b, bus, to);
-    lim__command *c = lim__letter_new(NULL, type, sizeof *c);
-    lim_err err = c == NULL ? LIM_E_NOMEM : LIM_OK;
-    if (err == LIM_OK) {
-        *c = (lim__command){ b->wait.ref, agent };
-        err = lim__agent_expect(bus, agent, &b->wait, false);
+    if (lim__conv_kind_of(bus, to) == 0) { /* it has ended, or it is something else */
+        lim__letter_free(NULL, letter);
+        return LIM_E_GONE;
     }
+    lim__blocker_init(b, bus, to);
+    memcpy(letter, &b->wait.ref, sizeof b->wait.ref);
+    lim_err err = lim__agent_ask(bus, agent, &b->wait, letter);
     if (err != LIM_OK) {
-        if (c != NULL)
-            lim__letter_free(NULL, c);
         lim__blocker_fini(b);
         return err;
     }
-    err = lim__post(bus->rt, to, c);
-    if (err != LIM_OK)
-        lim__agent_forget(bus, agent, b->wait.ref);
     lim__blocker_wait(b, agent, deadline_ns);
-    return err;
+    return LIM_OK;
+}
+
+static lim_err command(lim_bus *bus, lim__blocker *b, const lim__letter_type *type, lim_conv conv, uint64_t deadline_ns)
+{
+    lim__command *c = lim__letter_new(NULL, type, sizeof *c);
+    if (c == NULL)
+        return LIM_E_NOMEM;
+    *c = (lim__command){ .from = lim__agent_for(bus, pid_of(conv.id)) };
+    return call(bus, b, conv, c, deadline_ns);
+}
+
+static void unawait(lim_bus *bus, lim_conv task, uint64_t ref)
+{
+    lim__command *c = lim__letter_new(NULL, &lim__type_unawait, sizeof *c);
+    if (c == NULL)
+        return;
+    *c = (lim__command){ ref, lim__agent_for(bus, pid_of(task.id)) };
+    (void)!lim__post_reserved(bus->rt, pid_of(task.id), c);
 }
 
 lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out)
@@ -318,8 +332,12 @@ lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outc
         return err;
     }
     bool late = err == LIM_OK && b.end == LIM__WAIT_FORGOTTEN;
+    if (late) /* or each impatient look at a long task would be remembered until its end */
+        unawait(bus, task, b.wait.ref);
     if (err == LIM_OK)
         lim__blocker_fini(&b);
+    if (err == LIM_E_NOMEM || err == LIM_E_FULL)
+        return err;
     lim__outcome_letter *was = lim__ended_outcome(bus, NULL, pid_of(task.id), 0);
     if (was == NULL)
         return late ? LIM_E_TIMEOUT : LIM_E_GONE;
@@ -366,33 +384,13 @@ lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *o, lim_conv *out)
     return err;
 }
 
-/* A letter that a talk answers with an outcome or with `done`; its first field is the ref, set here. */
-static lim_err talk(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter)
-{
-    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
-    lim__blocker_init(b, bus, to);
-    memcpy(letter, &b->wait.ref, sizeof b->wait.ref);
-    lim_err err = lim__agent_expect(bus, agent, &b->wait, false);
-    if (err != LIM_OK) {
-        lim__letter_free(NULL, letter);
-        lim__blocker_fini(b);
-        return err;
-    }
-    err = lim__post(bus->rt, to, letter);
-    if (err != LIM_OK)
-        lim__agent_forget(bus, agent, b->wait.ref);
-    lim__blocker_wait(b, agent, UINT64_MAX);
-    if (err != LIM_OK)
-        lim__blocker_fini(b);
-    return err;
-}
-
+/* Letters that a talk answers with `done` or with an outcome; an ask or a task says INVALID to them. */
 static lim_err talk_done(lim_bus *bus, lim_conv conv, void *letter)
 {
     lim__blocker b;
     if (letter == NULL)
         return LIM_E_NOMEM;
-    lim_err err = talk(bus, &b, conv, letter);
+    lim_err err = call(bus, &b, conv, letter, UINT64_MAX);
     if (err != LIM_OK)
         return err;
     err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : ((lim__done *)b.body)->err;
@@ -405,10 +403,10 @@ static lim_err talk_outcome(lim_bus *bus, lim_conv conv, void *letter, lim_outco
     lim__blocker b;
     if (letter == NULL)
         return LIM_E_NOMEM;
-    lim_err err = talk(bus, &b, conv, letter);
+    lim_err err = call(bus, &b, conv, letter, UINT64_MAX);
     if (err != LIM_OK)
         return err;
-    err = blocker_outcome(&b, out);
+    err = b.body != NULL && b.type == &lim__type_done ? ((lim__done *)b.body)->err : blocker_outcome(&b, out);
     lim__blocker_fini(&b);
     return err;
 }
@@ -419,7 +417,7 @@ lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant)
         return LIM_E_MISUSE;
     lim__join_conv *j = lim__letter_new(NULL, &lim__type_join_conv, sizeof *j);
     if (j != NULL)
-        *j = (lim__join_conv){ 0, pid_of(participant.id) };
+        *j = (lim__join_conv){ .participant = pid_of(participant.id) };
     return talk_done(bus, conv, j);
 }
 
@@ -429,9 +427,12 @@ lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes
         return LIM_E_MISUSE;
     if (payload.len > bus->opts.payload_bytes_max)
         return LIM_E_TOOBIG;
-    lim__tell *t = lim__letter_new(NULL, &lim__type_tell, sizeof *t);
+    lim__msg *msg = lim__msg_new(payload);
+    lim__tell *t = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_tell, sizeof *t);
     if (t != NULL)
-        *t = (lim__tell){ 0, pid_of(to.id), lim__msg_new(payload) };
+        *t = (lim__tell){ .to = pid_of(to.id), .payload = msg };
+    else
+        lim__msg_unref(msg);
     lim_err err = talk_done(bus, conv, t);
     if (err != LIM_OK && err != LIM_E_FULL)
         return err;
@@ -449,7 +450,7 @@ lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_ou
         return LIM_E_MISUSE;
     lim__receive *r = lim__letter_new(NULL, &lim__type_receive, sizeof *r);
     if (r != NULL)
-        *r = (lim__receive){ 0, deadline(bus, timeout_ms) };
+        *r = (lim__receive){ .deadline_ns = deadline(bus, timeout_ms) };
     return talk_outcome(bus, conv, r, out);
 }
 
@@ -460,14 +461,19 @@ lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes 
         return LIM_E_MISUSE;
     if (request.len > bus->opts.payload_bytes_max)
         return LIM_E_TOOBIG;
-    lim__ask *a = lim__letter_new(NULL, &lim__type_ask, sizeof *a);
+    lim__msg *msg = lim__msg_new(request);
+    lim__ask *a = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_ask, sizeof *a);
     if (a != NULL)
-        *a = (lim__ask){ 0, pid_of(to.id), deadline(bus, timeout_ms), lim__msg_new(request) };
+        *a = (lim__ask){ .to = pid_of(to.id), .deadline_ns = deadline(bus, timeout_ms), .payload = msg };
+    else
+        lim__msg_unref(msg);
     return talk_outcome(bus, conv, a, out);
 }
 
 static lim_err post_command(lim_bus *bus, const lim__letter_type *type, lim_conv conv)
 {
+    if (lim__conv_kind_of(bus, pid_of(conv.id)) == 0)
+        return LIM_E_GONE; /* it has ended, or it is something else */
     lim__command *c = lim__letter_new(NULL, type, sizeof *c);
     if (c == NULL)
         return LIM_E_NOMEM;
@@ -527,14 +533,14 @@ lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant
     lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
     notifier *n = calloc(1, sizeof *n);
     lim__notify *letter = lim__letter_new(NULL, &lim__type_notify, sizeof *letter);
-    lim_err err = n == NULL || letter == NULL || on_exit == NULL ? LIM_E_NOMEM : LIM_OK;
+    lim_err err = on_exit == NULL ? LIM_E_MISUSE : n == NULL || letter == NULL ? LIM_E_NOMEM : LIM_OK;
     if (err == LIM_OK) {
         *n = (notifier){ .wait = { .conv = to, .ref = lim__wait_ref(bus), .on_letter = notifier_letter },
                          .participant = participant,
                          .on_exit = on_exit,
                          .ctx = ctx };
         *letter = (lim__notify){ n->wait.ref, agent, pid_of(participant.id) };
-        err = lim_alive(bus->rt, to) ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
+        err = lim__conv_kind_of(bus, to) == LIM__KIND_TALK ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
     }
     if (err != LIM_OK) {
         free(n);

@@ -8,6 +8,8 @@
 #include "base/map.h"
 #include <stdlib.h>
 
+enum { ITEMS_MAX = 65536 };
+
 struct lim__box {
     lim__mutex mutex;
     lim__cond cond;
@@ -112,10 +114,11 @@ void lim__box_close(lim__boxes *all, lim__box *b)
     lim__box_unref(b);
 }
 
-void lim__box_push(lim__box *b, lim__request *r)
+bool lim__box_push(lim__box *b, lim__request *r)
 {
+    bool room = true;
     pthread_mutex_lock(&b->mutex);
-    if (b->count == b->cap) {
+    if (b->count == b->cap && b->cap < ITEMS_MAX) {
         size_t cap = b->cap == 0 ? 16 : b->cap * 2;
         lim__request **items = malloc(cap * sizeof(lim__request *));
         for (size_t i = 0; items != NULL && i < b->count; i++)
@@ -129,12 +132,28 @@ void lim__box_push(lim__box *b, lim__request *r)
     }
     if (b->count < b->cap) {
         b->items[(b->head + b->count++) % b->cap] = r;
-        r = NULL;
         pthread_cond_signal(&b->cond);
+    } else {
+        room = false;
     }
     pthread_mutex_unlock(&b->mutex);
-    if (r != NULL)
-        lim__letter_free(lim__sched_current(), r); /* no memory: its conversation's deadline or this one's end tells */
+    return room;
+}
+
+lim__request *lim__box_withdraw(lim__box *b, lim_pid conv, uint64_t lease)
+{
+    lim__request *found = NULL;
+    pthread_mutex_lock(&b->mutex);
+    for (size_t i = 0; i < b->count; i++) {
+        lim__request **at = &b->items[(b->head + i) % b->cap];
+        if (found != NULL)
+            b->items[(b->head + i - 1) % b->cap] = *at;
+        else if ((*at)->conv.id == conv.id && (lease == 0 || (*at)->lease == lease))
+            found = *at;
+    }
+    b->count -= found != NULL;
+    pthread_mutex_unlock(&b->mutex);
+    return found;
 }
 
 lim_err lim__box_pop(lim__box *b, uint64_t deadline_ns, lim__request **out)

@@ -16,7 +16,9 @@ void lim__box_unref(lim__box *b);
 lim_err lim__box_enter(lim__boxes *all, lim__box *b, lim_pid pid); /* it can be found from here on */
 lim__box *lim__box_find(lim__boxes *all, lim_pid pid);             /* a reference; NULL: none */
 void lim__box_close(lim__boxes *all, lim__box *b);                 /* the process ends: wakes all, gives up its reference */
-void lim__box_push(lim__box *b, lim__request *r);                  /* takes the letter */
+bool lim__box_push(lim__box *b, lim__request *r);                  /* true: it took the letter; else it is full */
+/* One that was not taken yet; `lease` 0: any of that conversation. NULL: there is none. The caller's to free. */
+lim__request *lim__box_withdraw(lim__box *b, lim_pid conv, uint64_t lease);
 /* TIMEOUT at the deadline (monotonic ns), GONE once closed. */
 lim_err lim__box_pop(lim__box *b, uint64_t deadline_ns, lim__request **out);
 

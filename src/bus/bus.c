@@ -101,7 +101,8 @@ lim_err lim_bus_drain(lim_bus *bus, int64_t timeout_ms)
     lim__cond cond;
     lim__cond_init(&cond);
     uint64_t start = bus->os->now_ns(bus->os), pause = 1000000;
-    uint64_t end = timeout_ms == LIM_FOREVER ? UINT64_MAX : start + (uint64_t)timeout_ms * 1000000;
+    bool ever = (uint64_t)timeout_ms > (UINT64_MAX - start) / 1000000; /* as good as LIM_FOREVER */
+    uint64_t end = ever ? UINT64_MAX : start + (uint64_t)timeout_ms * 1000000;
     atomic_store(&bus->closing, 1);
     pthread_mutex_lock(&mutex);
     while (conversations(bus) > 0 && bus->os->now_ns(bus->os) < end)

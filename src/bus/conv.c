@@ -94,6 +94,7 @@ lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pi
         return err;
     }
     *out = pid;
+    lim__pid_mark(bus->rt, pid, (uint8_t)open->kind);
     (void)!lim__send(self, pid, open); /* its mailbox is new: there is room */
     return LIM_OK;
 }
@@ -103,5 +104,8 @@ lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim
     lim_spawn_opts opts = spawn_opts(&bus, kind, false);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler(owner);
-    return lim_runtime_spawn(bus->rt, &opts, out);
+    lim_err err = lim_runtime_spawn(bus->rt, &opts, out);
+    if (err == LIM_OK)
+        lim__pid_mark(bus->rt, *out, (uint8_t)kind);
+    return err;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ended.c - what is remembered of conversations that have ended: a ring per scheduler, the oldest forgotten first.
+ * ended.c - what is remembered of conversations that have ended: a ring per scheduler, the oldest forgotten first,
+ * by their number and by the bytes of their results.
  *
  * Only tasks keep their outcome letter, so that a result can be asked for by its id a while after it came. Each ring
  * has a leaf mutex: written by its scheduler, read by anybody. */
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 
 enum { RING = 4096 };
+#define RING_BYTES (64u << 20) /* of results, each scheduler's */
 
 typedef struct summary {
     lim_pid conv;
@@ -20,7 +22,7 @@ typedef struct summary {
 
 typedef struct ring {
     lim__mutex mutex;
-    uint64_t next;
+    uint64_t next, bytes, kept; /* kept: the newest so many, and so many bytes of results, are remembered */
     summary *items; /* RING of them, made with the first task that ends */
 } ring;
 
@@ -34,6 +36,13 @@ lim__ended *lim__ended_new(void)
     for (size_t i = 0; e != NULL && i < LIM_COUNT(e->rings); i++)
         e->rings[i].mutex = (lim__mutex)LIM__MUTEX_INIT;
     return e;
+}
+
+static size_t weight(const summary *s)
+{
+    return s->outcome == NULL           ? 0
+           : s->outcome->payload == NULL ? s->outcome_bytes
+                                         : s->outcome_bytes + lim__msg_bytes(s->outcome->payload).len;
 }
 
 static void forget(summary *s)
@@ -70,9 +79,15 @@ void lim__ended_add(lim_bus *bus, lim__sched *s, lim__conv_kind kind, lim_phase 
     if (r->items == NULL)
         r->items = calloc(RING, sizeof *r->items);
     if (r->items != NULL) {
-        summary *at = &r->items[r->next++ % RING];
-        forget(at);
-        *at = (summary){ outcome->conv, accepted_lease, copy, (uint32_t)bytes, (uint8_t)phase, (uint8_t)kind };
+        summary one = { outcome->conv, accepted_lease, copy, (uint32_t)bytes, (uint8_t)phase, (uint8_t)kind };
+        r->bytes += weight(&one);
+        while (r->kept > 0 && (r->kept == RING || r->bytes > RING_BYTES)) {
+            summary *oldest = &r->items[(r->next - r->kept--) % RING];
+            r->bytes -= weight(oldest);
+            forget(oldest);
+        }
+        r->items[r->next++ % RING] = one;
+        r->kept++;
         copy = NULL;
     }
     pthread_mutex_unlock(&r->mutex);
@@ -84,7 +99,7 @@ void lim__ended_add(lim_bus *bus, lim__sched *s, lim__conv_kind kind, lim_phase 
 
 static summary *find_locked(ring *r, lim_pid conv)
 {
-    for (uint64_t n = 0; r->items != NULL && n < RING && n < r->next; n++) { /* the newest first */
+    for (uint64_t n = 0; r->items != NULL && n < r->kept; n++) { /* the newest first */
         summary *at = &r->items[(r->next - 1 - n) % RING];
         if (at->conv.id == conv.id)
             return at;

@@ -47,6 +47,7 @@ typedef struct exchange {
     lim_reason last_reason;
     uint16_t attempts, losses;
     bool admitted, taken; /* told the dispatcher; acknowledged by the current participant */
+    bool was_taken;       /* acknowledged by anybody */
 } exchange;
 
 /* What the event at hand carries, for the effects. */
@@ -128,9 +129,10 @@ static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, lim__ass
 
 static lim_handed handed(const exchange *x)
 {
-    if (x->taken)
+    if (x->was_taken)
         return LIM_HANDED_YES;
-    return x->current != NULL || x->losses > 0 ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO;
+    bool tried = x->losses > 0 || (x->trouble != NULL && x->trouble->gone_count > 0);
+    return x->current != NULL || tried ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO;
 }
 
 static void fill_answer(lim__outcome_letter *o, lim__answer *a, exchange *x)
@@ -248,6 +250,7 @@ static void admit(exchange *x, lim_process *self, const lim_admission *admission
 }
 
 static void refuse_here(exchange *x, lim_process *self, lim_why why);
+static void release(exchange *x, lim_process *self, uint64_t lease);
 
 static void want(exchange *x, lim_process *self, bool again)
 {
@@ -307,8 +310,13 @@ static void hand(exchange *x, lim_process *self)
                          .flags = is_task(x) ? LIM__REQUEST_ACK : 0 };
     if (type.len > 0)
         memcpy(r->type, type.ptr, type.len);
-    if (lim__send(self, x->current->participant, r) == LIM_E_FULL)
-        refuse_here(x, self, LIM_WHY_PARTICIPANT_FULL);
+    if (lim__send(self, x->current->participant, r) != LIM_E_FULL)
+        return;
+    lim_unlink(self, x->current->participant); /* it was handed to nobody */
+    release(x, self, x->current->lease);
+    lim__letter_free(lim__proc_sched(self), x->current);
+    x->current = NULL;
+    refuse_here(x, self, LIM_WHY_PARTICIPANT_FULL);
 }
 
 static void send_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why)
@@ -338,6 +346,11 @@ static void retire_current(exchange *x, occasion *now, bool suspended)
         return;
     lim_unlink(now->self, x->current->participant);
     trouble *t = trouble_of(x, now->self);
+    for (uint32_t i = 0; suspended && t != NULL && t->gone_count == GONE_MAX && i < GONE_MAX; i++)
+        if (!t->gone[i].suspended) { /* a name of the past makes room for one that may come back */
+            lim__letter_free(lim__proc_sched(now->self), t->gone[i].was);
+            t->gone[i] = t->gone[--t->gone_count];
+        }
     if (t == NULL || t->gone_count == GONE_MAX) {
         release(x, now->self, x->current->lease);
         lim__letter_free(lim__proc_sched(now->self), x->current);
@@ -389,7 +402,7 @@ static void resume(exchange *x, occasion *now)
         }
     LIM_ASSERT(x->current != NULL);
     x->current->participant = now->speaker;
-    x->taken = true;
+    x->taken = x->was_taken = true;
     if (t->crashed_ns != 0)
         t->rerouted_ns = lim_now_ns(now->self) - t->crashed_ns;
     if (lim_link(now->self, now->speaker) != LIM_OK)
@@ -584,6 +597,11 @@ static void holding(exchange *x, lim_process *self, const lim_signal *signal)
 {
     lim__holding *h = (lim__holding *)(uintptr_t)signal->body.ptr;
     occasion now = { .self = self, .holding = h, .speaker = h->participant, .lease = h->lease };
+    if (is_task(x) && x->current != NULL && x->current->lease == h->lease &&
+        x->current->participant.id != h->participant.id) { /* it is back before its old connection was found dead */
+        x->last_reason = LIM_REPLACED;
+        event(x, LIM__EX_LOST, &(occasion){ .self = self });
+    }
     if (lease_event(x, h->lease, LIM__EX_HOLDING, LIM__EX_HOLDING) == LIM__EX_HOLDING &&
         !(x->current != NULL && x->current->lease == h->lease))
         event(x, LIM__EX_HOLDING, &now);
@@ -599,6 +617,18 @@ static void await(exchange *x, lim_process *self, const lim_signal *signal)
         return;
     *w = (waiter){ x->waiters, c->from, c->ref };
     x->waiters = w;
+}
+
+static void unawait(exchange *x, lim_process *self, const lim_signal *signal)
+{
+    const lim__command *c = signal->body.ptr;
+    for (waiter **at = &x->waiters; *at != NULL; at = &(*at)->next)
+        if ((*at)->ref == c->ref && (*at)->who.id == c->from.id) {
+            waiter *w = *at;
+            *at = w->next;
+            lim__free(lim__proc_sched(self), w, sizeof *w);
+            return;
+        }
 }
 
 static lim_phase phase(const exchange *x)
@@ -639,6 +669,19 @@ static void inspect(exchange *x, lim_process *self, const lim_signal *signal)
                                .pending = 1,
                                .remaining_ms = remaining_ms(x, self) };
     (void)!lim__send_reserved(self, c->from, d);
+}
+
+/* An exchange has nothing to send, join or receive; whoever tries is told so. */
+static void not_a_talk(lim_process *self, const lim_signal *signal)
+{
+    const lim__letter_type *t = signal->type;
+    bool asks = t == &lim__type_ask || t == &lim__type_tell || t == &lim__type_receive || t == &lim__type_join_conv;
+    lim__done *d = !asks ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_done, sizeof *d);
+    if (d == NULL)
+        return;
+    *d = (lim__done){ .conv = lim_self(self), .err = LIM_E_INVALID };
+    memcpy(&d->ref, signal->body.ptr, sizeof d->ref); /* the first field of each of them */
+    (void)!lim__send_reserved(self, signal->from, d);
 }
 
 static void exchange_json(const void *state, lim__json *j, const char *key)
@@ -682,7 +725,7 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
         assigned(x, self, signal);
     } else if (t == &lim__type_taken) {
         if (x->current != NULL && x->current->lease == ((const lim__taken *)signal->body.ptr)->lease) {
-            x->taken = true;
+            x->taken = x->was_taken = true;
             event(x, LIM__EX_TAKEN, &(occasion){ .self = self });
         }
     } else if (t == &lim__type_queued) {
@@ -708,9 +751,19 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
         event(x, LIM__EX_CANCEL, &(occasion){ .self = self });
     } else if (t == &lim__type_await) {
         await(x, self, signal);
+    } else if (t == &lim__type_unawait) {
+        unawait(x, self, signal);
     } else if (t == &lim__type_inspect) {
         inspect(x, self, signal);
-    } /* others are for talks: an exchange has nothing to send, join or receive */
+    } else {
+        not_a_talk(self, signal);
+    }
+}
+
+/* Replaced: the same worker over another connection; its leases stay its own. */
+static bool may_return(lim_reason reason)
+{
+    return reason == LIM_LOST || reason == LIM_SILENT || reason == LIM_REPLACED;
 }
 
 static void on_exit_signal(exchange *x, lim_process *self, const lim_signal *signal)
@@ -720,7 +773,7 @@ static void on_exit_signal(exchange *x, lim_process *self, const lim_signal *sig
         lim_exit(self, LIM_SHUTDOWN);
     } else if (x->current != NULL && signal->from.id == x->current->participant.id) {
         x->last_reason = signal->reason;
-        event(x, signal->reason == LIM_LOST || signal->reason == LIM_SILENT ? LIM__EX_LOST : LIM__EX_LEFT, &now);
+        event(x, may_return(signal->reason) ? LIM__EX_LOST : LIM__EX_LEFT, &now);
     } else if (signal->from.id == x->open->owner.id) {
         event(x, LIM__EX_OWNER_GONE, &now);
     }
@@ -742,6 +795,8 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         on_exit_signal(x, self, signal);
         return;
     case LIM_SIGNAL_TIMER:
+        if (signal->tag == TAG_OFFER && signal->ref != x->offer_timer)
+            return; /* of an earlier offer */
         if (signal->tag == TAG_OFFER)
             x->offer_timer = 0;
         event(x, signal->tag == TAG_OFFER ? LIM__EX_UNTAKEN : LIM__EX_DEADLINE, &(occasion){ .self = self });

@@ -86,7 +86,7 @@ static uint32_t step_in_hand(lim__ex_state *state, lim__ex_event event, const li
         return LIM__EX_DO_REVOKE_OLD | LIM__EX_DO_SETTLE | LIM__EX_DO_OUT_ANSWER | LIM__EX_DO_END;
     case LIM__EX_ANSWERED_OLD:
         *state = LIM__EX_DRAINING; /* the one who has it now is told to stop, and keeps its place until it has */
-        return LIM__EX_DO_REVOKE | LIM__EX_DO_SETTLE | LIM__EX_DO_OUT_ANSWER;
+        return LIM__EX_DO_REVOKE | LIM__EX_DO_REVOKE_OLD | LIM__EX_DO_SETTLE | LIM__EX_DO_OUT_ANSWER;
     case LIM__EX_SILENT:
         *state = LIM__EX_MUTE;
         return LIM__EX_DO_DROP_LEASE;

@@ -16,7 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TAG_RETRY = 1, TAG_IDLE = 2, IDLE_MS = 1000 };
+enum { TAG_RETRY = 1, TAG_IDLE = 2, IDLE_MS = 1000, USED_MAX = 1 << 30 };
+#define NO_SLOT UINT32_MAX
 
 /* ---- names -> groups ---- */
 
@@ -150,11 +151,12 @@ void lim__member_free(group *g, member *m)
 {
     lim__sched *s = lim__sched_current();
     lim__list_remove(&m->node);
-    g->slots &= m->view.slot < 64 ? ~(1ull << m->view.slot) : ~0ull;
+    if (m->view.slot != NO_SLOT)
+        g->slots[m->view.slot / 64] &= ~(1ull << m->view.slot % 64);
     g->member_count--;
     if (m->join != NULL)
         lim__letter_free(s, m->join);
-    lim__free(s, m->names, m->name_count * sizeof *m->names);
+    lim__free(s, m->names, m->name_count * sizeof *m->names + 1);
     lim__free(s, m, sizeof *m);
 }
 
@@ -198,7 +200,12 @@ static lim_err scratch_grow(group *g)
 {
     if (g->member_count < g->candidate_cap)
         return LIM_OK;
-    uint32_t cap = g->candidate_cap == 0 ? 8 : g->candidate_cap * 2;
+    uint32_t cap = g->candidate_cap == 0 ? 64 : g->candidate_cap * 2;
+    uint64_t *slots = realloc(g->slots, cap / 64 * sizeof *slots);
+    if (slots == NULL)
+        return LIM_E_NOMEM;
+    g->slots = slots;
+    memset(slots + g->candidate_cap / 64, 0, (cap - g->candidate_cap) / 64 * sizeof *slots);
     const lim__candidate **c = realloc(g->candidates, cap * sizeof *c);
     if (c == NULL)
         return LIM_E_NOMEM;
@@ -211,15 +218,17 @@ static lim_err scratch_grow(group *g)
     return LIM_OK;
 }
 
-/* Slots are a small dense index for routing engines; beyond 64 members they are not reused. */
+/* Slots are a small dense index for routing engines: no two members have the same. */
 static uint32_t slot_take(group *g)
 {
-    if (g->slots != UINT64_MAX) {
-        uint32_t slot = (uint32_t)__builtin_ctzll(~g->slots);
-        g->slots |= 1ull << slot;
-        return slot;
-    }
-    return 64 + g->member_count;
+    for (uint32_t i = 0; i < g->candidate_cap / 64; i++)
+        if (g->slots[i] != UINT64_MAX) {
+            uint32_t bit = (uint32_t)__builtin_ctzll(~g->slots[i]);
+            g->slots[i] |= 1ull << bit;
+            return i * 64 + bit;
+        }
+    LIM_ASSERT(!"fewer slots than members");
+    return NO_SLOT;
 }
 
 static lim_err member_names(member *m, lim__sched *s, lim_bytes name)
@@ -262,6 +271,7 @@ static lim_err member_new(group *g, lim__join *j, uint64_t monitor, member **out
     if (m == NULL)
         return LIM_E_NOMEM;
     *m = (member){ .watched = { true }, .join = j, .monitor = monitor };
+    m->view.slot = NO_SLOT;
     lim__list_init(&m->node);
     lim__list_init(&m->claims);
     lim__list_init(&m->parked);
@@ -294,6 +304,9 @@ static lim_err member_again(group *g, member *m, lim__join *j, uint64_t monitor)
         lim_demonitor(g->self, m->monitor);
         evict(g, m->pid, LIM_REPLACED);
         count_out(g, m);
+        m->view.in_flight -= m->elsewhere; /* that was the word of the one before */
+        m->elsewhere = 0;
+        lim__group_unpark(g, m, true);
     }
     m->monitor = monitor;
     lim__letter_free(lim__proc_sched(g->self), j); /* what it said the first time still holds, but for its capacity */
@@ -317,6 +330,7 @@ static void join(group *g, const lim_signal *signal)
             head.kind = m->join->kind;
             member_attach(g, m, &head);
             joined(g, &head, LIM_OK, identity(m));
+            lim__group_unpark(g, NULL, true);
             lim__group_dispatch(g);
             return;
         }
@@ -356,6 +370,7 @@ static void member_down(group *g, member *m, const lim_signal *signal)
     lim__group_unpark(g, m, true);
     if (lim__list_empty(&m->claims))
         lim__member_free(g, m);
+    g->left = true;
     lim__group_dispatch(g);
 }
 
@@ -452,10 +467,12 @@ static void on_report(group *g, const lim__report *r)
         member *m = LIM_CONTAINER(node, member, node);
         if (m->pid.id != r->participant.id)
             continue;
-        m->view.in_flight += r->used - m->elsewhere;
-        m->elsewhere = r->used;
+        uint32_t used = r->used < USED_MAX ? r->used : USED_MAX; /* a sum that wraps would look like places */
+        m->view.in_flight += used - m->elsewhere;
+        m->elsewhere = used;
         m->view.stamp = ++g->stamp;
         lim__group_unpark(g, m, true);
+        lim__group_unpark(g, NULL, false);
         lim__group_dispatch(g);
         return;
     }
@@ -526,6 +543,25 @@ static void group_check(const group *g)
 #define group_check(g) ((void)0)
 #endif
 
+/* Whoever asks something of a group that cannot even begin is told so. */
+static void no_memory(group *g, const lim_signal *signal)
+{
+    if (signal->kind != LIM_SIGNAL_MESSAGE)
+        return;
+    if (signal->type == &lim__type_want) {
+        lim__group_refuse(g, ((const lim__want *)signal->body.ptr)->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
+    } else if (signal->type == &lim__type_join) {
+        joined(g, signal->body.ptr, LIM_E_NOMEM, lim__bytes(NULL, 0));
+    } else if (signal->type == &lim__type_deploy) {
+        const lim__deploy *d = signal->body.ptr;
+        lim__deployed *r = lim__letter_new(lim__proc_sched(g->self), &lim__type_deployed, sizeof *r);
+        if (r == NULL)
+            return;
+        *r = (lim__deployed){ .ref = d->ref, .err = LIM_E_NOMEM };
+        (void)!lim__send_reserved(g->self, d->reply_to, r);
+    }
+}
+
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     group *g = state;
@@ -538,9 +574,8 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__list_init(&g->unserved);
         lim__list_init(&g->routing);
         lim__map_init(&g->watched, g->bus->os->random(g->bus->os));
-        if (lim__group_router_init(g) != LIM_OK) {
-            forget_name(g);
-            lim_exit(self, LIM_FAULT);
+        if (lim__group_router_init(g) != LIM_OK) { /* the next signal tries again */
+            no_memory(g, signal);
             return;
         }
     }
@@ -552,6 +587,8 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         on_idle_timer(g);
     else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == TAG_RETRY) {
         g->retry_timer = 0;
+        if (!g->resuming)
+            lim__group_resume(g);
         lim__group_unpark(g, NULL, true);
         lim__group_dispatch(g);
     }
@@ -591,6 +628,7 @@ static void on_end(void *state, lim_reason reason)
     lim__group_router_fini(g);
     free(g->candidates);
     free(g->candidate_members);
+    free(g->slots);
 }
 
 static lim_spawn_opts group_spawn(const void *init, size_t bytes)

@@ -47,6 +47,7 @@ typedef struct claim { /* one conversation's wish for one participant, and then 
     watched watched;
     lim__list node; /* asks, tasks, undecided, unserved, a member's parked or claims; ROUTING: routing */
     claim_state state;
+    bool fell_back; /* the version before decides about it: there is no other after that one */
     uint64_t lease; /* the monitor on the conversation: unique, never reused */
     int64_t order;  /* place in line; those that were in line before go to the front */
     lim_pid conv;
@@ -74,11 +75,14 @@ struct group {
     lim__list asks, tasks, undecided, unserved, routing;
     uint32_t ask_count, task_count, leased_count; /* asks: waiting; tasks: waiting, parked and undecided ones too */
     int64_t front, back;
-    uint64_t stamp, slots;
+    uint64_t stamp, *slots; /* slots: one bit each, as many as there are places for candidates */
     lim__router *router, *previous, *fallback;
     lim__router *draining[LIM__GROUP_VERSIONS_KEPT];
     uint32_t draining_count;
     bool resuming; /* a resume letter is on its way */
+    bool left;     /* a member is gone: whoever waits only for that one is told */
+    bool scanning, rescan; /* a look along the line goes on in a later turn; from its start once more after that */
+    int64_t scan_after;    /* the order of the last one that was looked at */
     lim_on_fault on_fault;
     lim_deploy_opts limits;
     version versions[LIM__GROUP_VERSIONS_KEPT]; /* [0] is active */
@@ -92,11 +96,12 @@ struct group {
 
 /* group_place.c */
 void lim__group_want(group *g, const lim_signal *signal);
+void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail);
 void lim__group_dispatch(group *g);      /* capacity appeared, or a version was deployed: the one wake path */
 void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's. m NULL: the undecided, and
                                                               * with `all` those that nobody served */
 void lim__group_unclaim(group *g, claim *c, bool demonitor);
-void lim__group_resume(group *g);
+void lim__group_resume(group *g);        /* unfinished calls, and the rest of a long line */
 void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *result);
 lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *had, lim_hash *previous);
 lim_err lim__group_router_init(group *g);

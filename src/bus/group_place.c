@@ -18,7 +18,12 @@
 #include "base/base.h"
 #include <stdio.h>
 
-enum { SCAN_MAX = 256, RETRY_MS = 100 };
+/* One look along the line of tasks: how many are tried, how many are passed by (from the front; going on). */
+#ifdef LIM_HOSTILE
+enum { TRIES_MAX = 2, LOOKS_MAX = 3, LOOKS_ON_MAX = 3, BLOCKED_MAX = 1, RETRY_MS = 100 };
+#else
+enum { TRIES_MAX = 256, LOOKS_MAX = 1024, LOOKS_ON_MAX = 32768, BLOCKED_MAX = 16, RETRY_MS = 100 };
+#endif
 
 typedef enum placing { PLACED = 1, PENDING, NOBODY, ALL_FULL, CHOSE_NONE, CHOSE_FULL, FAULT } placing;
 
@@ -85,7 +90,7 @@ static void send_assigned(group *g, claim *c, const char *router)
     (void)!lim__send_reserved(g->self, c->conv, a);
 }
 
-static void send_refused(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail)
+void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail)
 {
     size_t len = strlen(detail);
     lim__refused *r = lim__letter_new(lim__proc_sched(g->self), &lim__type_refused, sizeof *r + len);
@@ -127,6 +132,8 @@ static bool is_task(const claim *c)
 static void insert(lim__list *line, claim *c)
 {
     lim__list *after = line->prev;
+    if (after != line && LIM_CONTAINER(line->next, claim, node)->order > c->order)
+        after = line; /* back to the front: it was in line before */
     while (after != line && LIM_CONTAINER(after, claim, node)->order > c->order)
         after = after->prev;
     lim__list_push_front(after, &c->node);
@@ -138,10 +145,35 @@ static void wait_in(group *g, claim *c, lim__list *line)
     insert(line != NULL ? line : is_task(c) ? &g->tasks : &g->asks, c);
 }
 
+static void move_to(group *g, claim *c, lim__list *line)
+{
+    lim__list_remove(&c->node);
+    wait_in(g, c, line);
+}
+
 static void count_waiting(group *g, const claim *c, int by)
 {
     uint32_t *count = is_task(c) ? &g->task_count : &g->ask_count;
     *count = (uint32_t)((int64_t)*count + by);
+}
+
+/* ---- later ---- */
+
+static void retry_later(group *g)
+{
+    if (g->retry_timer == 0)
+        (void)!lim_timer_start(g->self, RETRY_MS * 1000000ull, 1, &g->retry_timer);
+}
+
+/* In a later turn of its own. For want of memory a little after that. */
+static void go_on(group *g)
+{
+    if (g->resuming)
+        return;
+    void *again = lim__letter_new(lim__proc_sched(g->self), &lim__type_resume, 0);
+    g->resuming = again != NULL && lim__send_reserved(g->self, lim_self(g->self), again) == LIM_OK;
+    if (!g->resuming)
+        retry_later(g);
 }
 
 /* ---- deciding ---- */
@@ -214,10 +246,7 @@ static placing run(group *g, lim__router *router, claim *c, uint32_t n)
     c->state = CLAIM_ROUTING;
     lim__list_remove(&c->node);
     lim__list_push(&g->routing, &c->node);
-    if (!g->resuming) {
-        lim__release *again = lim__letter_new(lim__proc_sched(g->self), &lim__type_resume, sizeof *again);
-        g->resuming = again != NULL && lim__send_reserved(g->self, lim_self(g->self), again) == LIM_OK;
-    }
+    go_on(g);
     return PENDING;
 }
 
@@ -226,7 +255,10 @@ static placing after_fault(group *g, claim *c, uint32_t n)
     lim__router *other = g->on_fault == LIM_ON_FAULT_PREVIOUS       ? g->previous
                          : g->on_fault == LIM_ON_FAULT_LEAST_LOADED ? g->fallback
                                                                     : NULL;
-    return other != NULL && other != g->router ? run(g, other, c, n) : FAULT;
+    if (other == NULL || other == g->router || c->fell_back)
+        return FAULT;
+    c->fell_back = true;
+    return run(g, other, c, n);
 }
 
 static placing try_place(group *g, claim *c)
@@ -237,29 +269,21 @@ static placing try_place(group *g, claim *c)
         return NOBODY;
     if (!any_free)
         return ALL_FULL;
+    c->fell_back = false;
     placing p = run(g, g->router, c, n);
     return p == FAULT ? after_fault(g, c, n) : p;
-}
-
-static void retry_later(group *g)
-{
-    if (g->retry_timer == 0)
-        (void)!lim_timer_start(g->self, RETRY_MS * 1000000ull, 1, &g->retry_timer);
 }
 
 /* What becomes of a claim that was not placed. False: it is gone. */
 static bool not_placed(group *g, claim *c, placing p)
 {
     if (is_task(c)) {
-        lim__list_remove(&c->node);
         if (p == CHOSE_FULL)
-            wait_in(g, c, &c->member->parked);
+            move_to(g, c, &c->member->parked);
         else if (p == CHOSE_NONE)
-            wait_in(g, c, &g->undecided);
+            move_to(g, c, &g->undecided);
         else if (p == NOBODY)
-            wait_in(g, c, &g->unserved);
-        else
-            wait_in(g, c, NULL);
+            move_to(g, c, &g->unserved); /* else it stays where it is: in line */
         if (p == NOBODY && c->want->shun_count > 0) {
             c->want->shun_count = 0; /* those that did not take it are all there are: they get another chance */
             retry_later(g);
@@ -288,39 +312,69 @@ static bool not_placed(group *g, claim *c, placing p)
         limit = LIM__GROUP_BACKLOG_MAX;
         detail = "everybody in the group is full, and so is its backlog";
     }
-    if (why == LIM_WHY_NONE) {
-        lim__list_remove(&c->node);
-        wait_in(g, c, NULL);
+    if (why == LIM_WHY_NONE)
         return true;
-    }
-    send_refused(g, c->conv, why, limit, limit != 0 ? g->ask_count - 1 : 0, detail);
+    lim__group_refuse(g, c->conv, why, limit, limit != 0 ? g->ask_count - 1 : 0, detail);
     lim__group_unclaim(g, c, true);
     return false;
 }
 
 /* ---- the one wake path ---- */
 
-static void dispatch_line(group *g, lim__list *line)
+/* Types that nobody has a place for, as seen in one look along a line. */
+typedef struct blocked {
+    const claim *first[BLOCKED_MAX];
+    uint32_t count;
+} blocked;
+
+static bool is_blocked(const blocked *b, const claim *c)
 {
-    uint32_t tried = 0;
-    LIM__LIST_EACH_SAFE(node, tmp, line) {
-        claim *c = LIM_CONTAINER(node, claim, node);
-        if (++tried > SCAN_MAX)
-            return;
-        placing p = try_place(g, c);
-        if (p == PLACED || p == PENDING)
-            continue;
-        bool typed = c->want->type_len > 0 || c->want->shun_count > 0;
-        not_placed(g, c, p);
-        if (p == ALL_FULL && !typed)
-            return; /* nobody behind it can do better */
-    }
+    for (uint32_t i = 0; i < b->count; i++)
+        if (lim__bytes_eq(want_type(b->first[i]->want), want_type(c->want)))
+            return true;
+    return false;
 }
 
-void lim__group_dispatch(group *g)
+static void block(blocked *b, const claim *c)
 {
-    dispatch_line(g, &g->asks);
-    dispatch_line(g, &g->tasks);
+    if (c->want->shun_count == 0 && b->count < BLOCKED_MAX) /* others of its type may have what it shuns */
+        b->first[b->count++] = c;
+}
+
+static bool any_place(const group *g)
+{
+    LIM__LIST_EACH(node, &g->members) {
+        const member *m = LIM_CONTAINER(node, member, node);
+        if (m->pid.id != 0 && has_place(m))
+            return true;
+    }
+    return false;
+}
+
+/* Tries those in line that come after `order`. False: it was too much for one turn; *order is how far it went. */
+static bool dispatch_line(group *g, lim__list *line, uint32_t tries_max, uint32_t looks_max, int64_t *order)
+{
+    int64_t after = *order;
+    uint32_t tried = 0, looked = 0;
+    blocked types = { .count = 0 };
+    LIM__LIST_EACH_SAFE(node, tmp, line) {
+        claim *c = LIM_CONTAINER(node, claim, node);
+        if (c->order <= after)
+            continue;
+        if (tried == tries_max || ++looked > looks_max)
+            return false;
+        *order = c->order;
+        if (is_blocked(&types, c))
+            continue;
+        tried++;
+        placing p = try_place(g, c);
+        if (p == PLACED || p == PENDING || !not_placed(g, c, p) || p != ALL_FULL)
+            continue;
+        if (types.count == 0 && !g->left && !any_place(g))
+            return true; /* nobody behind it can do better */
+        block(&types, c);
+    }
+    return true;
 }
 
 static void back_in_line(group *g, lim__list *from, uint32_t max)
@@ -332,11 +386,56 @@ static void back_in_line(group *g, lim__list *from, uint32_t max)
     }
 }
 
+/* Back in line: as many of those that the router meant for one who was full as that one has places now. */
+static bool unpark_ready(group *g)
+{
+    bool any = false;
+    LIM__LIST_EACH(node, &g->members) {
+        member *m = LIM_CONTAINER(node, member, node);
+        if (lim__list_empty(&m->parked) || m->pid.id == 0 || !has_place(m))
+            continue;
+        back_in_line(g, &m->parked, m->view.max_in_flight - m->view.in_flight);
+        any = true;
+    }
+    return any;
+}
+
+void lim__group_dispatch(group *g)
+{
+    int64_t order = INT64_MIN;
+    dispatch_line(g, &g->asks, UINT32_MAX, UINT32_MAX, &order); /* their backlog is short */
+    do {
+        order = INT64_MIN;
+        if (dispatch_line(g, &g->tasks, TRIES_MAX, LOOKS_MAX, &order))
+            continue;
+        if (g->scanning) {
+            g->rescan = true;
+        } else {
+            g->scanning = true;
+            g->scan_after = order;
+            go_on(g);
+        }
+    } while (unpark_ready(g)); /* ends: places do not appear meanwhile, so fewer are parked with those that have one */
+    g->left = false;
+}
+
+/* The rest of a line that was too long for one turn. What changed behind our back is looked at a little later. */
+static void scan_on(group *g)
+{
+    g->scanning = !dispatch_line(g, &g->tasks, TRIES_MAX, LOOKS_ON_MAX, &g->scan_after);
+    if (g->scanning || !g->rescan)
+        return;
+    g->rescan = false;
+    retry_later(g);
+}
+
 void lim__group_unpark(group *g, member *m, bool all)
 {
     back_in_line(g, m != NULL ? &m->parked : &g->undecided, all ? UINT32_MAX : 8);
     if (m == NULL && all)
         back_in_line(g, &g->unserved, UINT32_MAX);
+    else if (m == NULL && !lim__list_empty(&g->undecided))
+        retry_later(g); /* the others' turn comes too, though perhaps nothing else will change */
 }
 
 void lim__group_want(group *g, const lim_signal *signal)
@@ -344,7 +443,7 @@ void lim__group_want(group *g, const lim_signal *signal)
     lim__sched *s = lim__proc_sched(g->self);
     lim__want *w = lim__letter_keep(g->self, signal);
     if (w->kind == LIM__KIND_TASK && !w->again && g->task_count >= LIM__GROUP_QUEUE_MAX) {
-        send_refused(g, w->conv, LIM_WHY_QUEUE_FULL, LIM__GROUP_QUEUE_MAX, g->task_count, "the queue is at its limit");
+        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, LIM__GROUP_QUEUE_MAX, g->task_count, "the queue is at its limit");
         lim__letter_free(s, w);
         return;
     }
@@ -353,7 +452,7 @@ void lim__group_want(group *g, const lim_signal *signal)
         *c = (claim){ .conv = w->conv, .want = w, .state = CLAIM_WAITING, .since_ns = lim_now_ns(g->self) };
     if (c == NULL || lim_monitor(g->self, w->conv, &c->lease) != LIM_OK ||
         lim__map_put(&g->watched, c->lease, c) != LIM_OK) {
-        send_refused(g, w->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
+        lim__group_refuse(g, w->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
         if (c != NULL && c->lease != 0)
             lim_demonitor(g->self, c->lease);
         if (c != NULL)
@@ -398,12 +497,6 @@ void lim__group_unclaim(group *g, claim *c, bool demonitor)
         return;
     if (m->pid.id == 0 && lim__list_empty(&m->claims)) {
         lim__member_free(g, m);
-    } else if (m->pid.id != 0) {
-        if (!lim__list_empty(&m->parked)) {
-            claim *first = LIM_CONTAINER(lim__list_pop(&m->parked), claim, node);
-            first->member = NULL;
-            wait_in(g, first, &g->tasks);
-        }
     }
     lim__group_unpark(g, NULL, false);
 }
@@ -438,23 +531,34 @@ void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *r
         not_placed(g, c, p);
 }
 
+static uint32_t unfinished(const group *g)
+{
+    uint32_t n = lim__router_pending(g->router) + (g->previous != NULL ? lim__router_pending(g->previous) : 0);
+    for (uint32_t i = 0; i < g->draining_count; i++)
+        n += lim__router_pending(g->draining[i]);
+    return n;
+}
+
 void lim__group_resume(group *g)
 {
-    uint32_t left = lim__router_pending(g->router) > 0 ? lim__router_resume(g->router) : 0;
+    if (lim__router_pending(g->router) > 0)
+        lim__router_resume(g->router);
     if (g->previous != NULL && lim__router_pending(g->previous) > 0)
-        left += lim__router_resume(g->previous);
+        lim__router_resume(g->previous);
     for (uint32_t i = 0; i < g->draining_count;) {
-        uint32_t n = lim__router_resume(g->draining[i]);
-        left += n;
-        if (n == 0)
-            g->draining[i] = g->draining[--g->draining_count];
-        else
+        lim__router *r = g->draining[i];
+        if (lim__router_resume(r) > 0) {
             i++;
+        } else {
+            g->draining[i] = g->draining[--g->draining_count];
+            lim__router_unref(r);
+        }
     }
+    if (g->scanning)
+        scan_on(g);
     g->resuming = false;
-    lim__release *again = left > 0 ? lim__letter_new(lim__proc_sched(g->self), &lim__type_resume, sizeof *again) : NULL;
-    if (again != NULL)
-        g->resuming = lim__send_reserved(g->self, lim_self(g->self), again) == LIM_OK;
+    if (g->scanning || unfinished(g) > 0) /* counted now: a call that failed may have begun another one */
+        go_on(g);
 }
 
 /* ---- the slot ---- */
@@ -525,15 +629,18 @@ static void let_drain(group *g, lim__router *r)
     if (r == NULL)
         return;
     if (r != g->fallback && lim__router_pending(r) > 0)
-        g->draining[g->draining_count++] = r; /* its last call's end frees it */
-    lim__router_unref(r);
+        g->draining[g->draining_count++] = r;
+    else
+        lim__router_unref(r);
 }
 
 void lim__group_router_fini(group *g)
 {
     lim__router *all[3] = { g->router, g->previous, g->fallback };
-    for (uint32_t i = 0; i < g->draining_count; i++)
+    for (uint32_t i = 0; i < g->draining_count; i++) {
         lim__router_abandon(g->draining[i]);
+        lim__router_unref(g->draining[i]);
+    }
     for (uint32_t i = 0; i < 3; i++)
         if (all[i] != NULL) {
             lim__router_abandon(all[i]);

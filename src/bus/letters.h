@@ -23,7 +23,10 @@
 typedef enum lim__conv_kind { LIM__KIND_ASK = 1, LIM__KIND_TASK, LIM__KIND_TALK } lim__conv_kind;
 const char *lim__conv_kind_text(lim__conv_kind kind);
 
-/* ---- owner -> conversation ---- */
+/* What a living process is as a conversation; 0: none. Any thread. */
+#define lim__conv_kind_of(bus, pid) ((lim__conv_kind)lim__pid_marked((bus)->rt, (pid)))
+
+/* ---- owner -> conversation ---- (ask, tell, receive, join: whoever sends it is answered) */
 enum { LIM__OPEN_WAIT = 1, LIM__OPEN_REPORT = 2 /* tasks: tell the owner admission and outcome */ };
 typedef struct lim__open { /* the first letter of every conversation; it keeps it */
     lim_pid owner;
@@ -44,7 +47,7 @@ typedef struct lim__tell { uint64_t ref; lim_pid to; lim__msg *payload; } lim__t
 typedef struct lim__receive { uint64_t ref, deadline_ns; } lim__receive;
 typedef struct lim__join_conv { uint64_t ref; lim_pid participant; } lim__join_conv;
 typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__notify;
-typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command; /* close, cancel, inspect, await, push, show */
+typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command; /* close, cancel, inspect, await, unawait, push */
 
 /* ---- conversation -> owner ---- */
 typedef struct lim__outcome_letter { /* text: participant, router, detail, then excluded_count x (u8 length, name) */
@@ -169,7 +172,7 @@ typedef struct lim__deployed { uint64_t ref; lim_err err; bool had_previous; lim
     X(open) X(ask) X(tell) X(receive) X(join_conv) X(notify) X(close) X(cancel) X(inspect) X(await) X(push) X(show)    \
     X(outcome) X(admitted) X(message) X(done) X(exited) X(closed) X(request) X(revoke) X(settled) X(answer) X(taken)   \
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
-    X(deploy) X(deployed) X(resume) X(report)
+    X(deploy) X(deployed) X(resume) X(report) X(unawait)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X

@@ -162,7 +162,13 @@ static void on_request(participant *p, lim_process *self, const lim_signal *sign
     if (r->flags & LIM__REQUEST_ACK)
         acknowledge(self, r);
     if (p->box != NULL) {
-        lim__box_push(p->box, lim__letter_keep(self, signal));
+        lim__request *kept = lim__letter_keep(self, signal);
+        if (!lim__box_push(p->box, kept)) {
+            if (kept->lease != 0)
+                (void)!send_answer(p->bus, lim_self(self), d.conv, d.lease, LIM__ANSWER_FAILED, lim__bytes(NULL, 0),
+                                   lim__str("nobody takes this participant's requests, and its box is full"));
+            lim__letter_free(lim__proc_sched(self), kept);
+        }
         return;
     }
     p->now = r;
@@ -177,6 +183,18 @@ static void on_request(participant *p, lim_process *self, const lim_signal *sign
     p->now = NULL;
 }
 
+/* What nobody has taken yet is not taken any more; its conversation need not wait for the participant. */
+static void on_revoke(participant *p, lim_process *self, const lim__revoke *revoke)
+{
+    lim__request *r;
+    while (p->box != NULL && (r = lim__box_withdraw(p->box, revoke->conv, revoke->lease)) != NULL) {
+        if (r->lease != 0)
+            (void)!send_answer(p->bus, lim_self(self), (lim_conv){ r->conv.id }, r->lease, LIM__ANSWER_NOTHING,
+                               lim__bytes(NULL, 0), lim__bytes(NULL, 0));
+        lim__letter_free(lim__proc_sched(self), r);
+    }
+}
+
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     participant *p = state;
@@ -184,6 +202,8 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         return; /* a conversation that ended: whatever is in hand will be told GONE */
     if (signal->type == &lim__type_request)
         on_request(p, self, signal);
+    else if (signal->type == &lim__type_revoke)
+        on_revoke(p, self, signal->body.ptr);
     else if (signal->type == &lim__type_report)
         report(p, self, ((const lim__report *)signal->body.ptr)->used);
     else if (signal->type == &lim__type_evict)
@@ -241,7 +261,8 @@ lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_take
     if (lim__sched_current() != NULL || timeout_ms < 0)
         return LIM_E_MISUSE;
     uint64_t now = bus->os->now_ns(bus->os);
-    uint64_t end = timeout_ms == LIM_FOREVER ? UINT64_MAX : now + (uint64_t)timeout_ms * 1000000;
+    bool ever = (uint64_t)timeout_ms > (UINT64_MAX - now) / 1000000; /* as good as LIM_FOREVER */
+    uint64_t end = ever ? UINT64_MAX : now + (uint64_t)timeout_ms * 1000000;
     lim__box *b = lim__box_find(bus->boxes, (lim_pid){ who.id });
     if (b == NULL)
         return LIM_E_GONE;

@@ -28,7 +28,7 @@ typedef struct call {
     lim__list node;
     uint64_t ref, lease; /* lease 0: a receive */
     uint64_t timer, started_ns, deadline_ns;
-    lim_pid to;
+    lim_pid to, from;  /* from: who asked */
     lim__msg *payload; /* asks: kept to be sent to another one */
 } call;
 
@@ -74,6 +74,8 @@ static void outcome(talk *t, lim_process *self, const call *c, lim_how how, lim_
                                 .handed_over = c->lease == 0 ? LIM_HANDED_NO : LIM_HANDED_UNKNOWN };
     if (how == LIM_HOW_REPLY || how == LIM_HOW_FAILED)
         o->handed_over = LIM_HANDED_YES;
+    if (how == LIM_HOW_REFUSED)
+        o->handed_over = LIM_HANDED_NO;
     if (how == LIM_HOW_CRASHED)
         o->reason = t->last_reason;
     o->participant_len = (uint8_t)who.len;
@@ -83,7 +85,7 @@ static void outcome(talk *t, lim_process *self, const call *c, lim_how how, lim_
     if (detail.len > 0)
         memcpy(o->text + who.len, detail.ptr, detail.len);
     o->elapsed_ns = lim_now_ns(self) - c->started_ns;
-    (void)!lim__send_reserved(self, t->open->owner, o);
+    (void)!lim__send_reserved(self, c->from, o);
 }
 
 static void call_free(lim_process *self, call *c)
@@ -111,13 +113,13 @@ static void end_calls(talk *t, lim_process *self, lim_how how, lim_pid only)
     }
 }
 
-static void done(talk *t, lim_process *self, uint64_t ref, lim_err err)
+static void done(lim_process *self, lim_pid from, uint64_t ref, lim_err err)
 {
     lim__done *d = lim__letter_new(lim__proc_sched(self), &lim__type_done, sizeof *d);
     if (d == NULL)
         return;
     *d = (lim__done){ .ref = ref, .conv = lim_self(self), .err = err };
-    (void)!lim__send_reserved(self, t->open->owner, d);
+    (void)!lim__send_reserved(self, from, d);
 }
 
 static void opened_answer(talk *t, lim_process *self, lim_err err)
@@ -125,7 +127,7 @@ static void opened_answer(talk *t, lim_process *self, lim_err err)
     if (t->opened)
         return;
     t->opened = true;
-    done(t, self, t->open->ref, err);
+    done(self, t->open->owner, t->open->ref, err);
 }
 
 /* ---- participants ---- */
@@ -249,20 +251,22 @@ static lim_err tell_all(talk *t, lim_process *self, lim_pid to, lim__msg *payloa
     return t->alive == 0 ? LIM_E_GONE : err;
 }
 
-static void on_tell(talk *t, lim_process *self, lim__tell *m)
+static void on_tell(talk *t, lim_process *self, lim_pid from, lim__tell *m)
 {
     lim_err err = lim__phase_step(&t->phase, LIM__PHASE_USE) ? tell_all(t, self, m->to, m->payload) : LIM_E_CLOSED;
     if (err == LIM_OK)
         t->sent++;
-    done(t, self, m->ref, err);
+    done(self, from, m->ref, err);
 }
 
-static call *call_new(talk *t, lim_process *self, uint64_t ref, uint64_t lease, uint64_t deadline_ns)
+static call *call_new(talk *t, lim_process *self, const call *as, uint64_t lease, uint64_t deadline_ns)
 {
     call *c = lim__alloc(lim__proc_sched(self), sizeof *c);
     if (c == NULL)
         return NULL;
-    *c = (call){ .ref = ref, .lease = lease, .deadline_ns = deadline_ns, .started_ns = lim_now_ns(self) };
+    *c = (call){
+        .ref = as->ref, .from = as->from, .lease = lease, .deadline_ns = deadline_ns, .started_ns = as->started_ns
+    };
     uint64_t now_ns = c->started_ns;
     if (deadline_ns != UINT64_MAX &&
         lim_timer_start(self, deadline_ns > now_ns ? deadline_ns - now_ns : 0, TAG_CALL, &c->timer) != LIM_OK) {
@@ -273,14 +277,24 @@ static call *call_new(talk *t, lim_process *self, uint64_t ref, uint64_t lease, 
     return c;
 }
 
-static void on_ask(talk *t, lim_process *self, lim__ask *m)
+/* Sends the ask to c->to. That one's death is told by its exit. */
+static void ask_party(talk *t, lim_process *self, call *c)
 {
-    call now = { .ref = m->ref, .lease = 1, .started_ns = lim_now_ns(self) };
+    lim_err err = request(self, c->to, c->lease, c->deadline_ns, c->payload);
+    if (err == LIM_E_FULL)
+        call_end(t, self, c, LIM_HOW_REFUSED, NULL, lim__str("the participant's mailbox is full"));
+    else if (err == LIM_E_NOMEM)
+        call_end(t, self, c, LIM_HOW_REFUSED, NULL, lim__str("out of memory"));
+}
+
+static void on_ask(talk *t, lim_process *self, lim_pid from, lim__ask *m)
+{
+    call now = { .ref = m->ref, .from = from, .started_ns = lim_now_ns(self) }; /* no lease: it was handed to nobody */
     party *p = party_alive(t, m->to);
     lim_how how = t->phase == LIM_PHASE_BROKEN || (p == NULL && t->dead > 0) ? LIM_HOW_CRASHED : LIM_HOW_REFUSED;
     call *c = NULL;
     if (p != NULL && lim__phase_step(&t->phase, LIM__PHASE_USE))
-        c = call_new(t, self, m->ref, ++t->next_lease, m->deadline_ns);
+        c = call_new(t, self, &now, ++t->next_lease, m->deadline_ns);
     if (c == NULL) {
         outcome(t, self, &now, how, NULL, lim__bytes(NULL, 0), lim__bytes(NULL, 0));
         return;
@@ -288,13 +302,12 @@ static void on_ask(talk *t, lim_process *self, lim__ask *m)
     c->to = p->pid;
     c->payload = lim__msg_ref(m->payload);
     t->sent++;
-    if (request(self, p->pid, c->lease, m->deadline_ns, m->payload) == LIM_E_FULL)
-        call_end(t, self, c, LIM_HOW_REFUSED, NULL, lim__str("the participant's mailbox is full"));
+    ask_party(t, self, c);
 }
 
-static void on_receive(talk *t, lim_process *self, const lim__receive *m)
+static void on_receive(talk *t, lim_process *self, lim_pid from, const lim__receive *m)
 {
-    call now = { .ref = m->ref, .started_ns = lim_now_ns(self) };
+    call now = { .ref = m->ref, .from = from, .started_ns = lim_now_ns(self) };
     if (!lim__list_empty(&t->inbox)) { /* readable in every phase: a failure must not eat what had arrived */
         note *first = LIM_CONTAINER(lim__list_pop(&t->inbox), note, node);
         lim__phase_step(&t->phase, LIM__PHASE_USE);
@@ -305,7 +318,7 @@ static void on_receive(talk *t, lim_process *self, const lim__receive *m)
         return;
     }
     bool open = lim__phase_step(&t->phase, LIM__PHASE_USE);
-    if (!open || call_new(t, self, m->ref, 0, m->deadline_ns) == NULL)
+    if (!open || call_new(t, self, &now, 0, m->deadline_ns) == NULL)
         outcome(t, self, &now, t->phase == LIM_PHASE_BROKEN ? LIM_HOW_CRASHED : LIM_HOW_CLOSED, NULL,
                 lim__bytes(NULL, 0), lim__bytes(NULL, 0));
 }
@@ -387,6 +400,22 @@ static void close_talk(talk *t, lim_process *self, lim_how how)
     end(t, self, LIM_NORMAL);
 }
 
+/* The place that the group had given us with somebody. */
+static void release(talk *t, lim_process *self, const lim__assigned *a)
+{
+    lim__release *r = a == NULL ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
+    if (r == NULL)
+        return; /* the group takes it back when this process ends */
+    *r = (lim__release){ a->lease, 0 };
+    (void)!lim__send_reserved(self, t->group, r);
+}
+
+static void nobody_left(talk *t, lim_process *self)
+{
+    lim__phase_step(&t->phase, LIM__PHASE_NOBODY_LEFT);
+    end_calls(t, self, LIM_HOW_CRASHED, (lim_pid){ 0 });
+}
+
 static void participant_gone(talk *t, lim_process *self, const lim_signal *signal, party *p)
 {
     p->alive = false;
@@ -396,44 +425,45 @@ static void participant_gone(talk *t, lim_process *self, const lim_signal *signa
     t->alive--;
     t->dead++;
     tell_watches(t, self, p->pid, p->reason, p->at_ns);
+    release(t, self, p->assigned);
     if (t->open->on_crash == LIM_CRASH_NEXT && t->open->group_len > 0 && t->alive == 0) {
         want(t, self); /* asks in its hands go to the next one, under the same deadline */
         return;
     }
     end_calls(t, self, LIM_HOW_CRASHED, p->pid);
-    if (t->alive == 0) {
-        lim__phase_step(&t->phase, LIM__PHASE_NOBODY_LEFT);
-        end_calls(t, self, LIM_HOW_CRASHED, (lim_pid){ 0 });
-    }
+    if (t->alive == 0)
+        nobody_left(t, self);
 }
 
 static void on_assigned(talk *t, lim_process *self, const lim_signal *signal)
 {
     lim__assigned *a = lim__letter_keep(self, signal);
     lim_err err = party_add(t, self, a->participant, a);
-    if (err != LIM_OK)
-        lim__letter_free(lim__proc_sched(self), a);
+    t->group = signal->from; /* not always the one that was asked: a retired group passes on */
     opened_answer(t, self, err);
-    if (err != LIM_OK)
+    if (err != LIM_OK) {
+        release(t, self, a);
+        lim__letter_free(lim__proc_sched(self), a);
+        if (t->alive == 0)
+            nobody_left(t, self);
         return;
-    LIM__LIST_EACH(n, &t->calls) { /* asks that outlived their participant */
+    }
+    LIM__LIST_EACH_SAFE(n, tmp, &t->calls) { /* asks that outlived their participant */
         call *c = LIM_CONTAINER(n, call, node);
         party *had = c->lease != 0 ? party_find(t, c->to) : NULL;
         if (had == NULL || had->alive)
             continue;
         c->to = a->participant;
         c->lease = ++t->next_lease;
-        (void)!request(self, c->to, c->lease, c->deadline_ns, c->payload);
+        ask_party(t, self, c);
     }
 }
 
 static void on_refused(talk *t, lim_process *self, const lim__refused *r)
 {
     opened_answer(t, self, r->why == LIM_WHY_BACKLOG_FULL ? LIM_E_FULL : LIM_E_NOTFOUND);
-    if (t->alive == 0) {
-        lim__phase_step(&t->phase, LIM__PHASE_NOBODY_LEFT);
-        end_calls(t, self, LIM_HOW_CRASHED, (lim_pid){ 0 });
-    }
+    if (t->alive == 0)
+        nobody_left(t, self);
 }
 
 /* ---- showing ---- */
@@ -524,17 +554,17 @@ static void on_message(talk *t, lim_process *self, const lim_signal *signal)
     else if (t->open == NULL)
         return;
     else if (type == &lim__type_ask)
-        on_ask(t, self, body);
+        on_ask(t, self, signal->from, body);
     else if (type == &lim__type_answer)
         on_answer(t, self, body);
     else if (type == &lim__type_tell)
-        on_tell(t, self, body);
+        on_tell(t, self, signal->from, body);
     else if (type == &lim__type_receive)
-        on_receive(t, self, body);
+        on_receive(t, self, signal->from, body);
     else if (type == &lim__type_say)
         receive_or_keep(t, self, ((lim__say *)body)->from, ((lim__say *)body)->payload);
     else if (type == &lim__type_join_conv)
-        done(t, self, ((lim__join_conv *)body)->ref,
+        done(self, signal->from, ((lim__join_conv *)body)->ref,
              lim__phase_step(&t->phase, LIM__PHASE_USE)
                  ? party_add(t, self, ((lim__join_conv *)body)->participant, NULL)
                  : LIM_E_CLOSED);
@@ -558,11 +588,10 @@ static void on_timer(talk *t, lim_process *self, const lim_signal *signal)
 {
     if (signal->tag == TAG_WHOLE) {
         t->whole_timer = 0;
-        if (lim__phase_step(&t->phase, LIM__PHASE_DEADLINE)) {
-            opened_answer(t, self, LIM_E_TIMEOUT);
-            end_calls(t, self, LIM_HOW_TIMEOUT, (lim_pid){ 0 });
-            end(t, self, LIM_TIMEOUT);
-        }
+        lim__phase_step(&t->phase, LIM__PHASE_DEADLINE);
+        opened_answer(t, self, LIM_E_TIMEOUT); /* one that broke before ends now, too: nobody may have closed it */
+        end_calls(t, self, LIM_HOW_TIMEOUT, (lim_pid){ 0 });
+        end(t, self, LIM_TIMEOUT);
         return;
     }
     LIM__LIST_EACH(n, &t->calls) { /* a receive that timed out is withdrawn: it can swallow nothing later */
