@@ -44,6 +44,7 @@ typedef struct client {
     taken *first, **last, *seen; /* frames not yet taken; those that were */
     lim__c_id16 session;
     long end;      /* 1: open; 0: the server ended; negative errno */
+    uint64_t served; /* a participant it has registered, for tests that want to know */
     bool deaf;     /* does not read */
     bool raw;      /* bytes are kept in `in`, not parsed */
     uint64_t pings;

@@ -147,6 +147,108 @@ static void test_breaking_the_protocol_is_told_before_the_end(void **state) /* p
     }
 }
 
+static uint64_t some(world *w, uint64_t below)
+{
+    return lim__rng_below(lim__sim_rng(w->sim), below);
+}
+
+/* Whatever a client may say, in an order and with numbers that no client would choose. */
+static void say_anything(client *c)
+{
+    world *w = c->w;
+    static const char *const names[] = { "a", "a.b", "", "a b", ">", "*", "$sys.info", "q", "$sys.events.>" };
+    lim_bytes name = lim__str(names[some(w, LIM_COUNT(names))]), text = lim__bytes("some text", some(w, 10));
+    uint32_t on = 1 + (uint32_t)some(w, 4), n = (uint32_t)some(w, 4);
+    uint64_t corr = some(w, 40), conv = some(w, 3) == 0 ? 0 : some(w, 1u << 30), lease = some(w, 4);
+    if (c->served != 0 && some(w, 2) == 0)
+        conv = c->served + some(w, 3);
+    switch (some(w, 18)) {
+    case 0:
+        PUT(c, publish, .corr = n, .flags = (uint8_t)some(w, 8), .channel = name, .payload = text);
+        return;
+    case 1:
+        PUT(c, subscribe, .stream = on + 4, .window = n, .backlog = n, .policy = (uint8_t)(1 + n), .pattern = name);
+        return;
+    case 2:
+        PUT(c, ack, .stream = on + 4, .upto_seq = some(w, 2));
+        return;
+    case 3:
+        PUT(c, unsubscribe, .stream = on + 4);
+        return;
+    case 4:
+    case 5:
+        PUT(c, ask, .corr = 1000 + corr * 100 + some(w, 100), .timeout_ms = n * 1000,
+            .on_crash = 1 + (uint8_t)some(w, 2), .participant = some(w, 4) == 0 ? conv : 0, .group = name,
+            .payload = text);
+        return;
+    case 6:
+        PUT(c, cancel, .corr = 1000 + corr * 100);
+        return;
+    case 7:
+        PUT(c, serve, .stream = on + 8 + (uint32_t)some(w, 1000) * 16, .kind = 1 + (uint8_t)some(w, 2), .capacity = n,
+            .group = name, .identity = some(w, 2) ? text : lim__str(""));
+        return;
+    case 8:
+        PUT(c, leave, .stream = on + 8);
+        return;
+    case 9:
+        PUT(c, taken, .stream = on + 8, .conversation = conv, .lease = lease);
+        return;
+    case 10:
+        PUT(c, reply, .stream = on + 8, .conversation = conv, .lease = lease, .how = 1 + (uint8_t)some(w, 3));
+        return;
+    case 11:
+        PUT(c, holding, .stream = on + 8, .conversation = conv, .lease = lease);
+        return;
+    case 12:
+        PUT(c, dispatch, .corr = 10000 + corr * 100 + some(w, 100), .flags = (uint8_t)some(w, 4),
+            .timeout_ms = n * 1000, .queue = name, .payload = text);
+        return;
+    case 13:
+        PUT(c, await, .corr = 20000 + corr * 100 + some(w, 100), .task = conv);
+        return;
+    case 14:
+        PUT(c, open, .stream = on + 12 + (uint32_t)some(w, 1000) * 16, .timeout_ms = n * 1000, .on_crash = 1,
+            .group = name, .participant = some(w, 3) == 0 ? conv : 0);
+        return;
+    case 15:
+        PUT(c, send, .stream = on + 12, .corr = n, .to = conv, .payload = text);
+        return;
+    case 16:
+        PUT(c, askin, .stream = on + 12, .corr = 30000 + corr * 100 + some(w, 100), .timeout_ms = n * 1000, .to = conv);
+        return;
+    default:
+        PUT(c, close, .stream = on + 12);
+    }
+}
+
+static void test_nothing_that_a_client_says_harms_the_server(void **state) /* proves WI4 */
+{
+    (void)state;
+    EVERY_WORLD(w)
+    {
+        client *good = client_new(w, "good");
+        for (int i = 0; i < 8; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "odd%d", i);
+            client *c = client_session(w, name, NULL, 3000);
+            for (int k = 0; k < 60 && c->end == 1; k++) {
+                say_anything(c);
+                if (some(w, 4) == 0)
+                    run_for(w, some(w, SECOND / 4));
+                lim__f_served served;
+                const lim__frame *frame = client_has(c, LIM__SERVED) ? client_take(c, LIM__SERVED) : NULL;
+                if (frame != NULL && lim__get_served(frame, &served))
+                    c->served = served.participant;
+            }
+        }
+        PUT(good, publish, .corr = 1, .channel = lim__str("x"));
+        lim__f_published f;
+        TAKE(good, published, PUBLISHED, &f);
+        assert_int_equal(lim__never_count(), 0);
+    }
+}
+
 static void test_answers_stand_before_the_fault_that_ends_the_session(void **state)
 {
     (void)state;
@@ -380,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_rubbish_ends_the_session_and_nothing_else),
         cmocka_unit_test(test_a_frame_cut_anywhere_is_harmless),
         cmocka_unit_test(test_breaking_the_protocol_is_told_before_the_end),
+        cmocka_unit_test(test_nothing_that_a_client_says_harms_the_server),
         cmocka_unit_test(test_answers_stand_before_the_fault_that_ends_the_session),
         cmocka_unit_test(test_what_was_said_before_a_goodbye_is_dealt_with),
         cmocka_unit_test(test_half_a_close_still_gets_its_answers),
