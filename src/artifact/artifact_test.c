@@ -111,12 +111,9 @@ static void test_what_is_no_hash_is_refused(void **state)
     (void)state;
     lim__artifacts *s = lim__artifacts_new();
     lim__artifact *a = put(s, "x", 0, NULL), *found;
-    static const char *const bad[] = { "",
-                                       "abc",
-                                       "abcg",
-                                       "abcd ",
-                                       "0x12",
-                                       "00000000000000000000000000000000000000000000000000000000000000000" };
+    static const char *const bad[] = { "",     "abc",
+                                       "abcg", "abcd ",
+                                       "0x12", "00000000000000000000000000000000000000000000000000000000000000000" };
     for (size_t i = 0; i < LIM_COUNT(bad); i++)
         assert_int_equal(lim__artifacts_get(s, lim__str(bad[i]), &found), LIM_E_INVALID);
     assert_int_equal(lim__artifacts_get(s, TEXT("0000"), &found), LIM_E_NOTFOUND);
