@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * sim_runtime_test.c - the runtime alone in simulated worlds: random programs on two or three schedulers whose turns are
- * ordered by the seed, against a small model of what may and what must happen.
+ * sim_runtime_test.c - the runtime alone in simulated worlds: random programs on two or three schedulers whose turns
+ * are ordered by the seed, against a small model of what may and what must happen.
  *
  *      host: spawns, sends, kills                    actors: each message is an order drawn from the seed: send, link,
  *        |                                           unlink, monitor, demonitor, timers, requests, spawn, exit, kill
@@ -11,14 +11,12 @@
  *   M1  of what one sender sent to one receiver, each is seen at most once, in order; all of it if the receiver lives
  *       on (RT2, RT3). Exits sent by hand are numbered like messages.
  *   M2  nothing of a sender is seen after the exit or down that told of its end (RT3).
- *   M3  an exit of a link is seen once per link, never after unlink, and surely if the link held (RT4). Who links whom is
- *       chosen so that the model knows: only the actor with the lower number links and unlinks.
- *   M4  one DOWN per monitor that was not taken back, none for one that was (RT6).
- *   M5  a timer is never early, fires once or was cancelled, and never both (R18).
- *   M6  a request is answered once (RT9).
- *   M7  a process id is given out once (RT1).
- *   M8  when nothing is left to do nothing waits in an inbox; when all have gone the census is zero (RT12).
- *   M9  the same seed gives the same history (RT13).
+ *   M3  an exit of a link is seen once per link, never after unlink, and surely if the link held (RT4). Who links whom
+ * is chosen so that the model knows: only the actor with the lower number links and unlinks. M4  one DOWN per monitor
+ * that was not taken back, none for one that was (RT6). M5  a timer is never early, fires once or was cancelled, and
+ * never both (R18). M6  a request is answered once (RT9). M7  a process id is given out once (RT1). M8  when nothing is
+ * left to do nothing waits in an inbox; when all have gone the census is zero (RT12). M9  the same seed gives the same
+ * history (RT13).
  *
  * LIM_SEEDS worlds from LIM_SEED on; with LIM_SEED the history is printed. */
 #include <setjmp.h>
@@ -52,10 +50,10 @@ typedef struct actor {
     bool born, ended, traps;
     uint32_t life_refs;
     ref refs[REFS];
-    uint32_t sent[ACTORS_MAX + 1];      /* to each receiver, by this one; receivers by index, ACTORS_MAX: nobody */
-    uint32_t seen[ACTORS_MAX + 1];      /* from each sender; ACTORS_MAX: the host */
-    bool told_of_end[ACTORS_MAX];       /* by an exit or a down */
-    bool linked[ACTORS_MAX];            /* by this one, and not unlinked since */
+    uint32_t sent[ACTORS_MAX + 1]; /* to each receiver, by this one; receivers by index, ACTORS_MAX: nobody */
+    uint32_t seen[ACTORS_MAX + 1]; /* from each sender; ACTORS_MAX: the host */
+    bool told_of_end[ACTORS_MAX];  /* by an exit or a down */
+    bool linked[ACTORS_MAX];       /* by this one, and not unlinked since */
     uint32_t link_calls[ACTORS_MAX], link_exits[ACTORS_MAX];
 } actor;
 
@@ -139,7 +137,8 @@ static void exit_seen(actor *a, const lim_signal *s)
     actor *from = by_pid(s->from);
     if (!from)
         return;
-    if (s->reason > LIM_REASON_USER && (s->reason - LIM_REASON_USER) >> 16 == (by_hand(from, a, 0) - LIM_REASON_USER) >> 16) {
+    if (s->reason > LIM_REASON_USER &&
+        (s->reason - LIM_REASON_USER) >> 16 == (by_hand(from, a, 0) - LIM_REASON_USER) >> 16) {
         number_seen(a, from->index, (uint32_t)(s->reason - LIM_REASON_USER) & 0xffff);
         return;
     }
@@ -181,8 +180,15 @@ static actor *actor_new(lim_process *self, uint32_t scheduler)
         return NULL;
     actor *a = &the->actors[the->count];
     *a = (actor){ .index = the->count, .traps = pick(4) != 0 };
-    lim_spawn_opts o = { .size = sizeof o, .on_signal = on_signal, .on_end = on_end, .state_bytes = sizeof a, .init = &a,
-                         .init_bytes = sizeof a, .mailbox_max = 1 << 20, .trap_exit = a->traps, .place = true,
+    lim_spawn_opts o = { .size = sizeof o,
+                         .on_signal = on_signal,
+                         .on_end = on_end,
+                         .state_bytes = sizeof a,
+                         .init = &a,
+                         .init_bytes = sizeof a,
+                         .mailbox_max = 1 << 20,
+                         .trap_exit = a->traps,
+                         .place = true,
                          .scheduler = scheduler };
     lim_err err = self ? lim_spawn(self, &o, &a->pid) : lim_runtime_spawn(the->rt, &o, &a->pid);
     assert_int_equal(err, LIM_OK);
@@ -490,7 +496,10 @@ static void test_an_idle_runtime_of_100000_processes_and_1000_connections_never_
         lim__sim_task_add(sim, here, "sched", turn, due, lim__sched_at(rt, i));
     for (uint32_t i = 0; i < IDLE_PROCESSES; i++) {
         idler init = { .fd = i < CONNECTIONS ? ends[i] : -1 };
-        lim_spawn_opts o = { .size = sizeof o, .on_signal = on_idler, .state_bytes = sizeof init, .init = &init,
+        lim_spawn_opts o = { .size = sizeof o,
+                             .on_signal = on_idler,
+                             .state_bytes = sizeof init,
+                             .init = &init,
                              .init_bytes = sizeof init };
         lim_pid pid;
         assert_int_equal(lim_runtime_spawn(rt, &o, &pid), LIM_OK);

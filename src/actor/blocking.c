@@ -13,9 +13,9 @@
  *        |-- a call: done as the process, outboxes pushed, answered
  *        `-- returned: IDLE, QUEUED, or ENDING if it called lim_exit
  *
- * What a handler does with `self` belongs to the scheduler, so each public P function, called on the thread of the pool,
- * is carried home and done there (lim__away_*). lim_send is not: it goes like a host thread's, and keeps its order with
- * the calls, because a call's letters are pushed to their inboxes before it is answered.
+ * What a handler does with `self` belongs to the scheduler, so each public P function, called on the thread of the
+ * pool, is carried home and done there (lim__away_*). lim_send is not: it goes like a host thread's, and keeps its
+ * order with the calls, because a call's letters are pushed to their inboxes before it is answered.
  *
  * A process and its job are one block. Threads are started when blocking processes are spawned, one each, up to the
  * runtime's blocking_max. Runtimes without threads (the simulator's) run such handlers in the turn.
@@ -343,10 +343,12 @@ lim_err lim__away_exit_process(lim_process *self, lim_pid target, lim_reason rea
 {
     return carry(do_exit_process, (args){ .self = self, .pid = target, .number = reason });
 }
-lim_err lim__away_request(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body, int64_t timeout_ms, uint64_t *out)
+lim_err lim__away_request(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body, int64_t timeout_ms,
+                          uint64_t *out)
 {
-    return carry(do_request, (args){ .self = self, .pid = to, .number = tag, .body = body, .timeout_ms = timeout_ms,
-                                     .ref_out = out });
+    return carry(
+        do_request,
+        (args){ .self = self, .pid = to, .number = tag, .body = body, .timeout_ms = timeout_ms, .ref_out = out });
 }
 lim_err lim__away_respond(lim_process *self, const lim_signal *request, lim_bytes body)
 {

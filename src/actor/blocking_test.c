@@ -10,8 +10,9 @@
 static lim_runtime *open_runtime(uint32_t schedulers, bool own_loop, uint32_t blocking_max)
 {
     lim_runtime *rt;
-    lim_runtime_opts o = { .size = sizeof o, .scheduler_count = schedulers, .own_loop = own_loop,
-                           .blocking_max = blocking_max };
+    lim_runtime_opts o = {
+        .size = sizeof o, .scheduler_count = schedulers, .own_loop = own_loop, .blocking_max = blocking_max
+    };
     assert_int_equal(lim_runtime_open(&o, &rt), LIM_OK);
     return rt;
 }
@@ -34,9 +35,18 @@ static void on_end(void *state, lim_reason reason)
 
 static lim_pid spawn(lim_runtime *rt, lim_on_signal *on_signal, shared **sh, bool blocking, uint32_t scheduler)
 {
-    lim_spawn_opts o = { .size = sizeof o, .name = "blocker", .on_signal = on_signal, .on_end = on_end,
-                         .state_bytes = sizeof sh, .init = sh, .init_bytes = sizeof sh, .blocking = blocking,
-                         .trap_exit = true, .place = true, .scheduler = scheduler, .mailbox_max = 1 << 20 };
+    lim_spawn_opts o = { .size = sizeof o,
+                         .name = "blocker",
+                         .on_signal = on_signal,
+                         .on_end = on_end,
+                         .state_bytes = sizeof sh,
+                         .init = sh,
+                         .init_bytes = sizeof sh,
+                         .blocking = blocking,
+                         .trap_exit = true,
+                         .place = true,
+                         .scheduler = scheduler,
+                         .mailbox_max = 1 << 20 };
     lim_pid pid;
     assert_int_equal(lim_runtime_spawn(rt, &o, &pid), LIM_OK);
     return pid;
@@ -168,8 +178,9 @@ static void on_helper(lim_process *self, const lim_signal *signal, void *state)
 
 static void do_everything(lim_process *self, shared *sh)
 {
-    lim_spawn_opts o = { .size = sizeof o, .on_signal = on_helper, .link = true, .monitor = true,
-                         .monitor_out = &sh->refs[0] };
+    lim_spawn_opts o = {
+        .size = sizeof o, .on_signal = on_helper, .link = true, .monitor = true, .monitor_out = &sh->refs[0]
+    };
     uint64_t timer;
     LIM_ASSERT(lim_spawn(self, &o, &sh->other) == LIM_OK);
     LIM_ASSERT(lim_monitor(self, sh->other, &timer) == LIM_OK);
@@ -305,7 +316,11 @@ static void takes_time(lim_process *self, const lim_signal *signal, void *state)
 
 static lim_pid spawn_slow(world *w, const char *name)
 {
-    lim_spawn_opts o = { .size = sizeof o, .name = name, .on_signal = takes_time, .state_bytes = sizeof w, .init = &w,
+    lim_spawn_opts o = { .size = sizeof o,
+                         .name = name,
+                         .on_signal = takes_time,
+                         .state_bytes = sizeof w,
+                         .init = &w,
                          .init_bytes = sizeof w };
     lim_pid pid;
     assert_int_equal(lim_runtime_spawn(w->rt, &o, &pid), LIM_OK);
@@ -316,8 +331,9 @@ static world *world_with_clerk(clerk *c, uint32_t overrun_ms)
 {
     world *w = world_open(1);
     lim_runtime_close(w->rt);
-    lim__runtime_opts o = { .os = &w->os, .scheduler_count = 1, .overrun_ms = overrun_ms, .on_overrun = on_overrun,
-                            .ctx = c };
+    lim__runtime_opts o = {
+        .os = &w->os, .scheduler_count = 1, .overrun_ms = overrun_ms, .on_overrun = on_overrun, .ctx = c
+    };
     assert_int_equal(lim__runtime_open(&o, &w->rt), LIM_OK);
     return w;
 }

@@ -239,7 +239,10 @@ static void on_brief(lim_process *self, const lim_signal *signal, void *state)
 
 static lim_spawn_opts brief(lim_pid to)
 {
-    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts), .on_signal = on_brief, .state_bytes = 600, .place = true,
+    return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts),
+                             .on_signal = on_brief,
+                             .state_bytes = 600,
+                             .place = true,
                              .scheduler = lim__pid_scheduler(to) };
 }
 
@@ -329,8 +332,9 @@ static lim_err op_supervisor_nest(lim_process *self, scene *sc, lim_pid to)
 {
     (void)self, (void)to;
     lim_supervisor_opts o = { .size = sizeof o };
-    lim_child_spec spec = { .size = sizeof spec, .spawn = { .size = sizeof spec.spawn }, .restart = LIM_TEMPORARY,
-                            .supervisor = &o };
+    lim_child_spec spec = {
+        .size = sizeof spec, .spawn = { .size = sizeof spec.spawn }, .restart = LIM_TEMPORARY, .supervisor = &o
+    };
     return lim_supervisor_add(sc->w->rt, sc->sup, &spec);
 }
 static lim_err op_supervisor_stop(lim_process *self, scene *sc, lim_pid to)
@@ -403,10 +407,10 @@ static bool sweep_once(op *what, uint32_t whom, uint64_t n, bool through)
 static void test_every_operation_survives_every_failing_allocation(void **state) /* proves RT12 */
 {
     (void)state;
-    static op *const all[] = { op_send,     op_send_long,       op_runtime_send,   op_link,
-                               op_monitor,  op_request,         op_exit,           op_runtime_exit,
-                               op_timer,    op_register,        op_spawn,          op_runtime_spawn,
-                               op_ready,    op_supervisor_open, op_supervisor_add, op_supervisor_nest,
+    static op *const all[] = { op_send,           op_send_long,       op_runtime_send,   op_link,
+                               op_monitor,        op_request,         op_exit,           op_runtime_exit,
+                               op_timer,          op_register,        op_spawn,          op_runtime_spawn,
+                               op_ready,          op_supervisor_open, op_supervisor_add, op_supervisor_nest,
                                op_supervisor_stop };
     uint32_t failed = 0;
     for (size_t i = 0; i < LIM_COUNT(all); i++)
@@ -419,7 +423,8 @@ static void test_every_operation_survives_every_failing_allocation(void **state)
     assert_true(failed > 100);
 }
 
-static void test_exits_sent_without_memory_are_refused_when_the_spare_letters_are_under_way(void **state) /* proves RT3 */
+static void
+test_exits_sent_without_memory_are_refused_when_the_spare_letters_are_under_way(void **state) /* proves RT3 */
 {
     (void)state;
     world *w = world_open(1);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * inbox_model_test.c - every interleaving of push, take-all and sleep: no wake is lost, and each sender keeps its order.
+ * inbox_model_test.c - every interleaving of push, take-all and sleep: no wake is lost, and each sender keeps its
+ * order.
  *
  * The three operations of the inbox (lim__inbox_push and lim__sched_wake in mailbox.c; sleep_until and lim__inbox_deal
  * in sched.c and mailbox.c) are written down once more as little machines of one atomic step each, in the order of the
@@ -8,19 +9,18 @@
  *      pusher                                 owner
  *      1 head = inbox          relaxed        1 sleeping = 1                seq_cst
  *      2 CAS inbox head -> me  seq_cst        2 empty = inbox == NULL       seq_cst
- *        (failed: head is new, again 2)       3 wait: passes when woken (eventfd: a wake is kept until a wait takes it);
- *      3 sleeping == 0? done   seq_cst           not empty: only looks, and takes a wake along
- *      4 exchange(sleeping, 0) == 0? done     4 sleeping = 0                relaxed: may become visible later
- *      5 wake                                 5 inbox == NULL? back to 1    relaxed
- *                                             6 exchange(inbox, NULL)       acquire
- *                                             7 deal what was taken, oldest first; back to 1, or (busy) to 5,
- *                                               with or without a poll that takes a wake along
+ *        (failed: head is new, again 2)       3 wait: passes when woken (eventfd: a wake is kept until a wait takes
+ * it); 3 sleeping == 0? done   seq_cst           not empty: only looks, and takes a wake along 4 exchange(sleeping, 0)
+ * == 0? done     4 sleeping = 0                relaxed: may become visible later 5 wake 5 inbox == NULL? back to 1
+ * relaxed 6 exchange(inbox, NULL)       acquire 7 deal what was taken, oldest first; back to 1, or (busy) to 5, with or
+ * without a poll that takes a wake along
  *
  * The relaxed store of 4 goes into a store buffer that is emptied at any later time, at the latest by the owner's next
  * sequentially consistent operation, as x86 does it and C11 allows; nobody reads a value that was never written.
  *
- * What must hold: when nobody can move, every pusher is done and everything was dealt (no lost wake-up); what one pusher
- * pushed is dealt in its order, each exactly once. That the explorer sees, it shows on variants that are wrong. */
+ * What must hold: when nobody can move, every pusher is done and everything was dealt (no lost wake-up); what one
+ * pusher pushed is dealt in its order, each exactly once. That the explorer sees, it shows on variants that are wrong.
+ */
 #include "actor/test_world.h"
 #include "base/map.h"
 
@@ -242,7 +242,9 @@ static explorer explore(variant v, uint8_t pushers, uint8_t letters)
 static void test_no_interleaving_loses_a_wake_or_an_order(void **unused) /* R11, proves RT2 */
 {
     (void)unused;
-    static const struct { uint8_t pushers, letters; } sizes[] = { { 1, 1 }, { 1, 4 }, { 2, 1 }, { 2, 2 }, { 2, 3 }, { 3, 1 } };
+    static const struct {
+        uint8_t pushers, letters;
+    } sizes[] = { { 1, 1 }, { 1, 4 }, { 2, 1 }, { 2, 2 }, { 2, 3 }, { 3, 1 } };
     for (size_t i = 0; i < LIM_COUNT(sizes); i++) {
         explorer x = explore(AS_WRITTEN, sizes[i].pushers, sizes[i].letters);
         assert_false(x.lost);

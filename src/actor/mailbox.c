@@ -177,7 +177,8 @@ static __attribute__((noinline)) lim_err no_letter(size_t len)
 }
 
 /* Not inlined: it would burden the short way with registers to save. */
-static __attribute__((noinline)) lim_err send_bytes(lim_runtime *rt, lim__sched *s, lim_pid from, lim_pid to, uint32_t tag, lim_bytes body)
+static __attribute__((noinline)) lim_err send_bytes(lim_runtime *rt, lim__sched *s, lim_pid from, lim_pid to,
+                                                    uint32_t tag, lim_bytes body)
 {
     lim__place place;
     lim_err err = lim__place_take(rt, s, to, &place);

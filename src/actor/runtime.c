@@ -4,8 +4,9 @@
  * Three ways to turn it: a thread per scheduler; the host's own event loop (own_loop: one scheduler, lim_runtime_fd
  * and lim_runtime_turn); or the simulator, which calls lim__sched_turn for each scheduler in the order of its seed.
  *
- * Closing: let the blocking handlers return, refuse spawns, let each scheduler kill its processes on its own thread, join, then let the letters that are
- * still in inboxes find nobody at home until none is left (a LINK comes back as an EXIT, which finds nobody either). */
+ * Closing: let the blocking handlers return, refuse spawns, let each scheduler kill its processes on its own thread,
+ * join, then let the letters that are still in inboxes find nobody at home until none is left (a LINK comes back as an
+ * EXIT, which finds nobody either). */
 #include "actor/internal.h"
 #include <stdio.h>
 #include <stdlib.h>

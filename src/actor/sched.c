@@ -14,8 +14,9 @@
  * There is no tick: with nothing due a scheduler sleeps for ever. Falling asleep is `sleeping = 1`, look at the inbox
  * once more, wait; a pusher pushes, then looks at `sleeping` (M5 in mailbox.c).
  *
- * The clock is read every 32 handlers (each time where they take longer than it does), so that a turn is bounded in time
- * and an overrun is noticed: whoever ran since the last look is a suspect, and where handlers are slow there is one.
+ * The clock is read every 32 handlers (each time where they take longer than it does), so that a turn is bounded in
+ * time and an overrun is noticed: whoever ran since the last look is a suspect, and where handlers are slow there is
+ * one.
  *
  * A turn is odd in `phase`, the time between turns even. Whoever wants to free something that turns may have loaded
  * takes a stamp and waits until every scheduler was even or has moved on (lim__quiet_*). */

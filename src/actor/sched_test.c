@@ -323,8 +323,9 @@ static void pinged_on_signal(lim_process *self, const lim_signal *signal, void *
 
 static lim_pid join_crowd(crowd *c, lim_on_signal *on_signal, uint32_t letters)
 {
-    lim_spawn_opts o = { .size = sizeof o, .on_signal = on_signal, .state_bytes = sizeof c, .init = &c,
-                         .init_bytes = sizeof c };
+    lim_spawn_opts o = {
+        .size = sizeof o, .on_signal = on_signal, .state_bytes = sizeof c, .init = &c, .init_bytes = sizeof c
+    };
     lim_pid pid;
     assert_int_equal(lim_runtime_spawn(c->w->rt, &o, &pid), LIM_OK);
     for (uint32_t i = 0; i < letters; i++)

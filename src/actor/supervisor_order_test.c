@@ -340,10 +340,15 @@ static void test_a_supervisor_that_gives_up_is_its_supervisors_business(void **s
     family other = { 0 }; /* keeps the journal of who comes after the branch: its order with the leaves is nobody's */
     branch b = { .f = f };
     kid after = { .f = &other, .name = 'z' }, *z = &after;
-    lim_supervisor_opts sub = { .size = sizeof sub, .name = "branch", .restarts_max = 2, .period_ms = LIM_UNLIMITED,
-                                .strategy = LIM_ONE_FOR_ALL };
-    lim_child_spec spec = { .size = sizeof spec, .spawn = { .size = sizeof spec.spawn }, .restart = LIM_PERMANENT,
-                            .on_start = branch_on_start, .ctx = &b, .supervisor = &sub };
+    lim_supervisor_opts sub = {
+        .size = sizeof sub, .name = "branch", .restarts_max = 2, .period_ms = LIM_UNLIMITED, .strategy = LIM_ONE_FOR_ALL
+    };
+    lim_child_spec spec = { .size = sizeof spec,
+                            .spawn = { .size = sizeof spec.spawn },
+                            .restart = LIM_PERMANENT,
+                            .on_start = branch_on_start,
+                            .ctx = &b,
+                            .supervisor = &sub };
     assert_int_equal(lim_supervisor_add(f->w->rt, f->sup, &spec), LIM_OK);
     sub = (lim_supervisor_opts){ 0 }; /* it was copied */
     spec = kid_spec(&z, LIM_PERMANENT);
@@ -377,8 +382,12 @@ static void test_a_tree_stops_from_its_leaves(void **state) /* R16, proves RT7 *
     kid first = { 0 };
     kid_add(f, &first, 'a', LIM_PERMANENT);
     lim_supervisor_opts sub = { .size = sizeof sub };
-    lim_child_spec spec = { .size = sizeof spec, .spawn = { .size = sizeof spec.spawn }, .restart = LIM_PERMANENT,
-                            .on_start = branch_on_start, .ctx = &b, .supervisor = &sub };
+    lim_child_spec spec = { .size = sizeof spec,
+                            .spawn = { .size = sizeof spec.spawn },
+                            .restart = LIM_PERMANENT,
+                            .on_start = branch_on_start,
+                            .ctx = &b,
+                            .supervisor = &sub };
     assert_int_equal(lim_supervisor_add(f->w->rt, f->sup, &spec), LIM_OK);
     settle(f->w);
     end_sup(f);
