@@ -88,11 +88,13 @@ typedef struct lim_runtime_opts {
                                * scheduler_count 1 */
     uint32_t blocking_max;    /* threads for blocking processes, started when such are spawned. 0: 4 */
     uint32_t overrun_ms;      /* what a handler that is not blocking may take before it is counted. 0: 10 */
-    void (*on_overrun)(void *ctx, const lim_overrun *overrun); /* on the scheduler; NULL: only counted */
+    void (*on_overrun)(void *ctx, const lim_overrun *overrun); /* on the scheduler, not as a process; must not block.
+                               * NULL: only counted */
     void *ctx;
 } lim_runtime_opts;
 LIM_API lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out); /* B */
-/* Ends every process with LIM_KILLED, joins the threads, frees everything. No handler runs afterwards. */
+/* Waits until the blocking handlers that run have returned, ends every process with LIM_KILLED, joins the threads, frees
+ * everything. No handler runs afterwards. */
 LIM_API_VOID void lim_runtime_close(lim_runtime *rt); /* B */
 LIM_API int lim_runtime_fd(lim_runtime *rt);          /* A: becomes readable when a turn has work; own_loop only */
 /* At most how long the host may wait for that before it calls lim_runtime_turn: until the next timer; -1: no limit. */
@@ -114,7 +116,7 @@ typedef struct lim_spawn_opts {
     bool trap_exit;           /* from before its first signal */
     bool blocking;            /* on_signal may block: it runs on a thread of the pool, one signal at a time, in order.
                                * All of this header may be used there; P calls but lim_send cost a trip to the
-                               * scheduler. on_end stays on the scheduler. Under the simulator it runs in the turn */
+                               * scheduler. Nothing ends it before on_signal returns; on_end stays on the scheduler */
     bool link;                /* lim_spawn only: linked to its parent before it first runs */
     bool monitor;             /* lim_spawn only: watched by its parent; the monitor goes to *monitor_out */
     uint64_t *monitor_out;
