@@ -11,8 +11,9 @@
  *                    the latest after lim_client_timeout_ms. Callbacks run inside lim_client_process. All calls from
  *                    one thread. Contract B calls answer LIM_E_MISUSE.
  *
- * When the connection breaks, pending asks end `lost` and the client dials again (50 ms doubling to 2 s, with jitter),
- * subscribes and registers again, says which tasks it still has in hand, and sends results again that were not settled.
+ * When the connection breaks, pending asks and conversations end `lost` and the client dials again (50 ms doubling to
+ * 2 s, with jitter), subscribes and registers again, says which tasks it still has in hand, and sends results again that
+ * were not settled.
  * Until then what is offered (publish, ask, dispatch, ...) is answered UNREACHABLE at once: nothing was sent. Only what
  * is offered before the first connection waits for it. CLOSED: the client has ended.
  * After lim_client_close returned, no callback runs. */
@@ -99,14 +100,29 @@ typedef struct lim_client_serve_opts {
     const char *const *types, *const *tags;
     lim_client_handler handler;  /* d->self.id is the registration */
     void (*on_ready)(void *ctx, const char *identity); /* registered (each time); NULL: not told */
-    void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why); /* stop: the result will be refused */
+    /* Stop: the result will be refused. lease 0: the conversation has ended, or the participant takes no part in it any
+     * more; nothing said in it reaches anybody. */
+    void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why);
 } lim_client_serve_opts;
-/* out->id is the client's own number, for the calls below; conversations want the server's. */
+/* out->id is the client's own number, for the calls below; conversations and asks want the server's
+ * (lim_client_participant_id). Without handler.on_message requests wait for lim_client_take. */
 LIM_API lim_err lim_client_serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, lim_diag *diag,
                                  lim_participant *out); /* A in own_loop, else B */
 LIM_API lim_err lim_client_work(lim_client *c, const char *queue, const lim_client_serve_opts *opts, lim_diag *diag,
                                 lim_participant *out);  /* A in own_loop, else B */
 LIM_API lim_err lim_client_leave(lim_client *c, lim_participant p);                              /* A */
+/* The server's number of a registration, for lim_client_conv_join and the `participant` of options, here or in any other
+ * program. It is another one after each reconnect: ask in on_ready. UNREACHABLE: not registered now; GONE: ended. */
+LIM_API lim_err lim_client_participant_id(lim_client *c, lim_participant registration, lim_participant *out); /* A */
+/* As lim_report_used; said again by itself after a reconnect. */
+LIM_API lim_err lim_client_report_used(lim_client *c, lim_participant registration, uint32_t used); /* A */
+/* The next request of a registration without on_message; answer it with lim_client_reply_to or lim_client_fail_to
+ * (delivery.self, .conv, .lease), unless wants_reply is false. TIMEOUT: none came; GONE: the registration has ended;
+ * MISUSE: it has on_message. With own_loop nothing is waited for: timeout_ms must be 0. End it with lim_taken_fini. */
+LIM_API lim_err lim_client_take(lim_client *c, lim_participant registration, int64_t timeout_ms, lim_taken *out); /* B */
+/* Into the conversation that `d` is of: its opener gets a message. UNREACHABLE: nothing was sent. If the conversation has
+ * ended, or the participant takes no part in it any more (after a reconnect it is another one), on_revoked says so. */
+LIM_API lim_err lim_client_say(lim_client *c, const lim_delivery *d, lim_bytes payload);         /* A */
 LIM_API lim_err lim_client_reply(lim_client *c, const lim_delivery *d, lim_bytes payload);       /* A */
 LIM_API lim_err lim_client_fail(lim_client *c, const lim_delivery *d, const char *why);          /* A */
 LIM_API lim_err lim_client_reply_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease,
@@ -122,7 +138,7 @@ LIM_API lim_err lim_client_dispatch_async(lim_client *c, const char *queue, lim_
                                           lim_on_dispatched *on_dispatched, lim_on_outcome *on_outcome, void *ctx); /* A */
 LIM_API lim_err lim_client_dispatch(lim_client *c, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
                                     lim_admission *out, lim_conv *task_out);                     /* B */
-/* TIMEOUT: it goes on. */
+/* TIMEOUT: it goes on. GONE: no such task, or it ended too long ago. */
 LIM_API lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 
 /* ---- conversations ---- */
@@ -134,7 +150,13 @@ typedef struct lim_client_conv_opts {
     lim_crash on_crash;
 } lim_client_conv_opts;
 LIM_API lim_err lim_client_conv_open(lim_client *c, const lim_client_conv_opts *opts, lim_diag *diag, lim_conv *out); /* B */
-LIM_API lim_err lim_client_conv_send(lim_client *c, lim_conv conv, lim_participant to, lim_bytes payload);           /* A */
+/* EXISTS: it takes part already. GONE: no such conversation; CLOSED: it ended first. A participant that does not live
+ * joins and is seen to have died. */
+LIM_API lim_err lim_client_conv_join(lim_client *c, lim_conv conv, lim_participant participant);                     /* B */
+/* on_admission (may be NULL) runs exactly once after LIM_OK: ACCEPT or REJECT with why; err CLOSED: the conversation or
+ * the connection ended first, unknown. GONE: it is over. */
+LIM_API lim_err lim_client_conv_send(lim_client *c, lim_conv conv, lim_participant to, lim_bytes payload,
+                                     lim_on_admission *on_admission, void *ctx);                                     /* A */
 LIM_API lim_err lim_client_conv_receive(lim_client *c, lim_conv conv, int64_t timeout_ms, lim_outcome *out);         /* B */
 LIM_API lim_err lim_client_conv_ask(lim_client *c, lim_conv conv, lim_participant to, lim_bytes request,
                                     int64_t timeout_ms, lim_outcome *out);                                           /* B */

@@ -43,7 +43,12 @@ typedef struct lim__open { /* the first letter of every conversation; it keeps i
     char text[];            /* group, type */
 } lim__open;
 typedef struct lim__ask { uint64_t ref; lim_pid to; uint64_t deadline_ns; lim__msg *payload; } lim__ask;
-typedef struct lim__tell { uint64_t ref; lim_pid to; lim__msg *payload; } lim__tell;
+typedef struct lim__tell { /* refused: answered in its turn and sent to nobody; payload NULL */
+    uint64_t ref;
+    lim_pid to;
+    lim__msg *payload;
+    lim_err refused;
+} lim__tell;
 typedef struct lim__receive { uint64_t ref, deadline_ns; } lim__receive;
 typedef struct lim__join_conv { uint64_t ref; lim_pid participant; } lim__join_conv;
 typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__notify;

@@ -8,6 +8,9 @@
 #include "bus/participant.h"
 #include "base/base.h"
 #include "bus/box.h"
+#include "data/outcome.h"
+
+#include <stdlib.h>
 
 typedef struct participant {
     lim_bus *bus;
@@ -256,6 +259,19 @@ lim_err lim_report_used(lim_bus *bus, lim_participant who, uint32_t used)
     return lim__post_reserved(bus->rt, (lim_pid){ who.id }, r);
 }
 
+typedef struct taken_letter { /* what a lim_taken of the bus owns */
+    lim__taken_owned base;
+    lim__request *request;
+} taken_letter;
+
+static void taken_letter_free(lim__taken_owned *owned)
+{
+    taken_letter *t = (taken_letter *)owned;
+    if (t->request != NULL)
+        lim__letter_free(NULL, t->request);
+    free(t);
+}
+
 lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_taken *out)
 {
     if (lim__sched_current() != NULL || timeout_ms < 0)
@@ -266,19 +282,16 @@ lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_take
     lim__box *b = lim__box_find(bus->boxes, (lim_pid){ who.id });
     if (b == NULL)
         return LIM_E_GONE;
-    lim__request *r = NULL;
-    lim_err err = lim__box_pop(b, end, &r);
+    taken_letter *t = calloc(1, sizeof *t); /* before it leaves the box: nothing may fail afterwards */
+    lim_err err = t == NULL ? LIM_E_NOMEM : lim__box_pop(b, end, &t->request);
     lim__box_unref(b);
-    if (err == LIM_OK)
-        *out = (lim_taken){ delivery(r, (lim_pid){ who.id }, bus->os->now_ns(bus->os)), r };
-    return err;
-}
-
-void lim_taken_fini(lim_taken *request)
-{
-    if (request->owned != NULL)
-        lim__letter_free(NULL, request->owned);
-    *request = (lim_taken){ 0 };
+    if (err != LIM_OK) {
+        free(t);
+        return err;
+    }
+    t->base.free = taken_letter_free;
+    *out = (lim_taken){ delivery(t->request, (lim_pid){ who.id }, bus->os->now_ns(bus->os)), t };
+    return LIM_OK;
 }
 
 static size_t list_bytes(const char *const *list, uint16_t *count)

@@ -234,6 +234,20 @@ static void receive_or_keep(talk *t, lim_process *self, lim_pid from, lim__msg *
     t->buffered++;
 }
 
+/* Into a conversation speaks who takes part in it; anybody else is told that this one has nothing to do with it. */
+static void on_say(talk *t, lim_process *self, const lim__say *m)
+{
+    if (party_find(t, m->from) != NULL) {
+        receive_or_keep(t, self, m->from, m->payload);
+        return;
+    }
+    lim__revoke *r = lim__letter_new(lim__proc_sched(self), &lim__type_revoke, sizeof *r);
+    if (r == NULL)
+        return;
+    *r = (lim__revoke){ lim_self(self), 0, LIM__REVOKE_ENDED };
+    (void)!lim__send_reserved(self, m->from, r);
+}
+
 static lim_err tell_all(talk *t, lim_process *self, lim_pid to, lim__msg *payload)
 {
     lim_err err = to.id != 0 ? LIM_E_GONE : LIM_OK;
@@ -253,7 +267,9 @@ static lim_err tell_all(talk *t, lim_process *self, lim_pid to, lim__msg *payloa
 
 static void on_tell(talk *t, lim_process *self, lim_pid from, lim__tell *m)
 {
-    lim_err err = lim__phase_step(&t->phase, LIM__PHASE_USE) ? tell_all(t, self, m->to, m->payload) : LIM_E_CLOSED;
+    lim_err err = m->refused;
+    if (err == LIM_OK)
+        err = lim__phase_step(&t->phase, LIM__PHASE_USE) ? tell_all(t, self, m->to, m->payload) : LIM_E_CLOSED;
     if (err == LIM_OK)
         t->sent++;
     done(self, from, m->ref, err);
@@ -562,7 +578,7 @@ static void on_message(talk *t, lim_process *self, const lim_signal *signal)
     else if (type == &lim__type_receive)
         on_receive(t, self, signal->from, body);
     else if (type == &lim__type_say)
-        receive_or_keep(t, self, ((lim__say *)body)->from, ((lim__say *)body)->payload);
+        on_say(t, self, body);
     else if (type == &lim__type_join_conv)
         done(self, signal->from, ((lim__join_conv *)body)->ref,
              lim__phase_step(&t->phase, LIM__PHASE_USE)

@@ -388,6 +388,12 @@ static lim_err await_for(lim_client *c, lim_conv task, uint64_t deadline, lim__w
     return err != LIM_OK ? err : LIM_E_TIMEOUT;
 }
 
+/* The server's own refusal (it names no conversation), not a task's end. */
+static bool is_unknown(const lim_outcome *o)
+{
+    return o->how == LIM_HOW_REFUSED && o->why == LIM_WHY_NO_PARTICIPANT && o->conv.id == 0;
+}
+
 lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_outcome *out)
 {
     lim__waiter w;
@@ -399,5 +405,9 @@ lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_o
     uint64_t deadline = lim__client_deadline_ns(c, timeout_ms);
     lim__client_block_room(c);
     err = await_for(c, task, deadline, &w);
-    return await_outcome(c, &w, err, out);
+    err = await_outcome(c, &w, err, out);
+    if (err != LIM_OK || !is_unknown(out))
+        return err;
+    lim_outcome_fini(out);
+    return LIM_E_GONE;
 }

@@ -38,7 +38,8 @@ enum {
     LIM__CALLS_MAX = 1 << 20,          /* calls in flight of each kind: then FULL */
     LIM__WINDOW_DEFAULT = 1024,
     LIM__BACKLOG_DEFAULT = 65536,
-    LIM__INBOX_BYTES_MAX = 8 * 1024 * 1024 /* of a conversation, not yet received */
+    LIM__INBOX_BYTES_MAX = 8 * 1024 * 1024, /* of a conversation, not yet received */
+    LIM__MESSAGES_MAX = 65536 /* of conversations, for one registration, not yet handled */
 };
 
 /* ---- the link (link.c) ----
@@ -178,6 +179,12 @@ typedef struct lim__reg {
     char *group;
     char identity[256]; /* the server's choice once LIVE, if it was empty */
     uint32_t capacity, live; /* live: requests of this connection not answered yet */
+    uint32_t messages;       /* likewise, of conversations: they count against no capacity */
+    uint64_t participant;    /* the server's number; 0 unless LIVE */
+    uint32_t used;           /* places used elsewhere, as reported last */
+    bool pulled;             /* no on_message: */
+    lim__list waiting;       /* QUEUED requests, until they are taken */
+    lim__list takers;        /* who waits for one; not both are non-empty */
     lim__buf types, tags;    /* packed */
     void (*on_ready)(void *ctx, const char *identity);
     void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why);
@@ -186,7 +193,7 @@ typedef struct lim__reg {
 
 /* ---- requests (work.c) ----
  *
- *   QUEUED --handler begins--> RUNNING --LIM_HOLD--> HELD
+ *   QUEUED --handler begins--> RUNNING --LIM_HOLD--> HELD <--lim_client_take-- QUEUED (pulled)
  *                                 |                   |
  *                                 +---- answered -----+--> RESULT (TAKEN was sent) --SETTLED--> OVER
  *                                 `-----------------------------------------------------------> OVER
@@ -207,7 +214,7 @@ typedef enum lim__lease {
     LIM__LEASE_GONE     /* nobody wants to hear */
 } lim__lease;
 typedef struct lim__request {
-    lim__item item;  /* first; in the handler queue while QUEUED */
+    lim__item item;  /* first; in the handler queue, or in reg->waiting, while QUEUED */
     lim__list node;  /* reg->requests, unless OVER */
     struct lim__request *same_conv; /* chain of the map of requests */
     lim__reg *reg;
@@ -224,12 +231,27 @@ typedef struct lim__request {
 } lim__request;
 
 /* ---- conversations (conv.c) ---- */
-typedef enum lim__conv_state { LIM__CONV_OPENING = 1, LIM__CONV_OPEN, LIM__CONV_OVER } lim__conv_state;
+typedef enum lim__conv_state {
+    LIM__CONV_OPENING = 1,
+    LIM__CONV_OPEN,
+    LIM__CONV_OVER,   /* ended; what has come can still be received */
+    LIM__CONV_CLOSING /* by this client: not found any more; answers to what was sent are still to come */
+} lim__conv_state;
+typedef struct lim__send_note { /* a SEND whose answer somebody wants to hear */
+    lim__list node;
+    uint32_t corr;
+    lim_on_admission *on_admission;
+    void *ctx;
+} lim__send_note;
 typedef struct lim__conv {
     lim__conv_state state;
     lim__list node; /* convs */
     uint64_t id;    /* the server's; 0 while OPENING */
     uint32_t stream, next_corr, unsent; /* unsent: SENDs not answered */
+    bool at_server;    /* `stream` is in use */
+    lim__list sends;   /* of these, those with a callback, by corr */
+    lim__list joins;   /* waiters, by corr */
+    uint32_t next_join;
     lim__list inbox;   /* received, not yet asked for */
     size_t inbox_bytes;
     lim__list waiters; /* receives, oldest first */
@@ -241,14 +263,16 @@ typedef struct lim__conv {
 
 /* ---- blocking (client.c): lies on the caller's stack, under the client's mutex ---- */
 struct lim__waiter {
-    lim__list node; /* receives of a conversation */
+    lim__list node; /* receives and joins of a conversation, takers of a registration */
     lim_client *c;
+    uint32_t corr;  /* joins */
     lim__cond cond;
     bool done;
     lim_err err;
     lim_admission admission;
     lim_conv conv;
     lim_outcome outcome;
+    lim_taken taken;
     lim_diag diag;
 };
 
@@ -355,7 +379,7 @@ lim_err lim__link_put_end(lim_client *c, lim__buf *out, size_t before, lim_err e
         return lim__link_put_end(c, out, before, lim__put_##name(out, f));                                             \
     }
 F(publish) F(subscribe) F(ack) F(unsubscribe) F(ask) F(cancel) F(serve) F(leave) F(taken) F(reply) F(holding)
-F(dispatch) F(await) F(open) F(send) F(close) F(askin)
+F(dispatch) F(await) F(open) F(send) F(close) F(askin) F(join) F(say) F(report)
 #undef F
 #define LIM__SAY(c, name, ...) lim__say_##name(c, &(lim__f_##name){ __VA_ARGS__ })
 /* Locked, any thread, after puts: writes them here and now if the I/O thread sleeps, instead of waking it. */

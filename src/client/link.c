@@ -459,6 +459,7 @@ static bool deal(lim_client *c, const lim__frame *frame)
     case LIM__SENT:
     case LIM__MESSAGE:
     case LIM__CLOSED:
+    case LIM__JOINED:
         return frame->stream < c->next_stream && lim__client_conv_frame(c, frame);
     default:
         return true; /* of a later version */

@@ -3,7 +3,8 @@
  *
  * The server lives on one thread and answers at once: publishes are accepted and delivered to every subscription of the
  * connection; the group "echo" replies, "never" does not, "work" goes to the connection's registration; a publish to
- * "break" drops the connection. */
+ * "break" drops the connection. In a conversation it says everything back, but rejects "no" and keeps silent on
+ * "never"; participant 9 may join once, 10 is not answered. */
 #include "client/client.h"
 
 #include <setjmp.h>
@@ -25,7 +26,7 @@ typedef struct peer {
     lim__buf in, out;
     uint32_t sub, reg; /* streams; 0: none */
     uint64_t seq, conv;
-    bool drop;
+    bool drop, joined;
 } peer;
 
 typedef struct host {
@@ -123,9 +124,44 @@ static void on_send(peer *p, const lim__frame *frame)
 {
     lim__f_send f;
     LIM_ASSERT(lim__get_send(frame, &f));
+    if (lim__bytes_eq(f.payload, TEXT("never")))
+        return;
+    if (lim__bytes_eq(f.payload, TEXT("no"))) {
+        must(lim__put_sent(&p->out, &(lim__f_sent){ .stream = f.stream,
+                                                    .first_corr = f.corr,
+                                                    .count = 1,
+                                                    .verdict = LIM_REJECT,
+                                                    .why = LIM_WHY_PARTICIPANT_FULL }));
+        return;
+    }
     must(lim__put_sent(&p->out, &(lim__f_sent){ .stream = f.stream, .first_corr = f.corr, .count = 1, .verdict = 1 }));
     must(lim__put_message(&p->out,
                           &(lim__f_message){ .stream = f.stream, .from = 9, .seq = ++p->conv, .payload = f.payload }));
+}
+
+static void on_join(peer *p, const lim__frame *frame)
+{
+    lim__f_join f;
+    LIM_ASSERT(lim__get_join(frame, &f));
+    if (f.participant != 9)
+        return;
+    must(lim__put_joined(
+        &p->out, &(lim__f_joined){ .stream = f.stream, .corr = f.corr, .code = p->joined ? LIM_E_EXISTS : LIM_OK }));
+    p->joined = true;
+}
+
+static void on_await(peer *p, const lim__frame *frame)
+{
+    lim__f_await f;
+    LIM_ASSERT(lim__get_await(frame, &f));
+    if (f.task == 405)
+        must(lim__put_outcome(&p->out, &(lim__f_outcome){ .corr = f.corr,
+                                                          .how = LIM_HOW_REFUSED,
+                                                          .why = LIM_WHY_NO_PARTICIPANT,
+                                                          .verdict = LIM_REJECT,
+                                                          .handed_over = LIM_HANDED_NO }));
+    else if (f.task != 404)
+        outcome(p, f.corr, TEXT("awaited"));
 }
 
 static void on_hello(peer *p)
@@ -135,7 +171,6 @@ static void on_hello(peer *p)
 
 static void serve_frame(host *h, peer *p, const lim__frame *frame)
 {
-    lim__f_await await;
     lim__f_askin askin;
     switch (frame->type) {
     case LIM__HELLO:
@@ -180,9 +215,10 @@ static void serve_frame(host *h, peer *p, const lim__frame *frame)
         on_dispatch(p, frame);
         break;
     case LIM__AWAIT:
-        LIM_ASSERT(lim__get_await(frame, &await));
-        if (await.task != 404)
-            outcome(p, await.corr, TEXT("awaited"));
+        on_await(p, frame);
+        break;
+    case LIM__JOIN:
+        on_join(p, frame);
         break;
     case LIM__OPEN:
         must(lim__put_opened(&p->out, &(lim__f_opened){ .stream = frame->stream, .conversation = 50 }));
@@ -475,6 +511,7 @@ static void test_blocking_verbs_return_what_the_server_says(void **state)
     assert_true(lim__bytes_eq(out.payload, TEXT("awaited")));
     lim_outcome_fini(&out);
     assert_int_equal(lim_client_await(c, (lim_conv){ 404 }, 1, &out), LIM_E_TIMEOUT);
+    assert_int_equal(lim_client_await(c, (lim_conv){ 405 }, 10000, &out), LIM_E_GONE); /* as the bus says it */
     assert_int_equal(lim_client_unsubscribe(c, sub), LIM_OK);
     await_count(h, &n.ends, 1);
     assert_int_equal(n.ready, 1);
@@ -498,7 +535,7 @@ static void test_a_conversation_is_a_conversation(void **state)
     assert_int_equal(out.how, LIM_HOW_TIMEOUT);
     lim_outcome_fini(&out);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(lim_client_conv_send(c, conv, (lim_participant){ 0 }, TEXT("hi")), LIM_OK);
+        assert_int_equal(lim_client_conv_send(c, conv, (lim_participant){ 0 }, TEXT("hi"), NULL, NULL), LIM_OK);
     assert_int_equal(lim_client_flush(c, 60000), LIM_OK);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(lim_client_conv_receive(c, conv, 60000, &out), LIM_OK);
@@ -508,7 +545,7 @@ static void test_a_conversation_is_a_conversation(void **state)
     assert_int_equal(lim_client_conv_ask(c, conv, (lim_participant){ 9 }, TEXT("now?"), 1000, &out), LIM_OK);
     assert_true(lim__bytes_eq(out.payload, TEXT("now?")));
     lim_outcome_fini(&out);
-    assert_int_equal(lim_client_conv_send(c, conv, (lim_participant){ 0 }, TEXT("last")), LIM_OK);
+    assert_int_equal(lim_client_conv_send(c, conv, (lim_participant){ 0 }, TEXT("last"), NULL, NULL), LIM_OK);
     assert_int_equal(lim_client_publish(c, "break", TEXT("x"), NULL, NULL), LIM_E_CLOSED);
     /* What had come stays readable; then the end is told. */
     do {
@@ -518,10 +555,156 @@ static void test_a_conversation_is_a_conversation(void **state)
     } while (out.how == LIM_HOW_REPLY);
     assert_int_equal(out.how, LIM_HOW_LOST);
     lim_outcome_fini(&out);
-    assert_int_equal(lim_client_conv_send(c, conv, (lim_participant){ 0 }, TEXT("x")), LIM_E_GONE);
+    assert_int_equal(lim_client_conv_send(c, conv, (lim_participant){ 0 }, TEXT("x"), NULL, NULL), LIM_E_GONE);
     assert_int_equal(lim_client_conv_close(c, conv), LIM_OK);
     assert_int_equal(lim_client_conv_close(c, conv), LIM_E_GONE);
     lim_client_close(c);
+    host_stop(h);
+}
+
+typedef struct caller {
+    lim__thread thread;
+    lim_client *c;
+    notes *n;
+    int rounds;
+} caller;
+
+typedef struct verdicts {
+    host *h;
+    _Atomic uint64_t accepted, rejected, unknown;
+} verdicts;
+
+static void on_verdict(void *ctx, lim_err err, const lim_admission *a)
+{
+    verdicts *v = ctx;
+    LIM_ASSERT((err == LIM_OK) == (a != NULL));
+    LIM_ASSERT(err != LIM_OK || a->verdict == LIM_ACCEPT || a->why == LIM_WHY_PARTICIPANT_FULL);
+    count(v->h, err != LIM_OK ? &v->unknown : a->verdict == LIM_ACCEPT ? &v->accepted : &v->rejected, 1);
+}
+
+static lim_conv open_conv(lim_client *c)
+{
+    lim_conv conv;
+    lim_client_conv_opts opts = { .size = sizeof opts, .group = "g", .timeout_ms = LIM_FOREVER };
+    assert_int_equal(lim_client_conv_open(c, &opts, NULL, &conv), LIM_OK);
+    return conv;
+}
+
+static void send_some(lim_client *c, lim_conv conv, verdicts *v)
+{
+    static const char *const words[] = { "hi", "no", "never", "hi", "no" };
+    for (size_t i = 0; i < LIM_COUNT(words); i++)
+        assert_int_equal(
+            lim_client_conv_send(c, conv, (lim_participant){ 0 }, lim__str(words[i]), i == 3 ? NULL : on_verdict, v),
+            LIM_OK);
+}
+
+static void test_what_became_of_a_message_is_told_once(void **state)
+{
+    (void)state;
+    host *h = host_start();
+    lim_client *c = connect_to(h);
+    verdicts v = { .h = h };
+    lim_participant to_all = { 0 };
+    lim_conv conv = open_conv(c);
+    send_some(c, conv, &v);
+    assert_int_equal(lim_client_conv_close(c, conv), LIM_OK); /* what was sent before is answered all the same */
+    await_count(h, &v.unknown, 1);
+    assert_int_equal(v.accepted, 1);
+    assert_int_equal(v.rejected, 2);
+    assert_int_equal(lim_client_conv_send(c, conv, to_all, TEXT("x"), on_verdict, &v), LIM_E_GONE);
+    conv = open_conv(c);
+    send_some(c, conv, &v);
+    assert_int_equal(lim_client_publish(c, "break", TEXT("x"), NULL, NULL), LIM_E_CLOSED);
+    await_count(h, &v.unknown, 2); /* or more: answers may be lost with the connection */
+    while (v.accepted + v.rejected + v.unknown < 8)
+        lim__thread_yield();
+    assert_int_equal(lim_client_conv_close(c, conv), LIM_OK);
+    await_count(h, &h->connections, 2);
+    while (lim_client_state(c) != LIM_LINK_UP)
+        lim__thread_yield();
+    send_some(c, open_conv(c), &v);
+    lim_client_close(c); /* the rest ends with it */
+    assert_int_equal(v.accepted + v.rejected + v.unknown, 12);
+    host_stop(h);
+}
+
+static void *join_ten(void *arg)
+{
+    caller *me = arg;
+    lim_err err = lim_client_conv_join(me->c, (lim_conv){ 50 }, (lim_participant){ 10 });
+    LIM_ASSERT(err == LIM_E_CLOSED);
+    return NULL;
+}
+
+static void test_a_participant_joins_a_conversation_once(void **state)
+{
+    (void)state;
+    host *h = host_start();
+    lim_client *c = connect_to(h);
+    lim_participant nine = { 9 };
+    caller other = { .c = c };
+    lim_conv conv = open_conv(c);
+    assert_int_equal(lim_client_conv_join(c, conv, nine), LIM_OK);
+    assert_int_equal(lim_client_conv_join(c, conv, nine), LIM_E_EXISTS);
+    assert_int_equal(lim_client_conv_join(c, conv, (lim_participant){ 0 }), LIM_E_INVALID);
+    assert_int_equal(lim_client_conv_join(c, (lim_conv){ 51 }, nine), LIM_E_GONE);
+    assert_int_equal(lim__thread_start(&other.thread, "joiner", join_ten, &other), 0);
+    for (bool waits = false; !waits; lim__thread_yield()) {
+        lim__client_lock(c);
+        lim__conv *found = lim__map_get(&c->conv_ids, conv.id);
+        waits = !lim__list_empty(&found->joins);
+        lim__client_unlock(c);
+    }
+    assert_int_equal(lim_client_conv_close(c, conv), LIM_OK); /* releases who waits */
+    lim__thread_join(other.thread);
+    lim_client_close(c);
+    host_stop(h);
+}
+
+static void *take_until_gone(void *arg)
+{
+    caller *me = arg;
+    lim_participant p = { (uint64_t)me->rounds };
+    lim_taken t;
+    lim_err err;
+    while ((err = lim_client_take(me->c, p, LIM_FOREVER, &t)) == LIM_OK) {
+        LIM_ASSERT(lim_client_reply_to(me->c, p, t.delivery.conv, t.delivery.lease, t.delivery.payload) == LIM_OK);
+        lim_taken_fini(&t);
+        count(me->n->h, &me->n->messages, 1);
+    }
+    LIM_ASSERT(err == LIM_E_GONE);
+    return NULL;
+}
+
+static void test_threads_pull_requests(void **state)
+{
+    (void)state;
+    enum { THREADS = 3 };
+    host *h = host_start();
+    lim_client *c = connect_to(h);
+    notes n = { .h = h, .c = c };
+    caller takers[THREADS];
+    lim_participant p;
+    lim_taken t;
+    lim_client_serve_opts opts = { .size = sizeof opts, .capacity = 100, .handler = { NULL, on_end, &n } };
+    assert_int_equal(lim_client_work(c, "work", &opts, NULL, &p), LIM_OK);
+    assert_int_equal(lim_client_take(c, p, 1, &t), LIM_E_TIMEOUT);
+    assert_int_equal(lim_client_take(c, p, -1, &t), LIM_E_MISUSE);
+    assert_int_equal(lim_client_take(c, (lim_participant){ 99 }, 1, &t), LIM_E_GONE);
+    for (int i = 0; i < THREADS; i++) {
+        takers[i] = (caller){ .c = c, .n = &n, .rounds = (int)p.id };
+        assert_int_equal(lim__thread_start(&takers[i].thread, "taker", take_until_gone, &takers[i]), 0);
+    }
+    for (int i = 0; i < 100; i++)
+        ask_ok(c, "work");
+    assert_int_equal(n.messages >= 97, 1); /* each may be about to count its last */
+    assert_int_equal(lim_client_leave(c, p), LIM_OK);
+    for (int i = 0; i < THREADS; i++)
+        lim__thread_join(takers[i].thread);
+    assert_int_equal(n.messages, 100);
+    lim_client_close(c);
+    assert_int_equal(n.ends, 1);
     host_stop(h);
 }
 
@@ -552,13 +735,6 @@ static void test_a_slow_handler_delays_neither_taken_nor_pong(void **state) /* p
     assert_int_equal(n.ends, 1);
     host_stop(h);
 }
-
-typedef struct caller {
-    lim__thread thread;
-    lim_client *c;
-    notes *n;
-    int rounds;
-} caller;
 
 static void *call_much(void *arg)
 {
@@ -757,6 +933,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocking_verbs_return_what_the_server_says),
         cmocka_unit_test(test_a_conversation_is_a_conversation),
+        cmocka_unit_test(test_what_became_of_a_message_is_told_once),
+        cmocka_unit_test(test_a_participant_joins_a_conversation_once),
+        cmocka_unit_test(test_threads_pull_requests),
         cmocka_unit_test(test_a_slow_handler_delays_neither_taken_nor_pong),
         cmocka_unit_test(test_many_threads_share_one_client),
         cmocka_unit_test(test_breaks_under_use_end_everything_once_and_heal),

@@ -9,10 +9,15 @@
  * after registering again the client says HOLDING for what it still works on and sends again what was not SETTLED. So a
  * result is lost only with the client itself, and whether it still counts is the server's decision, by its lease.
  *
+ * A registration without on_message is pulled: its requests wait in reg->waiting instead of the handler queue, and are
+ * HELD from when lim_client_take hands them out. What is revoked or lost before is never handed out. Messages of
+ * conversations (lease 0) have no place of the capacity and nothing to answer: they are over when they were handed out.
+ *
  * Invariants (of a request in reg->requests):
  *   W1  it is also in the map, in the chain of its conversation; it has the table's reference.
  *   W2  RESULT holds what was answered; nothing else does.
- *   W3  OURS and REVOKED belong to this connection, or were announced to it by HOLDING. */
+ *   W3  OURS and REVOKED belong to this connection, or were announced to it by HOLDING.
+ *   W4  pulled and QUEUED: it is in reg->waiting, its lease is OURS or SUSPENDED, and nobody is in reg->takers. */
 #include "client/client.h"
 
 #include <stdlib.h>
@@ -82,6 +87,12 @@ static lim_bytes text_of(uint8_t how, lim_bytes content)
     return how == LIM__REPLY_FAILED ? content : lim__bytes("", 0);
 }
 
+/* What it counts as until it is answered. */
+static uint32_t *counter(const lim__request *request)
+{
+    return request->lease_id == 0 ? &request->reg->messages : &request->reg->live;
+}
+
 /* `content`: the payload of a reply, the text of a failure. */
 static lim_err put_reply(lim_client *c, lim__request *request, uint8_t how, lim_bytes content)
 {
@@ -91,8 +102,9 @@ static lim_err put_reply(lim_client *c, lim__request *request, uint8_t how, lim_
     lim_err err = LIM__SAY(c, reply, .stream = reg->order.stream, .conversation = request->conv,
                            .lease = request->lease_id, .how = how, .detail = text_of(how, content),
                            .payload = how == LIM__REPLY_REPLY ? content : lim__bytes("", 0));
-    if (err == LIM_OK && request->session == c->session_count && reg->live > 0)
-        reg->live--;
+    uint32_t *count = counter(request);
+    if (err == LIM_OK && request->session == c->session_count && *count > 0)
+        --*count;
     return err;
 }
 
@@ -219,12 +231,117 @@ static void run(lim_client *c, lim__request *request, lim_bytes payload)
     unref(request);
 }
 
+/* ---- pulled ---- */
+
+typedef struct taken_msg { /* what a lim_taken of a client owns */
+    lim__taken_owned base;
+    lim__msg *msg;
+    char type[];
+} taken_msg;
+
+static void taken_msg_free(lim__taken_owned *owned)
+{
+    taken_msg *t = (taken_msg *)owned;
+    lim__msg_unref(t->msg);
+    free(t);
+}
+
+/* Hands out the first that waits. */
+static lim_err take_first(lim_client *c, lim__reg *reg, lim_taken *out)
+{
+    lim__request *request = LIM_CONTAINER(reg->waiting.next, lim__request, item.node);
+    taken_msg *t = malloc(sizeof *t + request->type_len);
+    if (!t)
+        return LIM_E_NOMEM;
+    t->base.free = taken_msg_free;
+    t->msg = request->item.msg;
+    memcpy(t->type, request->type, request->type_len);
+    *out = (lim_taken){ delivery_of(c, request, lim__msg_bytes(t->msg)), t };
+    out->delivery.type.ptr = t->type;
+    request->item.msg = NULL;
+    lim__list_remove(&request->item.node);
+    request->state = LIM__REQUEST_HELD;
+    if (!out->delivery.wants_reply)
+        answer_or_drop(c, request, LIM__REPLY_NOTHING);
+    unref(request);
+    return LIM_OK;
+}
+
+/* To who waits for it, or it waits. */
+static void offer(lim_client *c, lim__request *request)
+{
+    lim__reg *reg = request->reg;
+    lim__list *first = lim__list_pop(&reg->takers);
+    lim__list_push(&reg->waiting, &request->item.node);
+    if (!first)
+        return;
+    lim__waiter *w = LIM_CONTAINER(first, lim__waiter, node);
+    lim__client_waiter_done_locked(w, take_first(c, reg, &w->taken));
+}
+
+static lim_err take(lim_client *c, lim__reg *reg, lim_taken *out)
+{
+    if (!reg)
+        return LIM_E_GONE;
+    if (!reg->pulled)
+        return LIM_E_MISUSE;
+    return lim__list_empty(&reg->waiting) ? LIM_E_TIMEOUT : take_first(c, reg, out);
+}
+
+static lim__reg *reg_of(lim_client *c, lim_participant registration)
+{
+    return (lim__reg *)lim__client_order_find(c, registration.id, LIM__REG);
+}
+
+static lim_err take_or_wait(lim_client *c, lim_participant registration, uint64_t deadline_ns, lim__waiter *w)
+{
+    lim__reg *reg = reg_of(c, registration);
+    lim_err err = take(c, reg, &w->taken);
+    if (err != LIM_E_TIMEOUT)
+        return err;
+    lim__list_push(&reg->takers, &w->node);
+    if (lim__client_block_wait(c, w, deadline_ns))
+        return w->err;
+    lim__list_remove(&w->node);
+    return LIM_E_TIMEOUT;
+}
+
+lim_err lim_client_take(lim_client *c, lim_participant registration, int64_t timeout_ms, lim_taken *out)
+{
+    lim__waiter w;
+    if (!c || !out)
+        return LIM_E_INVALID;
+    if (timeout_ms < 0 || (c->own_loop && timeout_ms > 0))
+        return LIM_E_MISUSE;
+    if (c->own_loop)
+        return take(c, reg_of(c, registration), out);
+    lim_err err = lim__client_block_enter(c, &w);
+    if (err != LIM_OK)
+        return err;
+    err = take_or_wait(c, registration, lim__client_deadline_ns(c, timeout_ms), &w);
+    lim__client_block_leave(c, &w);
+    if (err == LIM_OK)
+        *out = w.taken;
+    return err;
+}
+
 /* It was revoked, or its registration or connection ended, before its handler began. */
 static void skip(lim_client *c, lim__request *request)
 {
     LIM_ASSERT(request->state == LIM__REQUEST_QUEUED);
     answer_or_drop(c, request, LIM__REPLY_NOTHING);
     unref(request);
+}
+
+static bool is_waiting(const lim__request *request)
+{
+    return request->reg->pulled && request->state == LIM__REQUEST_QUEUED;
+}
+
+static void skip_waiting(lim_client *c, lim__request *request)
+{
+    lim__list_remove(&request->item.node);
+    skip(c, request);
 }
 
 void lim__client_request_run(lim_client *c, lim__request *request)
@@ -261,13 +378,27 @@ static lim__request *request_new(lim_client *c, lim__reg *reg, const lim__f_requ
     r->deadline_ns = forever ? UINT64_MAX : c->os->now_ns(c->os) + (uint64_t)f->remaining_ms * 1000000u;
     lim__list_init(&r->item.node);
     lim__list_init(&r->node);
-    if (!c->own_loop)
+    bool copied = !c->own_loop || reg->pulled;
+    if (copied)
         r->item.msg = lim__msg_new(f->payload);
-    if ((!c->own_loop && !r->item.msg) || table_add(c, r) != LIM_OK) {
+    if ((copied && !r->item.msg) || table_add(c, r) != LIM_OK) {
         unref(r);
         return NULL;
     }
     return r;
+}
+
+static bool may_hand_over(lim_client *c, const lim__reg *reg, const lim__f_request *f)
+{
+    bool message = f->lease == 0;
+    if (message && reg->messages >= LIM__MESSAGES_MAX)
+        lim__wire_fault(&c->wire, LIM_E_FULL, "more than %d messages of conversations are not handled yet",
+                        LIM__MESSAGES_MAX);
+    else if (!message && reg->capacity != LIM_UNLIMITED && reg->live >= reg->capacity * (uint64_t)2 + LIVE_SLACK)
+        lim__wire_fault(&c->wire, LIM_E_PROTOCOL, "the server handed over more than a capacity of %u", reg->capacity);
+    else
+        return true;
+    return false;
 }
 
 static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
@@ -275,10 +406,8 @@ static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
     lim__f_request f;
     if (!lim__get_request(frame, &f) || reg->order.state != LIM__ORDER_LIVE)
         return false;
-    if (reg->capacity != LIM_UNLIMITED && reg->live >= reg->capacity * (uint64_t)2 + LIVE_SLACK) {
-        lim__wire_fault(&c->wire, LIM_E_PROTOCOL, "the server handed over more than a capacity of %u", reg->capacity);
+    if (!may_hand_over(c, reg, &f))
         return true;
-    }
     lim__request *request = request_new(c, reg, &f);
     lim_err err = request ? LIM_OK : LIM_E_NOMEM;
     if (request && (f.flags & LIM__FLAG_TAKEN))
@@ -291,8 +420,10 @@ static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
         lim__wire_fault(&c->wire, err, "no memory for a request");
         return true;
     }
-    reg->live++;
-    if (c->own_loop)
+    ++*counter(request);
+    if (reg->pulled)
+        offer(c, request);
+    else if (c->own_loop)
         run(c, request, f.payload);
     else
         lim__client_queue_push(c, &request->item);
@@ -321,13 +452,20 @@ static bool on_revoked(lim_client *c, lim__reg *reg, const lim__frame *frame)
     lim__f_revoked f;
     if (!lim__get_revoked(frame, &f))
         return false;
+    if (f.lease == 0) { /* the conversation, not a request: what was said in it before is still handled */
+        tell_revoked(c, reg, f.conversation, 0, revoked_text(f.why));
+        return true;
+    }
     lim__request *request = find(c, reg->order.id, f.conversation, f.lease);
     if (!request)
         return true; /* answered meanwhile */
-    if (request->state == LIM__REQUEST_RESULT)
-        over(c, request); /* sent already; it will be refused */
-    else
+    bool result = request->state == LIM__REQUEST_RESULT;
+    if (!result)
         request->lease = LIM__LEASE_REVOKED;
+    if (result)
+        over(c, request); /* sent already; it will be refused */
+    else if (is_waiting(request))
+        skip_waiting(c, request);
     tell_revoked(c, reg, f.conversation, f.lease, revoked_text(f.why));
     return true;
 }
@@ -364,8 +502,11 @@ static bool on_served(lim_client *c, lim__reg *reg, const lim__frame *frame)
         memcpy(reg->identity, f.identity.ptr, f.identity.len);
         reg->identity[f.identity.len] = '\0';
     }
+    reg->participant = f.participant;
     lim__client_order_ready(c, &reg->order);
     lim_err err = LIM_OK;
+    if (reg->used > 0)
+        err = LIM__SAY(c, report, .stream = reg->order.stream, .used = reg->used);
     LIM__LIST_EACH(node, &reg->requests) {
         lim__request *request = LIM_CONTAINER(node, lim__request, node);
         if (request->lease == LIM__LEASE_SUSPENDED && err == LIM_OK)
@@ -414,11 +555,14 @@ static void lose(lim_client *c, lim__request *request)
     request->lease = LIM__LEASE_GONE;
     if (request->state == LIM__REQUEST_HELD || request->state == LIM__REQUEST_RESULT)
         over(c, request);
+    else if (is_waiting(request))
+        skip_waiting(c, request);
 }
 
 void lim__client_reg_break(lim_client *c, lim__reg *reg)
 {
-    reg->live = 0;
+    reg->live = reg->messages = 0;
+    reg->participant = 0;
     LIM__LIST_EACH_SAFE(node, after, &reg->requests) {
         lim__request *request = LIM_CONTAINER(node, lim__request, node);
         bool ours = request->lease == LIM__LEASE_OURS || request->lease == LIM__LEASE_SUSPENDED;
@@ -433,6 +577,8 @@ void lim__client_reg_over(lim_client *c, lim__reg *reg)
 {
     LIM__LIST_EACH_SAFE(node, after, &reg->requests)
         lose(c, LIM_CONTAINER(node, lim__request, node));
+    for (lim__list *node; (node = lim__list_pop(&reg->takers)) != NULL;)
+        lim__client_waiter_done_locked(LIM_CONTAINER(node, lim__waiter, node), LIM_E_GONE);
 }
 
 /* ---- registering ---- */
@@ -450,7 +596,7 @@ void lim__client_reg_ask(lim_client *c, lim__reg *reg)
 
 void lim__client_reg_free(lim__reg *reg)
 {
-    LIM_ASSERT(lim__list_empty(&reg->requests));
+    LIM_ASSERT(lim__list_empty(&reg->requests) && lim__list_empty(&reg->waiting) && lim__list_empty(&reg->takers));
     lim__buf_fini(&reg->types);
     lim__buf_fini(&reg->tags);
     free(reg->group);
@@ -465,11 +611,10 @@ static lim_err check_opts(const lim_client *c, const char *group, const lim_clie
                       "a registration needs a client, a group, options, and an identity of at most 255 bytes");
         return LIM_E_INVALID;
     }
-    if (opts->size < sizeof *opts || !opts->handler.on_message || opts->capacity == 0 ||
+    if (opts->size < sizeof *opts || opts->capacity == 0 ||
         (opts->capacity == LIM_UNLIMITED && kind == LIM__SERVE_QUEUE)) {
         lim__diag_set(diag, 0, 0,
-                      "lim_client_serve_opts: size, on_message or capacity was forgotten, or a worker's "
-                      "capacity is unlimited");
+                      "lim_client_serve_opts: size or capacity was forgotten, or a worker's capacity is unlimited");
         return LIM_E_MISUSE;
     }
     return LIM_OK;
@@ -493,6 +638,9 @@ static lim_err serve(lim_client *c, const char *group, const lim_client_serve_op
     if (!reg)
         return LIM_E_NOMEM;
     lim__list_init(&reg->requests);
+    lim__list_init(&reg->waiting);
+    lim__list_init(&reg->takers);
+    reg->pulled = !opts->handler.on_message;
     reg->serve_kind = kind;
     reg->capacity = opts->capacity;
     reg->on_ready = opts->on_ready;
@@ -537,5 +685,44 @@ lim_err lim_client_leave(lim_client *c, lim_participant p)
     if (order && err == LIM_OK)
         lim__client_order_end(c, order, LIM_OK, "", 0);
     lim__client_unlock(c);
+    return err;
+}
+
+lim_err lim_client_participant_id(lim_client *c, lim_participant registration, lim_participant *out)
+{
+    lim__client_lock(c);
+    const lim__reg *reg = reg_of(c, registration);
+    lim_err err = !reg ? LIM_E_GONE : reg->order.state == LIM__ORDER_LIVE ? LIM_OK : LIM_E_UNREACHABLE;
+    if (err == LIM_OK)
+        *out = (lim_participant){ reg->participant };
+    lim__client_unlock(c);
+    return err;
+}
+
+/* ---- beside requests ---- */
+
+lim_err lim_client_report_used(lim_client *c, lim_participant registration, uint32_t used)
+{
+    lim__client_lock(c);
+    lim__reg *reg = reg_of(c, registration);
+    lim_err err = reg ? LIM_OK : LIM_E_GONE;
+    if (reg && reg->order.state == LIM__ORDER_LIVE)
+        err = LIM__SAY(c, report, .stream = reg->order.stream, .used = used);
+    if (reg && err == LIM_OK)
+        reg->used = used; /* else SERVED says it */
+    lim__client_unlock(c);
+    return err;
+}
+
+lim_err lim_client_say(lim_client *c, const lim_delivery *d, lim_bytes payload)
+{
+    lim__client_lock(c);
+    lim__reg *reg = reg_of(c, d->self);
+    lim_err err = reg ? lim__link_may_put(c) : LIM_E_GONE;
+    if (err == LIM_OK && reg->order.state != LIM__ORDER_LIVE)
+        err = LIM_E_UNREACHABLE;
+    if (err == LIM_OK)
+        err = LIM__SAY(c, say, .stream = reg->order.stream, .conversation = d->conv.id, .payload = payload);
+    lim__client_unlock_now(c);
     return err;
 }

@@ -455,6 +455,213 @@ static void test_registration_options_are_checked(void **state)
     assert_int_equal(w.ends, 1);
 }
 
+/* ---- conversations, from the side of who was asked in ---- */
+
+static void test_a_participant_says_something_into_a_conversation(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { 0 };
+    lim_participant p = place(c, &w, false);
+    lim_delivery d = { .self = p, .conv = { 50 } };
+    assert_int_equal(lim_client_say(c, &d, TEXT("early")), LIM_E_UNREACHABLE); /* not registered yet */
+    uint32_t stream = accept_reg(f, c);
+    request(f, c, stream, 50, 0);
+    take(f, LIM__REPLY);
+    assert_int_equal(lim_client_say(c, &w.last, TEXT("by the way")), LIM_OK);
+    pump(f, c);
+    HEAR(f, SAY, say, say);
+    assert_int_equal(say.stream, stream);
+    assert_int_equal(say.conversation, 50);
+    assert_true(lim__bytes_eq(say.payload, TEXT("by the way")));
+    server_breaks(f);
+    pump(f, c);
+    assert_int_equal(lim_client_say(c, &d, TEXT("x")), LIM_E_UNREACHABLE);
+    later(f, c, 3000);
+    accept_reg(f, c);
+    assert_int_equal(lim_client_leave(c, p), LIM_OK);
+    assert_int_equal(lim_client_say(c, &d, TEXT("x")), LIM_E_GONE);
+    fake_end(f, c);
+}
+
+static void test_the_end_of_a_conversation_is_told_and_what_was_said_before_is_handled(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { 0 };
+    place(c, &w, false);
+    uint32_t stream = accept_reg(f, c);
+    SAY(f, request, .stream = stream, .flags = LIM__FLAG_NO_REPLY, .conversation = 50, .attempt = 1);
+    SAY(f, revoked, .stream = stream, .conversation = 50, .lease = 0, .why = LIM__REVOKED_ENDED);
+    pump(f, c);
+    assert_int_equal(w.requests, 1);
+    assert_int_equal(w.revoked, 1);
+    assert_string_equal(w.revoked_why, "ended");
+    fake_end(f, c);
+}
+
+static void test_messages_of_conversations_count_against_no_capacity(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    lim_participant p;
+    lim_taken t;
+    lim_client_serve_opts opts = { .size = sizeof opts, .capacity = 1 };
+    assert_int_equal(lim_client_serve(c, "g", &opts, NULL, &p), LIM_OK);
+    uint32_t stream = accept_reg(f, c);
+    for (int i = 0; i < 1000; i++) /* nobody has handled any of them */
+        SAY(f, request, .stream = stream, .flags = LIM__FLAG_NO_REPLY, .conversation = 50, .attempt = 1);
+    pump(f, c);
+    assert_int_equal(lim_client_state(c), LIM_LINK_UP);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(lim_client_take(c, p, 0, &t), LIM_OK);
+        lim_taken_fini(&t);
+    }
+    assert_int_equal(lim_client_take(c, p, 0, &t), LIM_E_TIMEOUT);
+    fake_end(f, c);
+}
+
+static void test_the_servers_number_of_a_registration_is_known_while_it_is_there(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { 0 };
+    lim_participant p = place(c, &w, false), id = { 0 };
+    assert_int_equal(lim_client_participant_id(c, p, &id), LIM_E_UNREACHABLE);
+    accept_reg(f, c);
+    assert_int_equal(lim_client_participant_id(c, p, &id), LIM_OK);
+    assert_int_equal(id.id, 77);
+    server_breaks(f);
+    pump(f, c);
+    assert_int_equal(lim_client_participant_id(c, p, &id), LIM_E_UNREACHABLE);
+    later(f, c, 3000);
+    HEAR(f, SERVE, serve, s);
+    SAY(f, served, .stream = s.stream, .participant = 78, .identity = TEXT("w1"));
+    pump(f, c);
+    assert_int_equal(lim_client_participant_id(c, p, &id), LIM_OK);
+    assert_int_equal(id.id, 78); /* another proxy stands for it */
+    assert_int_equal(lim_client_participant_id(c, (lim_participant){ 99 }, &id), LIM_E_GONE);
+    fake_end(f, c);
+}
+
+static void test_places_used_elsewhere_are_reported_again_after_a_break(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { 0 };
+    lim_participant p = place(c, &w, false);
+    assert_int_equal(lim_client_report_used(c, p, 1), LIM_OK); /* before the server has it */
+    accept_reg(f, c);
+    HEAR(f, REPORT, report, first);
+    assert_int_equal(first.used, 1);
+    assert_int_equal(lim_client_report_used(c, p, 3), LIM_OK);
+    pump(f, c);
+    HEAR(f, REPORT, report, second);
+    assert_int_equal(second.used, 3);
+    reconnect(f, c);
+    uint32_t stream = accept_reg(f, c);
+    HEAR(f, REPORT, report, again);
+    assert_int_equal(again.used, 3);
+    assert_int_equal(again.stream, stream);
+    assert_int_equal(lim_client_report_used(c, p, 0), LIM_OK);
+    pump(f, c);
+    take(f, LIM__REPORT);
+    reconnect(f, c);
+    accept_reg(f, c);
+    silent(f); /* 0 is what a new one begins with */
+    assert_int_equal(lim_client_report_used(c, (lim_participant){ 99 }, 1), LIM_E_GONE);
+    fake_end(f, c);
+}
+
+/* ---- pulled ---- */
+
+static lim_participant pulled(lim_client *c, worker *w)
+{
+    lim_participant p;
+    lim_client_serve_opts opts = {
+        .size = sizeof opts, .capacity = 4, .handler = { NULL, on_end, w }, .on_revoked = on_revoked
+    };
+    assert_int_equal(lim_client_work(c, "g", &opts, NULL, &p), LIM_OK);
+    return p;
+}
+
+static void test_a_client_that_pulls_is_handed_what_it_takes(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { 0 }, pushed = { 0 };
+    lim_participant p = pulled(c, &w), other;
+    lim_taken t[2], none;
+    uint32_t stream = accept_reg(f, c);
+    assert_int_equal(lim_client_take(c, p, 0, &none), LIM_E_TIMEOUT);
+    assert_int_equal(lim_client_take(c, p, 1, &none), LIM_E_MISUSE); /* nobody would read the socket meanwhile */
+    request(f, c, stream, 5, LIM__FLAG_TAKEN);
+    request(f, c, stream, 6, LIM__FLAG_TAKEN);
+    take(f, LIM__TAKEN);
+    take(f, LIM__TAKEN);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(lim_client_take(c, p, 0, &t[i]), LIM_OK);
+        assert_int_equal(t[i].delivery.conv.id, 5 + i);
+        assert_int_equal(t[i].delivery.self.id, p.id);
+        assert_int_equal(t[i].delivery.remaining_ms, 2500);
+    }
+    assert_int_equal(lim_client_take(c, p, 0, &none), LIM_E_TIMEOUT);
+    silent(f);
+    assert_int_equal(lim_client_reply_to(c, p, t[0].delivery.conv, t[0].delivery.lease, TEXT("r5")), LIM_OK);
+    assert_int_equal(lim_client_fail_to(c, p, t[1].delivery.conv, t[1].delivery.lease, "no"), LIM_OK);
+    pump(f, c);
+    hear_reply(f, stream, 5, LIM__REPLY_REPLY);
+    hear_reply(f, stream, 6, LIM__REPLY_FAILED);
+    for (int i = 0; i < 2; i++) { /* what was taken outlives its answer */
+        assert_true(lim__bytes_eq(t[i].delivery.payload, TEXT("job")));
+        assert_true(lim__bytes_eq(t[i].delivery.type, TEXT("quote")));
+        assert_int_equal(lim__msg_bytes((const lim__msg *)(const void *)t[i].delivery.msg).len, 3);
+    }
+    other = place(c, &pushed, false);
+    assert_int_equal(lim_client_take(c, other, 0, &none), LIM_E_MISUSE);
+    lim_taken_fini(&t[0]);
+    fake_end(f, c);
+    lim_taken_fini(&t[1]); /* and its client */
+    assert_int_equal(w.ends, 1);
+}
+
+static void test_what_is_revoked_or_lost_before_it_was_taken_is_not_handed_out(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { 0 };
+    lim_participant p = pulled(c, &w);
+    lim_taken t;
+    uint32_t stream = accept_reg(f, c);
+    for (uint64_t conv = 5; conv < 9; conv++) {
+        request(f, c, stream, conv, conv == 6 ? 0 : LIM__FLAG_TAKEN);
+        if (conv != 6)
+            take(f, LIM__TAKEN);
+    }
+    SAY(f, revoked, .stream = stream, .conversation = 5, .lease = 1005, .why = LIM__REVOKED_TAKEN_BY_ANOTHER);
+    pump(f, c);
+    assert_int_equal(w.revoked, 1);
+    hear_reply(f, stream, 5, LIM__REPLY_NOTHING); /* frees the place */
+    reconnect(f, c);                              /* 6 was an ask: its asker was told */
+    accept_reg(f, c);
+    take(f, LIM__HOLDING);
+    take(f, LIM__HOLDING);
+    assert_int_equal(lim_client_take(c, p, 0, &t), LIM_OK);
+    assert_int_equal(t.delivery.conv.id, 7);
+    lim_taken_fini(&t);
+    assert_int_equal(lim_client_leave(c, p), LIM_OK); /* 7 in hand, 8 waiting */
+    assert_int_equal(lim_client_take(c, p, 0, &t), LIM_E_GONE);
+    fake_end(f, c);
+    assert_int_equal(w.ends, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -471,6 +678,13 @@ int main(void)
         cmocka_unit_test(test_a_refused_registration_is_told_why),
         cmocka_unit_test(test_closing_with_requests_in_every_state_loses_nothing_of_ours),
         cmocka_unit_test(test_registration_options_are_checked),
+        cmocka_unit_test(test_a_participant_says_something_into_a_conversation),
+        cmocka_unit_test(test_the_end_of_a_conversation_is_told_and_what_was_said_before_is_handled),
+        cmocka_unit_test(test_messages_of_conversations_count_against_no_capacity),
+        cmocka_unit_test(test_the_servers_number_of_a_registration_is_known_while_it_is_there),
+        cmocka_unit_test(test_places_used_elsewhere_are_reported_again_after_a_break),
+        cmocka_unit_test(test_a_client_that_pulls_is_handed_what_it_takes),
+        cmocka_unit_test(test_what_is_revoked_or_lost_before_it_was_taken_is_not_handed_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * outcome.c - the words for verdicts and outcomes, and outcomes that belong to somebody.
+ * outcome.c - the words for verdicts and outcomes, and outcomes and taken requests that belong to somebody.
  *
  * An outcome in a callback is a view: its texts lie in a receive buffer or in a letter. Who waits for it needs a copy,
  * which is one block, so that an outcome is kept by one malloc and ended by one free:
@@ -109,4 +109,14 @@ void lim_outcome_fini(lim_outcome *outcome)
         return;
     free(outcome->owned);
     *outcome = (lim_outcome){ 0 };
+}
+
+void lim_taken_fini(lim_taken *taken)
+{
+    if (!taken)
+        return;
+    lim__taken_owned *owned = taken->owned;
+    if (owned)
+        owned->free(owned);
+    *taken = (lim_taken){ 0 };
 }

@@ -53,6 +53,29 @@ static void test_fini_is_safe_on_nothing_and_twice(void **state)
     lim_outcome_fini(&owned);
 }
 
+typedef struct block { /* somebody's, behind the common beginning */
+    lim__taken_owned base;
+    int *freed;
+} block;
+
+static void count_free(lim__taken_owned *owned)
+{
+    ++*((block *)owned)->freed;
+}
+
+static void test_what_was_taken_is_given_back_once_by_who_made_it(void **state)
+{
+    (void)state;
+    int freed = 0;
+    block b = { { count_free }, &freed };
+    lim_taken taken = { .delivery = { .lease = 3 }, .owned = &b };
+    lim_taken_fini(&taken);
+    lim_taken_fini(&taken);
+    lim_taken_fini(NULL);
+    assert_int_equal(freed, 1);
+    assert_int_equal(taken.delivery.lease, 0);
+}
+
 static void test_every_number_has_a_word(void **state)
 {
     (void)state;
@@ -74,6 +97,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_copied_outcome_outlives_its_source),
         cmocka_unit_test(test_fini_is_safe_on_nothing_and_twice),
+        cmocka_unit_test(test_what_was_taken_is_given_back_once_by_who_made_it),
         cmocka_unit_test(test_every_number_has_a_word),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -311,12 +311,15 @@ static void on_frame(session *s, const lim__frame *frame)
         [LIM__REPLY] = lim__session_reply,
         [LIM__PROGRESS] = lim__session_progress,
         [LIM__HOLDING] = lim__session_holding,
+        [LIM__REPORT] = lim__session_report,
+        [LIM__SAY] = lim__session_say,
         [LIM__DISPATCH] = lim__session_dispatch,
         [LIM__AWAIT] = lim__session_await,
         [LIM__OPEN] = lim__session_talk_open,
         [LIM__SEND] = lim__session_talk_send,
         [LIM__CLOSE] = lim__session_talk_close,
         [LIM__ASKIN] = lim__session_talk_ask,
+        [LIM__JOIN] = lim__session_talk_join,
     };
     if (LIM_NEVER(handlers[frame->type] == NULL))
         return;

@@ -404,7 +404,8 @@ void lim__session_await(session *s, const lim__frame *frame)
     c->conv = (lim_pid){ f.task };
     /* Watched first: if it ends before the letter arrives, or has ended, that is told, and what is remembered counts.
      */
-    if (f.task == 0 || lim_monitor(s->self, c->conv, &c->monitor) != LIM_OK)
+    bool is_one = lim__conv_kind_of(s->porter->bus, c->conv) != 0; /* and not some other process */
+    if (!is_one || lim_monitor(s->self, c->conv, &c->monitor) != LIM_OK)
         call_died(s, c);
     else
         send_command(s, c->conv, &lim__type_await, f.corr);

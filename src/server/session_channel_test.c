@@ -190,6 +190,37 @@ static lim__f_opened open_talk(client *c, uint32_t on, const char *group, uint64
     return f;
 }
 
+/* A PUBLISH whose headers are these bytes, which no client of ours would write. */
+static void put_raw_publish(client *c, const char *headers, size_t len)
+{
+    uint8_t head[] = { LIM__PUBLISH, 0x01, 0, 0, 0, 0, 0, 0, 0, (uint8_t)(4 + 2 + len), 0, 0, 0, 1, 1, 'a' };
+    lim__buf_add(&c->out, head, sizeof head);
+    lim__buf_add(&c->out, headers, len);
+    client_poke(c);
+}
+
+static void test_headers_that_no_subscriber_could_be_sent_are_refused_at_publish(void **state)
+{
+    (void)state;
+    static const char text[] = "\0\1\1k\0\1\xff", key[] = "\0\1\1\xff\0\1v", good[] = "\0\1\1k\0\1v";
+    EVERY_WORLD (w) {
+        client *r = client_new(w, "r"), *good_one = client_new(w, "good");
+        client *bad[] = { client_new(w, "text"), client_new(w, "key") };
+        lim__f_subscribed s;
+        PUT(r, subscribe, .stream = 1, .window = 8, .backlog = 8, .policy = LIM_DROP_OLDEST, .pattern = lim__str("a"));
+        TAKE(r, subscribed, SUBSCRIBED, &s);
+        put_raw_publish(bad[0], text, sizeof text - 1);
+        put_raw_publish(bad[1], key, sizeof key - 1);
+        for (int i = 0; i < 2; i++)
+            expect_fault(bad[i], LIM_E_PROTOCOL);
+        put_raw_publish(good_one, good, sizeof good - 1);
+        lim__f_deliver d;
+        TAKE(r, deliver, DELIVER, &d);
+        assert_int_equal(d.seq, 1);
+        assert_int_equal(d.headers.len, sizeof good - 1);
+    }
+}
+
 static lim__f_served serve(client *c, uint32_t on, const char *group)
 {
     lim__f_served f;
@@ -340,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_only_the_window_is_under_way),
         cmocka_unit_test(test_what_cannot_be_subscribed_to_says_why),
         cmocka_unit_test(test_a_slow_subscriber_does_not_slow_the_other),
+        cmocka_unit_test(test_headers_that_no_subscriber_could_be_sent_are_refused_at_publish),
         cmocka_unit_test(test_a_conversation_carries_messages_and_asks),
         cmocka_unit_test(test_what_is_said_before_a_conversation_is_open_arrives),
         cmocka_unit_test(test_a_conversation_with_nobody_is_refused),

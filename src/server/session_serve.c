@@ -2,7 +2,7 @@
  * session_serve.c - registrations: a proxy process for each, which is the participant that the bus sees.
  *
  *   conversation --request, revoke, settled--> proxy --REQUEST, REVOKED, SETTLED--> client
- *   conversation <--taken, answer, holding---- (sent as the proxy) <-- TAKEN, REPLY, HOLDING -- client
+ *   conversation <--taken, answer, holding, say-- (sent as the proxy) <-- TAKEN, REPLY, HOLDING, SAY -- client
  *
  * A proxy lives on its session's scheduler, so it writes into the session's output, and the session sends in its name:
  * what the client said is on its way before the proxy's death can be. A proxy ends with the reason of its session
@@ -285,15 +285,14 @@ static void left(session *s, reg_stream *reg, lim_err code, const char *detail)
 
 static lim_err join(session *s, const lim__f_serve *f, reg_stream *reg)
 {
-    lim_pid group;
     lim_err err = proxy_open(s, reg);
     if (err != LIM_OK)
         return err;
-    err = lim__group_get(s->porter->bus, s->self, f->group, &group);
+    err = lim__group_get(s->porter->bus, s->self, f->group, &reg->group);
     lim__join *j = err == LIM_OK ? join_letter(s, f, reg) : NULL;
     if (err == LIM_OK && j == NULL)
         err = LIM_E_NOMEM;
-    return err == LIM_OK ? lim__send(s->self, group, j) : err;
+    return err == LIM_OK ? lim__send(s->self, reg->group, j) : err;
 }
 
 void lim__session_serve(session *s, const lim__frame *frame)
@@ -490,4 +489,57 @@ void lim__session_holding(session *s, const lim__frame *frame)
             return;
     }
     on_revoke(reg->proxy, &(lim__revoke){ conv, f.lease, LIM__REVOKE_ENDED });
+}
+
+/* ---- SAY, REPORT ---- */
+
+void lim__session_say(session *s, const lim__frame *frame)
+{
+    lim__f_say f;
+    reg_stream *reg;
+    if (!lim__get_say(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    lim_process *self = speaker(s, frame, &reg);
+    if (self == NULL)
+        return;
+    lim_pid conv = { f.conversation };
+    if (f.payload.len > s->porter->bus->opts.payload_bytes_max) {
+        lim__session_fault(s, LIM_E_TOOBIG, "SAY with a payload over the size limit"); /* it has no answer to say so */
+        return;
+    }
+    if (lim__conv_kind_of(s->porter->bus, conv) != LIM__KIND_TALK) { /* it has ended, or it is something else */
+        on_revoke(reg->proxy, &(lim__revoke){ conv, 0, LIM__REVOKE_ENDED });
+        return;
+    }
+    lim__msg *msg = lim__msg_new(f.payload);
+    lim__say *m = msg == NULL ? NULL : lim__letter_new(s->porter->sched, &lim__type_say, sizeof *m);
+    if (m == NULL) {
+        lim__msg_unref(msg);
+        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
+        return;
+    }
+    *m = (lim__say){ reg->pid, msg };
+    if (lim__send_reserved(self, conv, m) == LIM_E_GONE)
+        on_revoke(reg->proxy, &(lim__revoke){ conv, 0, LIM__REVOKE_ENDED });
+}
+
+void lim__session_report(session *s, const lim__frame *frame)
+{
+    lim__f_report f;
+    reg_stream *reg;
+    if (!lim__get_report(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    if (speaker(s, frame, &reg) == NULL)
+        return;
+    lim__report *r = lim__letter_new(s->porter->sched, &lim__type_report, sizeof *r);
+    if (r == NULL) {
+        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
+        return;
+    }
+    *r = (lim__report){ reg->pid, f.used };
+    (void)!lim__send_reserved(s->self, reg->group, r); /* behind the join, which was sent in the same name */
 }

@@ -6,8 +6,11 @@
  *
  * A client need not wait for OPENED: what it sends before is kept and goes to the conversation once that has its
  * participant, or it would be taken for a message to nobody. A conversation is told to push what its participants say.
- * Answers to SEND are merged into runs until the end of the turn. */
+ * Answers to SEND are merged into runs until the end of the turn; what the session itself refuses passes through the
+ * conversation, too, so that the answers are in order. Its answers (`done`) tell SEND and JOIN apart by their `ref`. */
 #include "server/session.h"
+
+#define REF_JOIN ((uint64_t)1 << 32) /* in the ref of a letter: the low half is the corr of a JOIN, else of a SEND */
 
 /* ---- letters to the conversation ---- */
 
@@ -234,7 +237,15 @@ static lim_why why_not(lim_err err)
         return LIM_WHY_PARTICIPANT_FULL;
     if (err == LIM_E_NOMEM)
         return LIM_WHY_MEMORY;
+    if (err == LIM_E_TOOBIG)
+        return LIM_WHY_TOO_BIG;
     return err == LIM_E_CLOSED ? LIM_WHY_CLOSING : LIM_WHY_BAD_REQUEST;
+}
+
+static void say_joined(session *s, const talk_stream *t, uint32_t corr, lim_err err)
+{
+    LIM__SAY(s, joined, .stream = t->base.id, .corr = corr, .code = (uint16_t)err,
+             .detail = lim__str(err != LIM_OK ? lim_err_text(err) : NULL));
 }
 
 void lim__session_talk_done(session *s, const lim__done *d)
@@ -244,6 +255,8 @@ void lim__session_talk_done(session *s, const lim__done *d)
         return;
     if (t->state == TALK_OPENING) /* nothing else has been sent to it yet */
         opened(s, t, d->err);
+    else if (d->ref & REF_JOIN)
+        say_joined(s, t, (uint32_t)d->ref, d->err);
     else
         answer_sent(s, t, (uint32_t)d->ref, d->err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
                     d->err == LIM_OK ? LIM_WHY_NONE : why_not(d->err));
@@ -259,22 +272,19 @@ void lim__session_talk_send(session *s, const lim__frame *frame)
     talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
     if (t == NULL)
         return;
-    if (f.payload.len > s->porter->bus->opts.payload_bytes_max) {
-        answer_sent(s, t, f.corr, LIM_REJECT, LIM_WHY_TOO_BIG);
-        return;
-    }
-    lim__msg *msg = lim__msg_new(f.payload);
-    lim__tell *m = msg == NULL ? NULL : lim__letter_new(s->porter->sched, &lim__type_tell, sizeof *m);
+    bool big = f.payload.len > s->porter->bus->opts.payload_bytes_max;
+    lim__msg *msg = big ? NULL : lim__msg_new(f.payload);
+    lim__tell *m = lim__letter_new(s->porter->sched, &lim__type_tell, sizeof *m);
     if (m == NULL) {
         lim__msg_unref(msg);
-        answer_sent(s, t, f.corr, LIM_REJECT, LIM_WHY_MEMORY);
+        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
         return;
     }
-    *m = (lim__tell){ f.corr, { f.to }, msg };
+    *m = (lim__tell){ f.corr, { f.to }, msg, msg != NULL ? LIM_OK : big ? LIM_E_TOOBIG : LIM_E_NOMEM };
     if (pass(t, m))
         return;
     lim__letter_free(s->porter->sched, m);
-    answer_sent(s, t, f.corr, LIM_REJECT, LIM_WHY_BACKLOG_FULL);
+    lim__session_fault(s, LIM_E_FULL, "more than %d frames for stream %u before it is open", LIM__PENDING_MAX, f.stream);
 }
 
 void lim__session_talk_message(session *s, const lim__message *m)
@@ -284,6 +294,32 @@ void lim__session_talk_message(session *s, const lim__message *m)
         return;
     LIM__SAY(s, message, .stream = t->base.id, .from = m->from.id, .seq = m->seq,
              .payload = lim__msg_bytes(m->payload));
+}
+
+/* ---- JOIN ---- */
+
+void lim__session_talk_join(session *s, const lim__frame *frame)
+{
+    lim__f_join f;
+    if (!lim__get_join(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
+    if (t == NULL)
+        return;
+    if (f.participant == 0) {
+        say_joined(s, t, f.corr, LIM_E_INVALID);
+        return;
+    }
+    lim__join_conv *m = lim__letter_new(s->porter->sched, &lim__type_join_conv, sizeof *m);
+    if (m != NULL) {
+        *m = (lim__join_conv){ REF_JOIN | f.corr, { f.participant } };
+        if (pass(t, m))
+            return;
+        lim__letter_free(s->porter->sched, m);
+    }
+    say_joined(s, t, f.corr, LIM_E_NOMEM);
 }
 
 /* ---- ASKIN ---- */

@@ -113,6 +113,9 @@
     X(cancel, "",                                                                                                      \
       "52 00 00000000 00000008 | 0000000000000001",                                                                    \
       .corr = 1)                                                                                                       \
+    X(report, "two of its places are taken by work from elsewhere",                                                    \
+      "53 00 00000003 00000004 | 00000002",                                                                            \
+      .stream = 3, .used = 2)                                                                                          \
     X(serve, "stream 3: serve the types `quote` and `price` in the group `pricing`, 4 at a time",                      \
       "54 00 00000003 00000025 | 01 | 00000004 | 00 | 07 70726963696e67 | 02 7731 | 0002 05 71756f7465 05 "            \
       "7072696365 | 0001 03 677075",                                                                                   \
@@ -159,6 +162,9 @@
     X(settled, "the result counts",                                                                                    \
       "5e 00 00000003 00000013 | 000000000000005a | 00000000000001f6 | 01 | 0000",                                     \
       .stream = 3, .conversation = 90, .lease = 502, .accepted = 1)                                                    \
+    X(say, "into a conversation that it was sent something in",                                                        \
+      "5f 00 00000003 00000012 | 000000000000005b | 62792074686520776179",                                             \
+      .stream = 3, .conversation = 91, .payload = B("by the way"))                                                     \
     X(dispatch, "with OUTCOME when it has ended",                                                                      \
       "60 02 00000000 00000020 | 0000000000000003 | 0000ea60 | 0000 | 08 7061796d656e7473 | 06 "                       \
       "636861726765 | 7b7d",                                                                                           \
@@ -194,6 +200,15 @@
     X(askin, "",                                                                                                       \
       "6f 00 00000005 00000018 | 0000000000000005 | 000003e8 | 0000000000000009 | 6e6f773f",                           \
       .stream = 5, .corr = 5, .timeout_ms = 1000, .to = 9, .payload = B("now?"))                                       \
+    X(join, "the participant 10 takes part from now on",                                                               \
+      "70 00 00000005 0000000c | 00000001 | 000000000000000a",                                                         \
+      .stream = 5, .corr = 1, .participant = 10)                                                                       \
+    X(joined, "",                                                                                                      \
+      "71 00 00000005 00000008 | 00000001 | 0000 | 0000",                                                              \
+      .stream = 5, .corr = 1)                                                                                          \
+    X(joined, "refused: it takes part already (code 6)",                                                               \
+      "71 00 00000005 00000016 | 00000002 | 0006 | 000e 616c726561647920657869737473",                                 \
+      .stream = 5, .corr = 2, .code = 6, .detail = B("already exists"))                                                \
     X(fault, "over the size limit (code 8)",                                                                           \
       "7f 00 00000000 0000000b | 0008 | 0007 746f6f20626967",                                                          \
       .code = 8, .detail = B("too big"))

@@ -48,6 +48,7 @@
     F(0x50, ASK, ask, CLIENT, CONTROL)                                                                                 \
     F(0x51, OUTCOME, outcome, SERVER, CONTROL)                                                                         \
     F(0x52, CANCEL, cancel, CLIENT, CONTROL)                                                                           \
+    F(0x53, REPORT, report, CLIENT, STREAM)                                                                            \
     F(0x54, SERVE, serve, CLIENT, STREAM)                                                                              \
     F(0x55, SERVED, served, SERVER, STREAM)                                                                            \
     F(0x56, LEAVE, leave, CLIENT, STREAM)                                                                              \
@@ -59,6 +60,7 @@
     F(0x5c, REVOKED, revoked, SERVER, STREAM)                                                                          \
     F(0x5d, HOLDING, holding, CLIENT, STREAM)                                                                          \
     F(0x5e, SETTLED, settled, SERVER, STREAM)                                                                          \
+    F(0x5f, SAY, say, CLIENT, STREAM)                                                                                  \
     F(0x60, DISPATCH, dispatch, CLIENT, CONTROL)                                                                       \
     F(0x61, DISPATCHED, dispatched, SERVER, CONTROL)                                                                   \
     F(0x62, AWAIT, await, CLIENT, CONTROL)                                                                             \
@@ -70,6 +72,8 @@
     F(0x6d, CLOSE, close, CLIENT, STREAM)                                                                              \
     F(0x6e, CLOSED, closed, SERVER, STREAM)                                                                            \
     F(0x6f, ASKIN, askin, CLIENT, STREAM)                                                                              \
+    F(0x70, JOIN, join, CLIENT, STREAM)                                                                                \
+    F(0x71, JOINED, joined, SERVER, STREAM)                                                                            \
     F(0x7f, FAULT, fault, SERVER, CONTROL)
 
 /* Frames of version 1.0 that a version 2 session does not use: sending one is a fault, not a skip, because its sender
@@ -150,6 +154,8 @@
 #define LIM__FIELDS_revoked(X)  X(u64, conversation, 0) X(u64, lease, 0) X(pick, why, 4)
 #define LIM__FIELDS_holding(X)  X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_settled(X)  X(u64, conversation, 0) X(u64, lease, 0) X(pick0, accepted, 1) X(text, detail, 0)
+#define LIM__FIELDS_report(X)   X(u32, used, 0)
+#define LIM__FIELDS_say(X)      X(u64, conversation, 0) X(rest, payload, 0)
 
 /* ---- queues ---- */
 #define LIM__FIELDS_dispatch(X)                                                                                        \
@@ -170,5 +176,7 @@
 #define LIM__FIELDS_close(X)
 #define LIM__FIELDS_closed(X)  X(u8, phase, 0) X(u32, reason, 0) X(text, detail, 0)
 #define LIM__FIELDS_askin(X)   X(u64, corr, 0) X(u32, timeout_ms, 0) X(u64, to, 0) X(rest, payload, 0)
+#define LIM__FIELDS_join(X)    X(u32, corr, 0) X(u64, participant, 0)
+#define LIM__FIELDS_joined(X)  X(u32, corr, 0) X(u16, code, 0) X(text, detail, 0)
 
 #endif
