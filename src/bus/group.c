@@ -330,7 +330,7 @@ static void join(group *g, const lim_signal *signal)
             head.kind = m->join->kind;
             member_attach(g, m, &head);
             joined(g, &head, LIM_OK, identity(m));
-            lim__group_unpark(g, NULL, true);
+            lim__group_unpark(g, NULL, !LIM__MUTATION("return_unseen"));
             lim__group_dispatch(g);
             return;
         }
@@ -514,7 +514,7 @@ static void on_down(group *g, const lim_signal *signal)
         return;
     if (w->is_member) {
         member_down(g, (member *)(void *)w, signal);
-    } else {
+    } else if (!LIM__MUTATION("place_lost")) {
         lim__group_unclaim(g, (claim *)(void *)w, false);
         lim__group_dispatch(g);
     }

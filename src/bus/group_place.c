@@ -50,6 +50,8 @@ static bool serves(const group *g, const member *m, const lim__want *w)
 
 static bool has_place(const member *m)
 {
+    if (LIM__MUTATION("overbook") && m->view.in_flight == m->view.max_in_flight)
+        return true;
     return m->view.in_flight < m->view.max_in_flight;
 }
 

@@ -195,14 +195,20 @@ static void lose(world *w, puppet *p, lim_reason reason)
     settle(w);
 }
 
-static void deploy(world *w, puppet *owner, const char *queue, const char *code, lim_on_fault on_fault)
+static void deploy_slow(world *w, puppet *owner, const char *queue, const char *code, lim_on_fault on_fault,
+                        uint32_t cpu_us)
 {
     lim_pid group;
     lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
-    *d = (lim__deploy){ .reply_to = owner->pid, .opts = { .size = sizeof d->opts, .on_fault = on_fault } };
+    *d = (lim__deploy){ .reply_to = owner->pid, .opts = { .size = sizeof d->opts, .on_fault = on_fault, .cpu_us_max = cpu_us } };
     assert_int_equal(lim__artifact_new(LIM__ENGINE_LUA, lim__str(code), "test.lua", 0, &d->artifact), LIM_OK);
     assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &group), LIM_OK);
     assert_int_equal(lim__post_reserved(w->bus->rt, group, d), LIM_OK);
+}
+
+static void deploy(world *w, puppet *owner, const char *queue, const char *code, lim_on_fault on_fault)
+{
+    deploy_slow(w, owner, queue, code, on_fault, 0);
 }
 
 /* ---- tests ---- */
@@ -334,8 +340,9 @@ static void test_a_version_with_unfinished_calls_may_be_replaced_and_the_bus_clo
     world *w = *state;
     puppet *boss = puppet_new(w), *a = worker(w, "q", "a", 1, NULL);
     for (int i = 0; i < 3; i++) {
-        deploy(w, boss, "q", i % 2 ? "return function() while true do local x = 1 end end" : "return function() while true do end end",
-               LIM_ON_FAULT_REJECT);
+        deploy_slow(w, boss, "q",
+                    i % 2 ? "return function() while true do local x = 1 end end" : "return function() while true do end end",
+                    LIM_ON_FAULT_REJECT, 10000000);
         task(w, boss, "q", NULL, "{}");
         for (int t = 0; t < 3; t++)
             lim__sched_turn(lim__sched_at(w->bus->rt, 0), 0);
