@@ -139,6 +139,7 @@ static lim_spawn_opts actor_opts(const actor *init)
                              .init_bytes = sizeof *init,
                              .mailbox_max = 64,
                              .trap_exit = init->seed % 2,
+                             .blocking = init->seed % 7 == 0,
                              .place = true,
                              .scheduler = init->index % lim__sched_count(init->st->rt) };
 }
