@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * sim_world_test.c - the whole bus in simulated worlds: a server with two schedulers, clients over a network that
+ * sim_world_test.c - the whole bus in simulated worlds: a server with three schedulers, clients over a network that
  * delays, splits, stalls and cuts, programs that are killed at any instant. One thread, one seed, one history.
  *
- *      server (bus, 2 schedulers) <--simulated TCP--> 4 askers, 3 servers, 4 workers, 2 dispatchers, pub and sub
+ *      server (bus, 3 schedulers) <--simulated TCP--> 4 askers, 3 servers, 4 workers, 2 dispatchers, pub and sub
  *      the script, every few milliseconds: kill a program (and start it anew), reset or cut a connection, freeze one,
- *                                          cancel, leave
+ *                                          cancel, leave and serve anew, deploy a router (one may loop or crash)
  *
  * The auditor's rules, checked on every history:
  *   A1  an ask of an asker that lives on ends exactly once (CV3).
@@ -29,10 +29,11 @@
 #include <string.h>
 
 #include "bus/bus.h"
+#include "bus/letters.h"
 #include "server/server.h"
 #include "sim/sim_os.h"
 
-enum { SCHEDULERS = 2, PORT = 4777, ASKERS = 4, SERVERS = 3, WORKERS = 4, DISPATCHERS = 2 };
+enum { SCHEDULERS = 3, PORT = 4777, ASKERS = 4, SERVERS = 3, WORKERS = 4, DISPATCHERS = 2 };
 enum { CLIENTS = ASKERS + SERVERS + WORKERS + DISPATCHERS + 2, ASKS = 24, TASKS = 24, MESSAGES = 200 };
 #define SECOND 1000000000ull
 
@@ -63,6 +64,7 @@ typedef struct program {
     lim__os *os;
     lim_client *client;
     lim__sim_task *task;
+    lim_participant who; /* servers and workers */
     uint32_t asked, published, in_hand, capacity;
     hold holds[8];
     uint64_t next_ns;
@@ -275,14 +277,13 @@ static void introduce(program *p)
                                     .on_ready = on_ready,
                                     .on_revoked = on_revoked };
     lim_client_sub_opts sub = { .size = sizeof sub, .window = 16, .backlog = 4096, .policy = LIM_DROP_OLDEST };
-    lim_participant who;
     lim_sub s;
     sub.handler = (lim_client_handler){ .on_message = on_news, .on_end = on_gone, .ctx = p };
     lim_err err = LIM_OK;
     if (p->role == SERVER)
-        err = lim_client_serve(p->client, "echo", &serve, NULL, &who);
+        err = lim_client_serve(p->client, "echo", &serve, NULL, &p->who);
     else if (p->role == WORKER)
-        err = lim_client_work(p->client, "jobs", &serve, NULL, &who);
+        err = lim_client_work(p->client, "jobs", &serve, NULL, &p->who);
     else if (p->role == SUBSCRIBER)
         err = lim_client_subscribe(p->client, "news", &sub, NULL, &s);
     assert_int_equal(err, LIM_OK);
@@ -370,9 +371,59 @@ static void heal(lim__sim *sim, void *ctx)
     lim__sim_thaw_host(sim, p->os);
 }
 
+/* Says goodbye, and comes again as somebody new; what it had in hand is others' by now. */
+static void leave_and_return(world *w, program *p)
+{
+    if (p->role != SERVER && p->role != WORKER)
+        return;
+    lim__sim_note(w->sim, "%s leaves", p->name);
+    (void)!lim_client_leave(p->client, p->who);
+    p->in_hand = 0;
+    for (size_t i = 0; i < sizeof p->holds / sizeof p->holds[0]; i++)
+        p->holds[i].counted = false;
+    introduce(p);
+}
+
+static void deploy(world *w, const char *group, lim__engine engine, const char *code, lim_on_fault on_fault)
+{
+    lim_pid to;
+    lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
+    *d = (lim__deploy){ .remove = code == NULL,
+                        .opts = { .size = sizeof d->opts, .cpu_us_max = 2000, .on_fault = on_fault } };
+    if (code != NULL)
+        assert_int_equal(lim__artifact_new(engine, lim__str(code), "storm", 0, &d->artifact), LIM_OK);
+    assert_int_equal(lim__group_get(w->bus, NULL, lim__str(group), &to), LIM_OK);
+    (void)!lim__post_reserved(w->bus->rt, to, d);
+    lim__sim_note(w->sim, "deploy to %s: %s", group, code != NULL ? code : "nothing");
+}
+
+static void deploy_something(world *w)
+{
+    static const char *const code[] = {
+        "return function(m, c) return c[1] end",
+        "return function(m, c) return c[#c] end",
+        "return function(m, c) if c[1].in_flight == 0 then return c[1] end end",
+        "return function(m, c) while true do end end",
+        "return function(m, c) error('storm') end",
+        "return function(m, c) for i = 1, 2000 do local x = i end return c[1] end",
+    };
+    const char *group = pick(w, 2) ? "jobs" : "echo";
+    if (pick(w, 3) == 0)
+        deploy(w, group, LIM__ENGINE_BUILTIN, pick(w, 2) ? "least_loaded" : "round_robin", LIM_ON_FAULT_REJECT);
+    else
+        deploy(w, group, LIM__ENGINE_LUA, code[pick(w, sizeof code / sizeof code[0])],
+               (lim_on_fault)(LIM_ON_FAULT_REJECT + pick(w, 3)));
+}
+
 static void harm(world *w, program *p)
 {
-    switch (pick(w, 6)) {
+    switch (pick(w, 8)) {
+    case 6:
+        leave_and_return(w, p);
+        break;
+    case 7:
+        deploy_something(w);
+        break;
     case 0:
     case 1:
         program_kill(p);
@@ -460,6 +511,14 @@ static bool all_quiet(void *ctx)
     return true;
 }
 
+static bool nothing_runs(void *ctx) /* tasks of dispatchers that are dead, too */
+{
+    world *w = ctx;
+    lim_bus_census c;
+    lim_bus_census_take(w->bus, &c);
+    return w->broken != NULL || c.conversations == 0;
+}
+
 static bool nobody_left(void *ctx)
 {
     world *w = ctx;
@@ -477,9 +536,10 @@ static void world_open(world *w, uint64_t seed, FILE *trace)
     lim__runtime_opts runtime = { .os = w->os, .scheduler_count = SCHEDULERS, .threads = false };
     assert_int_equal(lim__bus_open(&opts, &runtime, &w->bus), LIM_OK);
     w->bus->ear = (lim__ear){ w, on_settled, on_told };
+    static const char *const names[SCHEDULERS] = { "sched-0", "sched-1", "sched-2" };
     for (uint32_t i = 0; i < SCHEDULERS; i++) {
         turners[i].sched = lim__sched_at(w->bus->rt, i);
-        lim__sim_task_add(w->sim, w->os, i == 0 ? "sched-0" : "sched-1", sched_turn, sched_due, &turners[i]);
+        lim__sim_task_add(w->sim, w->os, names[i], sched_turn, sched_due, &turners[i]);
     }
     lim_diag diag = { 0 };
     lim__server_opts server = { .host = lim__sim_host_address(w->os), .port = PORT, .spread = true };
@@ -516,12 +576,16 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
     lim__sim_at(w->sim, lim__sim_now(w->sim) + SECOND, on_storm, w);
     lim__sim_run(w->sim, lim__sim_now(w->sim) + 12 * SECOND, NULL, NULL);
     w->storm = false;
+    deploy(w, "jobs", LIM__ENGINE_BUILTIN, "least_loaded", LIM_ON_FAULT_REJECT); /* the last one might loop */
     for (n = 0; n < CLIENTS; n++) {
         heal(w->sim, &w->programs[n]);
         w->programs[n].asked = ASKS; /* nobody starts anything new */
     }
     bool quiet = lim__sim_run(w->sim, lim__sim_now(w->sim) + 120 * SECOND, all_quiet, w);
     rule(w, quiet, "A3: somebody still waits");
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 10 * SECOND, NULL, NULL); /* what is still under way arrives */
+    quiet = lim__sim_run(w->sim, lim__sim_now(w->sim) + 120 * SECOND, nothing_runs, w);
+    rule(w, quiet, "A3: something still runs");
     for (uint32_t i = 0; i < w->ask_count; i++)
         if (w->asks[i].life != 0 && w->asks[i].admitted && w->asks[i].how == LIM_HOW_REPLY) {
             bool found = false;
@@ -531,8 +595,16 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
         }
     for (n = 0; n < CLIENTS; n++)
         program_kill(&w->programs[n]);
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 60 * SECOND, NULL, NULL);
+    deploy(w, "jobs", 0, NULL, 0);
+    deploy(w, "echo", 0, NULL, 0);
     bool left = lim__sim_run(w->sim, lim__sim_now(w->sim) + 120 * SECOND, nobody_left, w);
     census_settle(w, &after);
+    if (!left)
+        lim__sim_note(w->sim, "left: sessions %u conversations %llu groups %llu subscriptions %llu", lim__server_sessions(w->server),
+                      (unsigned long long)after.conversations, (unsigned long long)after.groups,
+                      (unsigned long long)after.subscriptions);
+    rule(w, left, "A6: somebody is left");
     if (w->broken == NULL && left) {
         rule(w, after.runtime.processes == before.runtime.processes, "A6: processes are left");
         rule(w, after.runtime.links == before.runtime.links, "A6: links are left");
