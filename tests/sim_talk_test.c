@@ -145,9 +145,9 @@ static void converse(client *opener, program *agent, program *expert)
     PUT(opener, askin, .stream = 1, .corr = 9, .timeout_ms = 60000, .to = expert->number.id,
         .payload = lim__str("what is it worth?"));
     t = pull_one(expert, "what is it worth?");
-    assert_int_equal(lim_client_reply_to(expert->client, expert->registration, t.delivery.conv, t.delivery.lease,
-                                         lim__str("42")),
-                     LIM_OK);
+    assert_int_equal(
+        lim_client_reply_to(expert->client, expert->registration, t.delivery.conv, t.delivery.lease, lim__str("42")),
+        LIM_OK);
     lim_taken_fini(&t);
     TAKE(opener, outcome, OUTCOME, &outcome);
     assert_int_equal(outcome.how, LIM_HOW_REPLY);
@@ -158,7 +158,8 @@ static void converse(client *opener, program *agent, program *expert)
 static void test_three_programs_have_a_conversation(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         program both[2];
         program_start(&both[0], w, "agent");
         program_start(&both[1], w, "expert");

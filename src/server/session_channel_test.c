@@ -203,7 +203,8 @@ static void test_headers_that_no_subscriber_could_be_sent_are_refused_at_publish
 {
     (void)state;
     static const char text[] = "\0\1\1k\0\1\xff", key[] = "\0\1\1\xff\0\1v", good[] = "\0\1\1k\0\1v";
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *r = client_new(w, "r"), *good_one = client_new(w, "good");
         client *bad[] = { client_new(w, "text"), client_new(w, "key") };
         lim__f_subscribed s;

@@ -284,7 +284,8 @@ void lim__session_talk_send(session *s, const lim__frame *frame)
     if (pass(t, m))
         return;
     lim__letter_free(s->porter->sched, m);
-    lim__session_fault(s, LIM_E_FULL, "more than %d frames for stream %u before it is open", LIM__PENDING_MAX, f.stream);
+    lim__session_fault(s, LIM_E_FULL, "more than %d frames for stream %u before it is open", LIM__PENDING_MAX,
+                       f.stream);
 }
 
 void lim__session_talk_message(session *s, const lim__message *m)

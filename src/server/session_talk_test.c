@@ -39,7 +39,8 @@ static lim__f_joined join(client *c, uint32_t on, uint32_t corr, uint64_t partic
 static void test_a_participant_on_a_connection_speaks_into_a_conversation(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *party = client_new(w, "party"), *c = client_new(w, "c");
         lim__f_served s = serve(party, 3, LIM__SERVE_GROUP, "chat", 4);
         open_talk(c, 5, "chat");
@@ -61,7 +62,8 @@ static void test_a_participant_on_a_connection_speaks_into_a_conversation(void *
 static void test_who_takes_no_part_is_not_heard(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *party = client_new(w, "party"), *c = client_new(w, "c"), *stranger = client_new(w, "stranger");
         serve(party, 3, LIM__SERVE_GROUP, "chat", 4);
         serve(stranger, 3, LIM__SERVE_GROUP, "other", 4);
@@ -93,7 +95,8 @@ static void test_who_takes_no_part_is_not_heard(void **state)
 static void test_participants_join_a_conversation(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *one = client_new(w, "one"), *two = client_new(w, "two"), *c = client_new(w, "c");
         serve(one, 3, LIM__SERVE_GROUP, "chat", 4);
         lim__f_served s = serve(two, 3, LIM__SERVE_GROUP, "other", 4);
@@ -122,7 +125,8 @@ static void test_participants_join_a_conversation(void **state)
 static void test_a_join_before_a_conversation_is_open_waits(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *one = client_new(w, "one"), *two = client_new(w, "two"), *c = client_new(w, "c");
         serve(one, 3, LIM__SERVE_GROUP, "chat", 4);
         lim__f_served s = serve(two, 3, LIM__SERVE_GROUP, "other", 4);
@@ -137,7 +141,8 @@ static void test_a_join_before_a_conversation_is_open_waits(void **state)
 static void test_answers_to_messages_are_in_order_also_refusals(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *party = client_new(w, "party"), *c = client_new(w, "c");
         size_t big = w->bus->opts.payload_bytes_max + 1u;
         void *payload = calloc(1, big);
@@ -160,14 +165,16 @@ static void test_answers_to_messages_are_in_order_also_refusals(void **state)
 static void test_places_used_elsewhere_take_no_requests(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *busy = client_new(w, "busy"), *idle = client_new(w, "idle"), *c = client_new(w, "c");
         serve(busy, 3, LIM__SERVE_GROUP, "g", 8);
         PUT(busy, report, .stream = 3, .used = 8);
         run_for(w, SECOND);
         serve(idle, 3, LIM__SERVE_GROUP, "g", 2);
         for (uint64_t i = 1; i <= 2; i++) {
-            PUT(c, ask, .corr = i, .timeout_ms = 50000, .on_crash = 1, .group = lim__str("g"), .payload = lim__str("x"));
+            PUT(c, ask, .corr = i, .timeout_ms = 50000, .on_crash = 1, .group = lim__str("g"),
+                .payload = lim__str("x"));
             take_request(idle, "x"); /* although the other one has the larger capacity */
         }
         assert_false(client_has(busy, LIM__REQUEST));
@@ -187,7 +194,8 @@ static void test_places_used_elsewhere_take_no_requests(void **state)
 static void test_a_task_that_nobody_knows_is_refused_without_a_number(void **state)
 {
     (void)state;
-    EVERY_WORLD (w) {
+    EVERY_WORLD(w)
+    {
         client *c = client_new(w, "c");
         lim__f_outcome o;
         lim__f_served s = serve(c, 1, LIM__SERVE_GROUP, "g", 1); /* a number that is somebody else's */
