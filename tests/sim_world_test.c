@@ -601,9 +601,9 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
     bool left = lim__sim_run(w->sim, lim__sim_now(w->sim) + 120 * SECOND, nobody_left, w);
     census_settle(w, &after);
     if (!left)
-        lim__sim_note(w->sim, "left: sessions %u conversations %llu groups %llu subscriptions %llu", lim__server_sessions(w->server),
-                      (unsigned long long)after.conversations, (unsigned long long)after.groups,
-                      (unsigned long long)after.subscriptions);
+        lim__sim_note(w->sim, "left: sessions %u conversations %llu groups %llu subscriptions %llu",
+                      lim__server_sessions(w->server), (unsigned long long)after.conversations,
+                      (unsigned long long)after.groups, (unsigned long long)after.subscriptions);
     rule(w, left, "A6: somebody is left");
     if (w->broken == NULL && left) {
         rule(w, after.runtime.processes == before.runtime.processes, "A6: processes are left");

@@ -195,6 +195,26 @@ static void test_an_ask_may_wait_for_a_participant(void **state)
     assert_int_equal(g.how, LIM_HOW_REPLY);
 }
 
+static void test_an_ask_without_a_reply_is_remembered_for_a_while(void **state) /* proves CV1 */
+{
+    lim_bus *bus = *state;
+    lim_outcome o;
+    char request[64], text[512];
+    assert_int_equal(lim_ask(bus, "forgotten", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 5000), &o), LIM_OK);
+    int len = snprintf(request, sizeof request, "{\"op\":\"show\",\"name\":\"%llx\"}", (unsigned long long)o.conv.id);
+    lim_outcome_fini(&o);
+    for (int i = 0; i < 1000; i++) { /* it ends a moment after its outcome */
+        assert_int_equal(lim_ask(bus, "$sys.conversations", (lim_bytes){ request, (size_t)len },
+                                 OPTS(lim_ask_opts, .timeout_ms = 5000), &o),
+                         LIM_OK);
+        snprintf(text, sizeof text, "%.*s", (int)o.payload.len, (const char *)o.payload.ptr);
+        lim_outcome_fini(&o);
+        if (strstr(text, "\"outcome\"") != NULL)
+            break;
+    }
+    assert_non_null(strstr(text, "\"outcome\":\"refused\""));
+}
+
 static void test_silence_ends_at_the_deadline_and_never_echoes(void **state) /* proves CV9 CV11 */
 {
     lim_outcome o;
@@ -780,6 +800,7 @@ int main(void)
         T(test_an_ask_is_answered),
         T(test_a_group_with_nobody_in_it_refuses_at_once),
         T(test_an_ask_may_wait_for_a_participant),
+        T(test_an_ask_without_a_reply_is_remembered_for_a_while),
         T(test_silence_ends_at_the_deadline_and_never_echoes),
         T(test_a_participant_may_say_that_it_could_not),
         T(test_an_ask_ends_crashed_when_its_participant_dies),

@@ -2,8 +2,8 @@
  * ended.c - what is remembered of conversations that have ended: a ring per scheduler, the oldest forgotten first,
  * by their number and by the bytes of their results.
  *
- * Only tasks keep their outcome letter, so that a result can be asked for by its id a while after it came. Each ring
- * has a leaf mutex: written by its scheduler, read by anybody. */
+ * Tasks keep their outcome letter, so that a result can be asked for by its id a while after it came, and so do asks
+ * that got no reply, in a ring of their own. Each ring has a leaf mutex: written by its scheduler, read by anybody. */
 #include "base/base.h"
 #include "bus/bus.h"
 #include "bus/letters.h"
@@ -23,11 +23,11 @@ typedef struct summary {
 typedef struct ring {
     lim__mutex mutex;
     uint64_t next, bytes, kept; /* kept: the newest so many, and so many bytes of results, are remembered */
-    summary *items; /* RING of them, made with the first task that ends */
+    summary *items;             /* RING of them, made with the first task that ends */
 } ring;
 
 struct lim__ended {
-    ring rings[64];
+    ring rings[2 * 64]; /* per scheduler: tasks, and asks that got no reply */
 };
 
 lim__ended *lim__ended_new(void)
@@ -40,7 +40,7 @@ lim__ended *lim__ended_new(void)
 
 static size_t weight(const summary *s)
 {
-    return s->outcome == NULL           ? 0
+    return s->outcome == NULL            ? 0
            : s->outcome->payload == NULL ? s->outcome_bytes
                                          : s->outcome_bytes + lim__msg_bytes(s->outcome->payload).len;
 }
@@ -67,9 +67,9 @@ void lim__ended_free(lim__ended *e)
 void lim__ended_add(lim_bus *bus, lim__sched *s, lim__conv_kind kind, lim_phase phase, uint64_t accepted_lease,
                     const lim__outcome_letter *outcome, size_t bytes)
 {
-    if (kind != LIM__KIND_TASK) /* an ask's end is known to whoever asked, and to nobody else */
+    if (kind == LIM__KIND_ASK && outcome->how == LIM_HOW_REPLY) /* what went well is known to whoever asked */
         return;
-    ring *r = &bus->ended->rings[lim__sched_index(s)];
+    ring *r = &bus->ended->rings[lim__sched_index(s) + (kind == LIM__KIND_TASK ? 0 : 64)];
     lim__outcome_letter *copy = malloc(bytes);
     if (copy == NULL)
         return;
@@ -107,24 +107,39 @@ static summary *find_locked(ring *r, lim_pid conv)
     return NULL;
 }
 
+/* Locks the ring that knows the conversation; NULL: none does, and nothing is locked. */
+static summary *find(lim_bus *bus, lim_pid conv, ring **where)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        *where = &bus->ended->rings[lim__pid_scheduler(conv) + i * 64];
+        pthread_mutex_lock(&(*where)->mutex);
+        summary *at = find_locked(*where, conv);
+        if (at != NULL)
+            return at;
+        pthread_mutex_unlock(&(*where)->mutex);
+    }
+    return NULL;
+}
+
 bool lim__ended_find(lim_bus *bus, lim_pid conv, lim__ended_info *out)
 {
-    ring *r = &bus->ended->rings[lim__pid_scheduler(conv)];
-    pthread_mutex_lock(&r->mutex);
-    summary *at = find_locked(r, conv);
-    if (at != NULL)
-        *out = (lim__ended_info){ (lim_phase)at->phase, (lim__conv_kind)at->kind, at->accepted_lease };
+    ring *r;
+    const summary *at = find(bus, conv, &r);
+    if (at == NULL)
+        return false;
+    *out = (lim__ended_info){ (lim_phase)at->phase, (lim__conv_kind)at->kind, at->accepted_lease };
     pthread_mutex_unlock(&r->mutex);
-    return at != NULL;
+    return true;
 }
 
 lim__outcome_letter *lim__ended_outcome(lim_bus *bus, lim__sched *s, lim_pid conv, uint64_t ref)
 {
-    ring *r = &bus->ended->rings[lim__pid_scheduler(conv)];
-    lim__outcome_letter *copy = NULL;
-    pthread_mutex_lock(&r->mutex);
-    summary *at = find_locked(r, conv);
-    if (at != NULL && (copy = lim__letter_new(s, &lim__type_outcome, at->outcome_bytes)) != NULL) {
+    ring *r;
+    const summary *at = find(bus, conv, &r);
+    if (at == NULL)
+        return NULL;
+    lim__outcome_letter *copy = lim__letter_new(s, &lim__type_outcome, at->outcome_bytes);
+    if (copy != NULL) {
         memcpy(copy, at->outcome, at->outcome_bytes);
         copy->ref = ref;
         lim__msg_ref(copy->payload);

@@ -50,11 +50,10 @@ static void on_exit_note(void *ctx, lim_participant p, lim_reason reason, uint64
 static lim_participant serve(lim_bus *bus, const char *group, uint32_t capacity, bool pulled)
 {
     lim_participant p = { 0 };
-    assert_int_equal(lim_serve(bus, group,
-                               OPTS(lim_serve_opts, .capacity = capacity,
-                                    .handler = { .on_message = pulled ? NULL : on_hold }),
-                               &p),
-                     LIM_OK);
+    assert_int_equal(
+        lim_serve(bus, group,
+                  OPTS(lim_serve_opts, .capacity = capacity, .handler = { .on_message = pulled ? NULL : on_hold }), &p),
+        LIM_OK);
     return p;
 }
 
@@ -98,9 +97,9 @@ static void test_an_ask_is_no_talk(void **state)
     _Atomic int ended = 0;
     lim_conv c;
     serve(bus, "g", 1, false);
-    assert_int_equal(lim_ask_async(bus, "g", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome,
-                                   &ended, &c),
-                     LIM_OK);
+    assert_int_equal(
+        lim_ask_async(bus, "g", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome, &ended, &c),
+        LIM_OK);
     every_call_answers(bus, c, LIM_E_INVALID, true);
     assert_int_equal(lim_conv_cancel(bus, c), LIM_OK);
     while (atomic_load(&ended) == 0)
@@ -139,8 +138,14 @@ static lim_pid stranger_open(lim_bus *bus, stranger *s, lim__conv_kind kind, lim
 {
     lim_pid pid;
     *s = (stranger){ .bus = bus, .kind = kind };
-    lim_spawn_opts opts = { .size = sizeof opts, .on_signal = stranger_signal, .state_bytes = sizeof s, .init = &s,
-                            .init_bytes = sizeof s, .trap_exit = true, .place = true, .scheduler = 1 };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .on_signal = stranger_signal,
+                            .state_bytes = sizeof s,
+                            .init = &s,
+                            .init_bytes = sizeof s,
+                            .trap_exit = true,
+                            .place = true,
+                            .scheduler = 1 };
     assert_int_equal(lim_runtime_spawn(bus->rt, &opts, &pid), LIM_OK);
     assert_int_equal(lim_runtime_send(bus->rt, pid, 1, BYTES("go")), LIM_OK);
     while (atomic_load(&s->conv) == 0)
@@ -202,8 +207,8 @@ static void test_a_thousand_short_looks_at_a_task_leave_nothing_behind(void **st
     lim_conv t;
     lim_bus_census before, after;
     lim_outcome o;
-    assert_int_equal(lim_dispatch(bus, "looked-at", BYTES("x"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER), NULL,
-                                  NULL, &a, &t),
+    assert_int_equal(lim_dispatch(bus, "looked-at", BYTES("x"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
+                                  NULL, NULL, &a, &t),
                      LIM_OK);
     lim_bus_census_take(bus, &before);
     for (int i = 0; i < 50; i++)
@@ -232,8 +237,8 @@ static void test_what_was_revoked_is_not_taken_any_more(void **state) /* proves 
         lim_outcome_fini(&o);
     }
     lim_conv c;
-    assert_int_equal(lim_ask_async(bus, "pulled", BYTES("now"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome,
-                                   &ended, &c),
+    assert_int_equal(lim_ask_async(bus, "pulled", BYTES("now"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER),
+                                   on_outcome, &ended, &c),
                      LIM_OK);
     assert_int_equal(lim_take(bus, p, 60000, &r), LIM_OK);
     assert_int_equal(r.delivery.payload.len, 3);
