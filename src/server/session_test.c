@@ -162,7 +162,7 @@ static void say_anything(client *c)
     uint64_t corr = some(w, 40), conv = some(w, 3) == 0 ? 0 : some(w, 1u << 30), lease = some(w, 4);
     if (c->served != 0 && some(w, 2) == 0)
         conv = c->served + some(w, 3);
-    switch (some(w, 18)) {
+    switch (some(w, 21)) {
     case 0:
         PUT(c, publish, .corr = n, .flags = (uint8_t)some(w, 8), .channel = name, .payload = text);
         return;
@@ -216,6 +216,15 @@ static void say_anything(client *c)
         return;
     case 16:
         PUT(c, askin, .stream = on + 12, .corr = 30000 + corr * 100 + some(w, 100), .timeout_ms = n * 1000, .to = conv);
+        return;
+    case 17:
+        PUT(c, join, .stream = on + 12, .corr = n, .participant = conv);
+        return;
+    case 18:
+        PUT(c, say, .stream = on + 8, .conversation = conv, .payload = text);
+        return;
+    case 19:
+        PUT(c, report, .stream = on + 8, .used = some(w, 2) ? n : UINT32_MAX - n);
         return;
     default:
         PUT(c, close, .stream = on + 12);
