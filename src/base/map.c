@@ -71,11 +71,11 @@ void lim__map_clear(lim__map *m)
     m->count = 0;
 }
 
-/* Home of a key: one multiplication, both halves folded. Keys are pids and numbers that only their owner's own map sees,
- * so what is wanted is speed and an even spread; XXH3 costs three times as much. */
+/* Home of a key: one multiplication, both halves folded. Keys are pids and numbers that only their owner's own map
+ * sees, so what is wanted is speed and an even spread; XXH3 costs three times as much. */
 static inline size_t map_home(const lim__map *m, uint64_t key)
 {
-    __extension__ unsigned __int128 product = (__extension__ (unsigned __int128)(key ^ m->seed)) * 0x9E3779B97F4A7C15u;
+    __extension__ unsigned __int128 product = (__extension__(unsigned __int128)(key ^ m->seed)) * 0x9E3779B97F4A7C15u;
     return ((size_t)product ^ (size_t)(product >> 64)) & (m->cap - 1);
 }
 

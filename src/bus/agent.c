@@ -129,7 +129,8 @@ static void on_down(agent *a, lim_process *self, const lim_signal *signal)
 static bool for_owners(const lim__letter_type *type)
 {
     return type == &lim__type_outcome || type == &lim__type_admitted || type == &lim__type_done ||
-           type == &lim__type_exited || type == &lim__type_joined || type == &lim__type_deployed || type == &type_forget;
+           type == &lim__type_exited || type == &lim__type_joined || type == &lim__type_deployed ||
+           type == &type_forget;
 }
 
 static void on_exit_signal(agent *a, lim_process *self, const lim_signal *signal)

@@ -540,7 +540,8 @@ lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant
                          .on_exit = on_exit,
                          .ctx = ctx };
         *letter = (lim__notify){ n->wait.ref, agent, pid_of(participant.id) };
-        err = lim__conv_kind_of(bus, to) == LIM__KIND_TALK ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
+        err =
+            lim__conv_kind_of(bus, to) == LIM__KIND_TALK ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
     }
     if (err != LIM_OK) {
         free(n);

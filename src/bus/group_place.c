@@ -445,7 +445,8 @@ void lim__group_want(group *g, const lim_signal *signal)
     lim__sched *s = lim__proc_sched(g->self);
     lim__want *w = lim__letter_keep(g->self, signal);
     if (w->kind == LIM__KIND_TASK && !w->again && g->task_count >= LIM__GROUP_QUEUE_MAX) {
-        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, LIM__GROUP_QUEUE_MAX, g->task_count, "the queue is at its limit");
+        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, LIM__GROUP_QUEUE_MAX, g->task_count,
+                          "the queue is at its limit");
         lim__letter_free(s, w);
         return;
     }

@@ -200,7 +200,8 @@ static void deploy_slow(world *w, puppet *owner, const char *queue, const char *
 {
     lim_pid group;
     lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
-    *d = (lim__deploy){ .reply_to = owner->pid, .opts = { .size = sizeof d->opts, .on_fault = on_fault, .cpu_us_max = cpu_us } };
+    *d = (lim__deploy){ .reply_to = owner->pid,
+                        .opts = { .size = sizeof d->opts, .on_fault = on_fault, .cpu_us_max = cpu_us } };
     assert_int_equal(lim__artifact_new(LIM__ENGINE_LUA, lim__str(code), "test.lua", 0, &d->artifact), LIM_OK);
     assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &group), LIM_OK);
     assert_int_equal(lim__post_reserved(w->bus->rt, group, d), LIM_OK);
@@ -271,7 +272,8 @@ static void test_all_that_is_parked_for_one_gets_its_places(void **state) /* pro
     world *w = *state;
     puppet *boss = puppet_new(w), *a = worker(w, "q", "a", 1, NULL), *b = worker(w, "q", "b", 1, NULL);
     /* what says `shy` wants `a` only as long as that one is busy */
-    deploy(w, boss, "q", "return function(msg, c) if msg.shy and c[1].in_flight == 0 then return c[2] end return c[1] end",
+    deploy(w, boss, "q",
+           "return function(msg, c) if msg.shy and c[1].in_flight == 0 then return c[2] end return c[1] end",
            LIM_ON_FAULT_REJECT);
     task(w, boss, "q", NULL, "{\"shy\":false}");
     task(w, boss, "q", NULL, "{\"shy\":true}");
@@ -341,7 +343,8 @@ static void test_a_version_with_unfinished_calls_may_be_replaced_and_the_bus_clo
     puppet *boss = puppet_new(w), *a = worker(w, "q", "a", 1, NULL);
     for (int i = 0; i < 3; i++) {
         deploy_slow(w, boss, "q",
-                    i % 2 ? "return function() while true do local x = 1 end end" : "return function() while true do end end",
+                    i % 2 ? "return function() while true do local x = 1 end end"
+                          : "return function() while true do end end",
                     LIM_ON_FAULT_REJECT, 10000000);
         task(w, boss, "q", NULL, "{}");
         for (int t = 0; t < 3; t++)
@@ -421,7 +424,7 @@ static void test_more_than_64_members_are_all_reached(void **state) /* proves GR
     settle(w);
     for (int i = 0; i < 80; i++) {
         assert_int_equal(all[i]->request_count, i == 3 || i == 68 ? 0 : 1);
-        }
+    }
 }
 
 int main(void)
