@@ -13,6 +13,12 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+static void test_the_library_knows_its_version(void **state)
+{
+    (void)state;
+    assert_string_equal(lim_version(), LIM_VERSION);
+}
+
 static void test_every_error_has_a_name_and_a_text(void **state)
 {
     (void)state;
@@ -145,6 +151,7 @@ static void test_the_generator_is_seeded_and_unbiased_enough(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_library_knows_its_version),
         cmocka_unit_test(test_every_error_has_a_name_and_a_text),
         cmocka_unit_test(test_a_failed_assertion_aborts),
         cmocka_unit_test(test_a_never_is_counted),

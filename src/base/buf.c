@@ -179,6 +179,15 @@ static size_t utf8_len(const uint8_t *p, size_t left)
     return n;
 }
 
+bool lim__text_ok(lim_bytes text)
+{
+    const uint8_t *p = text.ptr;
+    for (size_t i = 0, n; i < text.len; i += n)
+        if ((n = utf8_len(p + i, text.len - i)) == 0)
+            return false;
+    return true;
+}
+
 static void escaped(lim__buf *b, uint8_t c)
 {
     static const char shorts[] = "\"\"\\\\\bb\ff\nn\rr\tt"; /* pairs: the character, its letter */

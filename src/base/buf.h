@@ -32,6 +32,8 @@ static inline lim_bytes lim__buf_bytes(const lim__buf *b)
     return (lim_bytes){ b->ptr + b->start, b->end - b->start };
 }
 
+bool lim__text_ok(lim_bytes text); /* is it UTF-8? */
+
 /* ---- JSON text, written straight into a buffer: commas and nesting are the writer's business ----
  *   lim__json j = lim__json_begin(&buf); lim__json_open(&j, '{'); lim__json_str(&j, "name", value); ...close(&j) */
 typedef struct lim__json {

@@ -91,6 +91,8 @@ static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, con
         return LIM_E_MISUSE;
     if (request.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
         return LIM_E_TOOBIG;
+    if (!lim__text_ok(lim__str(o->type))) /* a connection could not carry it */
+        return LIM_E_INVALID;
     if (group != NULL && !lim__channel_name_ok(lim__str(group)))
         return LIM_E_INVALID;
     return closing(bus) ? LIM_E_CLOSED : LIM_OK;
@@ -238,6 +240,8 @@ static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, c
         return LIM_E_MISUSE;
     if (task.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
         return LIM_E_TOOBIG;
+    if (!lim__text_ok(lim__str(o->type)))
+        return LIM_E_INVALID;
     if (!lim__channel_name_ok(lim__str(queue)) || queue[0] == '$')
         return LIM_E_INVALID;
     return closing(bus) ? LIM_E_CLOSED : LIM_OK;
@@ -561,7 +565,9 @@ static lim_err serve_check(const lim_serve_opts *o)
 {
     if (o == NULL || o->size < sizeof *o || o->capacity == 0)
         return LIM_E_MISUSE;
-    return o->identity != NULL && strlen(o->identity) > 255 ? LIM_E_TOOBIG : LIM_OK;
+    if (o->identity != NULL && strlen(o->identity) > 255)
+        return LIM_E_TOOBIG;
+    return lim__text_ok(lim__str(o->identity)) ? LIM_OK : LIM_E_INVALID;
 }
 
 static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, lim__member_kind kind,

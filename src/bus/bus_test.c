@@ -183,6 +183,24 @@ static void test_a_group_with_nobody_in_it_refuses_at_once(void **state) /* prov
     lim_outcome_fini(&o);
 }
 
+static void test_names_that_no_connection_could_carry_are_refused(void **state)
+{
+    lim_bus *bus = *state;
+    lim_outcome o;
+    lim_admission a;
+    lim_participant p;
+    assert_int_equal(lim_ask(bus, "x", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 1000, .type = "\xff"), &o),
+                     LIM_E_INVALID);
+    assert_int_equal(lim_dispatch(bus, "x", BYTES("x"), OPTS(lim_dispatch_opts, .timeout_ms = 1000, .type = "\xc3"),
+                                  NULL, NULL, &a, NULL),
+                     LIM_E_INVALID);
+    assert_int_equal(
+        lim_serve(bus, "x",
+                  OPTS(lim_serve_opts, .identity = "\xff", .capacity = 1, .handler = { .on_message = on_echo }), &p),
+        LIM_E_INVALID);
+    assert_int_equal(lim_ask(bus, "two words", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 1000), &o), LIM_E_INVALID);
+}
+
 static void test_an_ask_may_wait_for_a_participant(void **state)
 {
     lim_bus *bus = *state;
@@ -799,6 +817,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_an_ask_is_answered),
         T(test_a_group_with_nobody_in_it_refuses_at_once),
+        T(test_names_that_no_connection_could_carry_are_refused),
         T(test_an_ask_may_wait_for_a_participant),
         T(test_an_ask_without_a_reply_is_remembered_for_a_while),
         T(test_silence_ends_at_the_deadline_and_never_echoes),

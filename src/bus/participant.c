@@ -7,6 +7,7 @@
  * handler that says nothing is seen to have said nothing. */
 #include "bus/participant.h"
 #include "base/base.h"
+#include "base/buf.h"
 #include "bus/box.h"
 #include "data/outcome.h"
 
@@ -306,7 +307,7 @@ static size_t list_bytes(const char *const *list, uint16_t *count)
 static bool list_ok(const char *const *list)
 {
     for (; list != NULL && *list != NULL; list++)
-        if (strlen(*list) == 0 || strlen(*list) > 255)
+        if (strlen(*list) == 0 || strlen(*list) > 255 || !lim__text_ok(lim__str(*list)))
             return false;
     return true;
 }
