@@ -8,6 +8,7 @@
 #include "bus/agent.h"
 #include "bus/letters.h"
 #include "bus/box.h"
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -44,6 +45,13 @@ static lim_err open_parts(lim_bus *bus)
     return err == LIM_OK ? lim__system_open(bus) : err;
 }
 
+/* A handler of the host's that kept its scheduler: everybody on it had to wait. */
+static void log_overrun(void *ctx, const lim_overrun *o)
+{
+    lim__bus_log(ctx, "event=overrun process=%s pid=%" PRIx64 " took_us=%" PRIu64, o->name, o->pid.id,
+                 o->took_ns / 1000);
+}
+
 lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out)
 {
     if (opts == NULL || opts->size < sizeof *opts || opts->scheduler_count == 0 || opts->scheduler_count > 63 ||
@@ -55,7 +63,10 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
     bus->opts = *opts;
     if (bus->opts.payload_bytes_max == 0)
         bus->opts.payload_bytes_max = PAYLOAD_MAX;
-    lim_err err = lim__runtime_open(runtime, &bus->rt);
+    lim__runtime_opts watched = *runtime;
+    watched.on_overrun = log_overrun;
+    watched.ctx = bus;
+    lim_err err = lim__runtime_open(&watched, &bus->rt);
     if (err != LIM_OK) {
         free(bus);
         return err;

@@ -252,6 +252,7 @@ static void census_json(system_state *s, lim__json *j)
     lim__json_close(j);
     lim__json_u64(j, "turns", c.runtime.turns);
     lim__json_u64(j, "wakes", c.runtime.wakes);
+    lim__json_u64(j, "overruns", c.runtime.overruns);
 }
 
 static void do_info(system_state *s)
