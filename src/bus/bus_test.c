@@ -489,22 +489,24 @@ static void test_places_used_elsewhere_count(void **state) /* proves GR1 GR2 */
     lim_participant busy = serve(bus, "elsewhere", "busy", 2, on_hold, &h);
     lim_outcome o;
     assert_int_equal(lim_report_used(bus, busy, 2), LIM_OK);
-    serve(bus, "elsewhere", "free", 1, on_echo, NULL);
+    lim_participant idle = serve(bus, "elsewhere", "free", 1, on_echo, NULL);
     for (int i = 0; i < 5; i++) { /* never the busy one, although it has the larger capacity */
         assert_int_equal(lim_ask(bus, "elsewhere", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 60000), &o), LIM_OK);
         assert_int_equal(o.participant.len, 4);
         assert_memory_equal(o.participant.ptr, "free", 4);
         lim_outcome_fini(&o);
     }
+    assert_int_equal(lim_report_used(bus, idle, 1), LIM_OK);
     assert_int_equal(lim_report_used(bus, busy, 0), LIM_OK);
-    for (int i = 0; i < 2; i++) /* one for each of them */
+    for (int i = 0; i < 2; i++) /* now all goes to the other one */
         assert_int_equal(lim_ask_async(bus, "elsewhere", BYTES("x"),
                                        OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER, .on_crash = LIM_CRASH_NEXT),
                                        on_outcome, &g[i], NULL),
                          LIM_OK);
-    wait_held(&h, 1);
+    wait_held(&h, 2);
     assert_int_equal(lim_reply_to(bus, h.self[0], h.conv[0], h.lease[0], BYTES("y")), LIM_OK);
-    assert_int_equal(lim_leave(bus, busy), LIM_OK); /* whatever else it holds goes on to the other one */
+    assert_int_equal(lim_report_used(bus, idle, 0), LIM_OK);
+    assert_int_equal(lim_leave(bus, busy), LIM_OK); /* what else it holds goes on to the other one */
     for (int i = 0; i < 2; i++)
         wait_got(&g[i]);
 }
