@@ -309,7 +309,6 @@ static void on_frame(session *s, const lim__frame *frame)
         [LIM__LEAVE] = lim__session_leave,
         [LIM__TAKEN] = lim__session_taken,
         [LIM__REPLY] = lim__session_reply,
-        [LIM__PROGRESS] = lim__session_progress,
         [LIM__HOLDING] = lim__session_holding,
         [LIM__REPORT] = lim__session_report,
         [LIM__SAY] = lim__session_say,

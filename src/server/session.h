@@ -249,7 +249,6 @@ void lim__session_serve(session *s, const lim__frame *frame);
 void lim__session_leave(session *s, const lim__frame *frame);
 void lim__session_taken(session *s, const lim__frame *frame);
 void lim__session_reply(session *s, const lim__frame *frame);
-void lim__session_progress(session *s, const lim__frame *frame);
 void lim__session_holding(session *s, const lim__frame *frame);
 void lim__session_report(session *s, const lim__frame *frame);
 void lim__session_say(session *s, const lim__frame *frame);

@@ -376,7 +376,7 @@ void lim__session_left(session *s, reg_stream *reg, lim_reason reason)
         left(s, reg, reason == LIM_REPLACED ? LIM_E_EXISTS : LIM_E_GONE, lim_reason_text(reason));
 }
 
-/* ---- TAKEN, REPLY, PROGRESS, HOLDING ---- */
+/* ---- TAKEN, REPLY, HOLDING ---- */
 
 /* The process in whose name the client speaks; NULL: it has left. */
 static lim_process *speaker(session *s, const lim__frame *frame, reg_stream **reg)
@@ -459,14 +459,6 @@ void lim__session_reply(session *s, const lim__frame *frame)
     if (lim__send_reserved(self, conv, a) == LIM_E_GONE && work &&
         unsettled_find(reg->proxy, conv, f.lease) == 0) /* else its DOWN says so */
         settle_late(reg->proxy, conv, f.lease);
-}
-
-void lim__session_progress(session *s, const lim__frame *frame)
-{
-    lim__f_progress f;
-    if (!lim__get_progress(frame, &f))
-        lim__session_malformed(s, frame);
-    /* A lease has no clock of its own that a sign of progress could turn back: it ends with its holder. */
 }
 
 void lim__session_holding(session *s, const lim__frame *frame)

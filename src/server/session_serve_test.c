@@ -379,7 +379,6 @@ static void test_a_task_is_taken_done_and_settled(void **state) /* proves GR4 */
         assert_int_equal(r.flags & LIM__FLAG_TAKEN, LIM__FLAG_TAKEN);
         assert_text(r.payload, "job");
         take_it(one, 1, &r);
-        PUT(one, progress, .stream = 1, .conversation = r.conversation, .lease = r.lease, .note = lim__str("half"));
         PUT(c, await, .corr = 2, .task = d.task);
         run_for(w, SECOND);
         reply(one, 1, &r, "result");

@@ -150,9 +150,6 @@
       "5a 00 00000003 00000020 | 000000000000005a | 00000000000001f6 | 02 | 000d "                                     \
       "63617264206465636c696e6564",                                                                                    \
       .stream = 3, .conversation = 90, .lease = 502, .how = 2, .detail = B("card declined"))                           \
-    X(progress, "",                                                                                                    \
-      "5b 00 00000003 00000016 | 000000000000005a | 00000000000001f6 | 0004 68616c66",                                 \
-      .stream = 3, .conversation = 90, .lease = 502, .note = B("half"))                                                \
     X(revoked, "it was cancelled: drop it",                                                                            \
       "5c 00 00000003 00000011 | 000000000000005a | 00000000000001f6 | 01",                                            \
       .stream = 3, .conversation = 90, .lease = 502, .why = 1)                                                         \

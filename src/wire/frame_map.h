@@ -56,7 +56,6 @@
     F(0x58, REQUEST, request, SERVER, STREAM)                                                                          \
     F(0x59, TAKEN, taken, CLIENT, STREAM)                                                                              \
     F(0x5a, REPLY, reply, CLIENT, STREAM)                                                                              \
-    F(0x5b, PROGRESS, progress, CLIENT, STREAM)                                                                        \
     F(0x5c, REVOKED, revoked, SERVER, STREAM)                                                                          \
     F(0x5d, HOLDING, holding, CLIENT, STREAM)                                                                          \
     F(0x5e, SETTLED, settled, SERVER, STREAM)                                                                          \
@@ -150,7 +149,6 @@
 #define LIM__FIELDS_taken(X) X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_reply(X)                                                                                           \
     X(u64, conversation, 0) X(u64, lease, 0) X(pick, how, 3) X(text, detail, 0) X(rest, payload, 0)
-#define LIM__FIELDS_progress(X) X(u64, conversation, 0) X(u64, lease, 0) X(text, note, 0)
 #define LIM__FIELDS_revoked(X)  X(u64, conversation, 0) X(u64, lease, 0) X(pick, why, 4)
 #define LIM__FIELDS_holding(X)  X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_settled(X)  X(u64, conversation, 0) X(u64, lease, 0) X(pick0, accepted, 1) X(text, detail, 0)
