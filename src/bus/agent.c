@@ -37,13 +37,13 @@ typedef struct agent {
     bool ready;
 } agent;
 
-static void release(agent *a, lim_process *self, lim_pid conv)
+/* The link stays: a talk lives on until its owner closes it or ends. */
+static void release(agent *a, lim_pid conv)
 {
     owned *o = lim__map_get(&a->convs, conv.id);
     if (o == NULL || !lim__list_empty(&o->waits))
         return;
     lim__map_remove(&a->convs, conv.id);
-    (void)self; /* the link stays: a talk lives on until its owner closes it or ends */
     lim__free(lim__sched_current(), o, sizeof *o);
 }
 
@@ -57,7 +57,7 @@ static void finish(agent *a, lim_process *self, lim__wait *w, lim__wait_end end,
     if (w->on_letter(w, end, signal)) {
         if (monitor != 0)
             lim_demonitor(self, monitor);
-        release(a, self, conv);
+        release(a, conv);
         return;
     }
     lim__list_push_front(before, &w->node);
@@ -140,7 +140,7 @@ static void on_exit_signal(agent *a, lim_process *self, const lim_signal *signal
     if (o == NULL)
         return;
     end_all(a, self, &o->waits, closing ? LIM__WAIT_CLOSING : LIM__WAIT_DIED);
-    release(a, self, signal->from);
+    release(a, signal->from);
 }
 
 static void show_convs(agent *a, lim_process *self, const lim__show *show)

@@ -644,21 +644,32 @@ lim_err lim_leave(lim_bus *bus, lim_participant participant)
 
 /* ---- routing ---- */
 
+uint32_t lim__bus_instruction_ns(const lim_bus *bus)
+{
+    return bus->os == lim__os_linux() ? 0 : 20;
+}
+
+lim_err lim__bus_load(lim_bus *bus, lim__engine engine, lim_bytes code, const char *name, lim_diag *diag, bool *fresh,
+                      lim__artifact **out)
+{
+    lim__artifact *a = NULL;
+    uint64_t now = bus->os->wall_ns(bus->os);
+    lim_err err = lim__artifact_new(engine, code, name, now, &a);
+    if (err != LIM_OK)
+        return err;
+    lim__router_opts check = { .os = bus->os, .artifact = a, .instruction_ns = lim__bus_instruction_ns(bus) };
+    err = lim__router_check(&check, diag);
+    lim__artifact_unref(a);
+    return err == LIM_OK ? lim__artifacts_put(bus->artifacts, engine, code, name, now, fresh, out) : err;
+}
+
 lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const char *name, lim_diag *diag,
                           lim_hash *out)
 {
     lim__artifact *a = NULL;
     if (!lim__may_block() || (engine != LIM_BUILTIN && engine != LIM_LUA))
         return LIM_E_MISUSE;
-    lim_err err = lim__artifact_new((lim__engine)engine, code, name, bus->os->wall_ns(bus->os), &a);
-    if (err != LIM_OK)
-        return err;
-    lim__router_opts check = { .os = bus->os, .artifact = a, .instruction_ns = bus->os == lim__os_linux() ? 0 : 20 };
-    err = lim__router_check(&check, diag);
-    lim__artifact_unref(a);
-    if (err != LIM_OK)
-        return err;
-    err = lim__artifacts_put(bus->artifacts, (lim__engine)engine, code, name, bus->os->wall_ns(bus->os), NULL, &a);
+    lim_err err = lim__bus_load(bus, (lim__engine)engine, code, name, diag, NULL, &a);
     if (err == LIM_OK) {
         memcpy(out->b, a->hash, sizeof out->b);
         lim__artifact_unref(a);

@@ -59,6 +59,13 @@ void lim__ended_free(lim__ended *ended);
 lim_err lim__system_open(lim_bus *bus);
 lim_err lim__system_await(lim_bus *bus);
 void *lim__system_new(void);
+/* Checks code as it will run, then keeps it; one reference. A bad one changes nothing. `fresh`: it was not there; may
+ * be NULL. Any thread. */
+lim_err lim__bus_load(lim_bus *bus, lim__engine engine, lim_bytes code, const char *name, lim_diag *diag, bool *fresh,
+                      lim__artifact **out);
+/* What the simulator's routers count instead of time, which stands still within a turn; 0: the clock is read. */
+uint32_t lim__bus_instruction_ns(const lim_bus *bus);
+
 /* An agent's spawn options (agent.c). */
 lim_err lim__agent_open(lim_bus *bus, uint32_t scheduler, lim_pid *out);
 

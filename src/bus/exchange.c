@@ -183,9 +183,8 @@ static lim_bytes outcome_detail(uint32_t todo, const occasion *now)
     return lim__bytes(NULL, 0);
 }
 
-static void tell(exchange *x, lim_process *self, const lim__outcome_letter *o, size_t bytes, lim_pid who, uint64_t ref)
+static void tell(lim_process *self, const lim__outcome_letter *o, size_t bytes, lim_pid who, uint64_t ref)
 {
-    (void)x;
     lim__outcome_letter *copy = lim__letter_new(lim__proc_sched(self), &lim__type_outcome, bytes);
     if (copy == NULL)
         return; /* the waiter's link to this process tells it */
@@ -222,7 +221,7 @@ static void send_outcome(exchange *x, uint32_t todo, occasion *now)
     size_t bytes = sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
     for (waiter *w = x->waiters, *next; w != NULL; w = next) {
         next = w->next;
-        tell(x, self, o, bytes, w->who, w->ref);
+        tell(self, o, bytes, w->who, w->ref);
         lim__free(lim__proc_sched(self), w, sizeof *w);
     }
     x->waiters = NULL;
@@ -335,7 +334,7 @@ static void release(exchange *x, lim_process *self, uint64_t lease)
     lim__release *r = lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
     if (r == NULL)
         return; /* the group gives it back when this process ends */
-    *r = (lim__release){ lease, 0 };
+    *r = (lim__release){ lease };
     (void)!lim__send_reserved(self, x->group, r);
 }
 

@@ -32,9 +32,8 @@ static lim_bytes want_type(const lim__want *w)
     return lim__bytes(w->type, w->type_len);
 }
 
-static bool serves(const group *g, const member *m, const lim__want *w)
+static bool serves(const member *m, const lim__want *w)
 {
-    (void)g;
     if (m->pid.id == 0 || (m->join->kind == LIM__MEMBER_WORK) != (w->kind == LIM__KIND_TASK))
         return false;
     for (uint32_t i = 0; i < w->shun_count; i++)
@@ -61,7 +60,7 @@ static uint32_t candidates(group *g, const lim__want *w, bool *any_free)
     *any_free = false;
     LIM__LIST_EACH(node, &g->members) {
         member *m = LIM_CONTAINER(node, member, node);
-        if (!serves(g, m, w))
+        if (!serves(m, w))
             continue;
         LIM_ASSERT(n < g->candidate_cap);
         g->candidates[n] = &m->view;
@@ -579,7 +578,7 @@ static lim_err router_open(group *g, lim__artifact *artifact, const lim_deploy_o
                               .artifact = artifact,
                               .counter = &g->counter,
                               .seed = g->bus->os->random(g->bus->os),
-                              .instruction_ns = g->bus->os == lim__os_linux() ? 0 : 20,
+                              .instruction_ns = lim__bus_instruction_ns(g->bus),
                               .limits = { .cpu_ns = o->cpu_us_max * 1000ull,
                                           .wall_ns = o->wall_ms_max * 1000000ull,
                                           .unfinished_max = o->unfinished_max,

@@ -151,7 +151,7 @@ typedef struct lim__refused {
     char detail[];
 } lim__refused;
 typedef struct lim__queued { lim_admission admission; } lim__queued;
-typedef struct lim__release { uint64_t lease; uint32_t served_us; } lim__release;
+typedef struct lim__release { uint64_t lease; } lim__release; /* 0: whatever the sender still waits for */
 
 /* ---- system groups -> group or agent: render yourself, or your conversations ---- */
 typedef enum lim__show_what { LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS } lim__show_what;

@@ -14,7 +14,6 @@
 #include "bus/conv.h"
 #include "bus/letters.h"
 #include "bus/participant.h"
-#include "route/route.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -574,16 +573,7 @@ static void artifact_load(system_state *s, lim__val root)
         refuse(s, LIM_E_INVALID, "load needs \"code\" and an \"engine\": lua or builtin");
         return;
     }
-    uint64_t now = s->bus->os->wall_ns(s->bus->os);
-    lim_err err = lim__artifact_new(which, code, name, now, &a);
-    lim__router_opts check = { .os = s->bus->os,
-                               .artifact = a,
-                               .instruction_ns = s->bus->os == lim__os_linux() ? 0 : 20 };
-    if (err == LIM_OK)
-        err = lim__router_check(&check, &diag);
-    lim__artifact_unref(a);
-    if (err == LIM_OK)
-        err = lim__artifacts_put(s->bus->artifacts, which, code, name, now, &fresh, &a);
+    lim_err err = lim__bus_load(s->bus, which, code, name, &diag, &fresh, &a);
     if (err != LIM_OK) {
         refuse_diag(s, err, &diag);
         return;

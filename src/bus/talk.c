@@ -422,7 +422,7 @@ static void release(talk *t, lim_process *self, const lim__assigned *a)
     lim__release *r = a == NULL ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
     if (r == NULL)
         return; /* the group takes it back when this process ends */
-    *r = (lim__release){ a->lease, 0 };
+    *r = (lim__release){ a->lease };
     (void)!lim__send_reserved(self, t->group, r);
 }
 
