@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * linux.c - the table over Linux: clock, chance and readiness; TCP is in socket.c.
+ * linux.c - the table over Linux: clock, chance and readiness; TCP is in socket.c, files are in file.c.
  *
  * A poller is one epoll instance with one eventfd in it. The eventfd is registered edge-triggered and never read: each
  * write is a new edge, so a wake costs its reader no system call. Interest is remembered in an array indexed by
@@ -262,6 +262,20 @@ lim__os *lim__os_linux(void)
         .shutdown_write = lim__linux_shutdown_write,
         .close = lim__linux_close,
         .set_liveness = lim__linux_set_liveness,
+        .file_open = lim__linux_file_open,
+        .file_close = lim__linux_file_close,
+        .file_read = lim__linux_file_read,
+        .file_write = lim__linux_file_write,
+        .file_sync = lim__linux_file_sync,
+        .file_size = lim__linux_file_size,
+        .file_truncate = lim__linux_file_truncate,
+        .file_lock = lim__linux_file_lock,
+        .file_rename = lim__linux_file_rename,
+        .file_remove = lim__linux_file_remove,
+        .dir_create = lim__linux_dir_create,
+        .dir_sync = lim__linux_dir_sync,
+        .dir_list = lim__linux_dir_list,
+        .disk_free = lim__linux_disk_free,
     };
     return &table;
 }

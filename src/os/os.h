@@ -6,7 +6,7 @@
  * schedulers' turns come from one seed. Code that gets its `lim__os *` handed in runs unchanged on both.
  *
  * Every call that can fail returns a negative errno (-EAGAIN, -ECONNRESET, ...) and never touches errno otherwise.
- * All sockets are non-blocking, close-on-exec and have TCP_NODELAY. No call blocks except poller_wait.
+ * All sockets are non-blocking, close-on-exec and have TCP_NODELAY. No call blocks except poller_wait and those on files.
  *
  * Threads and locks below the table are used only by code that the simulator does not run (it calls turn functions
  * instead) or are leaves that are never contended there. */
@@ -22,6 +22,15 @@ typedef struct lim__os lim__os;
 typedef struct lim__poller lim__poller;
 
 enum { LIM__IO_READ = 1, LIM__IO_WRITE = 2 }; /* an error or hang-up is reported as both */
+
+enum { /* file_open; without WRITE: for reading only */
+    LIM__FILE_WRITE = 1,
+    LIM__FILE_CREATE = 2,    /* mode 0600, if it is not there */
+    LIM__FILE_EXCLUSIVE = 4, /* with CREATE: -EEXIST if it is there */
+    LIM__FILE_DIRECT = 8,    /* past the page cache (O_DIRECT), where the file system can */
+    LIM__FILE_ALL = 15,
+};
+enum { LIM__FILE_BLOCK = 4096 };
 
 typedef struct lim__io_event {
     void *ctx;      /* what poller_set was given */
@@ -58,6 +67,30 @@ struct lim__os {
     void (*close)(lim__os *os, int fd);
     /* Kernel detectors of a silent network: keepalive after idle_ms, TCP_USER_TIMEOUT user_timeout_ms. */
     void (*set_liveness)(lim__os *os, int fd, uint32_t idle_ms, uint32_t user_timeout_ms);
+
+    /* --- files: these may block, and belong to the store's thread and to start-up --- */
+    /* A handle (>= 0) or -errno. LIM__FILE_*; a file opened DIRECT takes only buffers, lengths and offsets that are
+     * multiples of LIM__FILE_BLOCK (asserted on every file system, since some accept less and some do not). */
+    int (*file_open)(lim__os *os, const char *path, uint32_t flags);
+    void (*file_close)(lim__os *os, int file);
+    /* Bytes, fewer than len only where the file ends; 0: at or past the end. */
+    long (*file_read)(lim__os *os, int file, void *buf, size_t len, uint64_t offset);
+    /* Bytes written, maybe fewer than len (the disk filled up; DIRECT: whole blocks), or -errno. On stable storage only
+     * after file_sync; after an error some of it may be there all the same. */
+    long (*file_write)(lim__os *os, int file, const void *buf, size_t len, uint64_t offset);
+    int (*file_sync)(lim__os *os, int file); /* data and size; after an error what was unsynced may be lost for good */
+    int64_t (*file_size)(lim__os *os, int file);
+    int (*file_truncate)(lim__os *os, int file, uint64_t size);
+    /* Against every other handle of the file, in whatever program, until closed; -EAGAIN: somebody else has it. */
+    int (*file_lock)(lim__os *os, int file);
+    /* Names are on stable storage only after dir_sync of their directory. rename replaces what was there. */
+    int (*file_rename)(lim__os *os, const char *from, const char *to);
+    int (*file_remove)(lim__os *os, const char *path);
+    int (*dir_create)(lim__os *os, const char *path); /* one level, mode 0700; 0 also when the directory exists */
+    int (*dir_sync)(lim__os *os, const char *path);
+    /* Calls each(ctx, name) for every entry but . and .. in no promised order. 0 or -errno. */
+    int (*dir_list)(lim__os *os, const char *path, void (*each)(void *ctx, const char *name), void *ctx);
+    int64_t (*disk_free)(lim__os *os, const char *path); /* bytes that this program may still write there */
 };
 
 lim__os *lim__os_linux(void); /* one per program, static */

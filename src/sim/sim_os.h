@@ -13,7 +13,7 @@
  *      assert_true(lim__sim_run(sim, lim__sim_now(sim) + 60000000000u, everybody_has_answers, ctx));
  *      lim__sim_close(sim);
  *
- * Limits: 64 machines; addresses are 10.0.0.N, a machine's name, or "localhost" for oneself; no files, no threads.
+ * Limits: 64 machines; addresses are 10.0.0.N, a machine's name, or "localhost" for oneself; a disk per machine; no threads.
  * All functions belong to the one thread of the test, and may be called inside turns and scripts. Functions that take
  * a host take any table that lim__sim_host returned, a killed program's too: they mean its machine, kill and freeze
  * mean the program. Memory that runs out aborts. */
@@ -79,6 +79,31 @@ void lim__sim_cut(lim__sim *sim, lim__os *a, lim__os *b);
 void lim__sim_heal(lim__sim *sim, lim__os *a, lim__os *b);
 /* Every connection between the two ends with -ECONNRESET at both ends; what was in flight is lost. */
 void lim__sim_reset(lim__sim *sim, lim__os *a, lim__os *b);
+
+/* ---- the disk of a machine ----
+ * A machine has one disk; its files outlive the programs. What was written and not synced is in the page cache (or,
+ * DIRECT, in the drive's cache): a kill leaves it, a power_off does not. What a power loss leaves of each unsynced
+ * write is drawn from the seed, 512-byte sector by sector: old bytes, new bytes, and later writes may survive earlier
+ * ones. Names (create, rename, remove) that no dir_sync covered may or may not have happened, in any subset. */
+typedef struct lim__sim_disk {
+    uint64_t capacity;                           /* bytes; a write beyond is short, then -ENOSPC. default 1 TiB */
+    uint64_t write_min_ns, write_max_ns;         /* what a write takes of the caller's time */
+    uint64_t sync_min_ns, sync_max_ns;           /* and a sync */
+    uint32_t short_write_permille;               /* a write takes less than it could */
+    uint32_t write_error_permille, sync_error_permille, read_error_permille; /* -EIO; 0 unless set */
+    bool keep_nothing, keep_everything;          /* what a power loss leaves of unsynced writes; neither: drawn */
+} lim__sim_disk;
+lim__sim_disk lim__sim_disk_get(const lim__os *host);
+void lim__sim_disk_set(lim__os *host, const lim__sim_disk *disk);
+/* The n-th call from now through the host's table that concerns files fails with -err before it acts (err > 0), or, with
+ * err 0, kills the host there; a write may have happened in part. n = 0 takes it back. */
+void lim__sim_disk_fail_at_call(lim__os *host, uint64_t n, int err);
+uint64_t lim__sim_disk_calls(const lim__os *host);  /* so far */
+uint64_t lim__sim_disk_syncs(const lim__os *host);  /* successful file_syncs so far: what a commit is counted in */
+/* Rot: flips bit `bit` (0..8*size-1) of a file, under every cache. -ENOENT, -ERANGE or 0. */
+int lim__sim_disk_flip(lim__os *host, const char *path, uint64_t bit);
+/* The contents as a reader would see them now, for a test; malloc'd. 0 or -errno. */
+int lim__sim_disk_read(lim__os *host, const char *path, void **out, size_t *len);
 
 /* ---- time ---- */
 uint64_t lim__sim_now(const lim__sim *sim);
