@@ -51,7 +51,16 @@ typedef enum lim_verdict {
     X(ROUTER_CHOSE_NONE, "router_chose_none")                                                                          \
     X(WORKERS_FULL, "workers_full")                                                                                    \
     X(KILLS_WORKERS, "kills_workers")                                                                                  \
-    X(BAD_REQUEST, "bad_request")
+    X(BAD_REQUEST, "bad_request")                                                                                      \
+    X(PAUSED, "paused")                                                                                                \
+    X(ATTEMPTS, "attempts")       /* failed as often as its queue allows */                                            \
+    X(START_TO_CLOSE, "start_to_close") /* one attempt took longer than allowed */                                     \
+    X(DUPLICATE, "duplicate")     /* another one with its unique key is there */                                       \
+    X(REPLACED, "replaced")       /* by a newer one with its unique key */                                             \
+    X(HOP_LIMIT, "hop_limit")     /* too many conversations deep: a loop */                                            \
+    X(INBOX_FULL, "inbox_full")   /* of a conversation: nobody receives what is said in it */                          \
+    X(QUORUM, "quorum")           /* fewer than asked for answered, and no more will */                                \
+    X(PURGED, "purged")
 typedef enum lim_why {
     LIM_WHY_NONE = 0,
 #define X(name, text) LIM_WHY_##name,
@@ -69,6 +78,7 @@ typedef struct lim_admission {
     uint32_t dropped;        /* messages (this one or older ones) that a policy dropped to make room */
     uint32_t limit, current; /* the limit that decided, and its use; 0 if none did */
     uint32_t retry_after_ms; /* REJECT */
+    uint8_t phase, wanted;   /* lim_phase: a conversation in `phase` cannot become `wanted`; 0: that was not why */
 } lim_admission;
 
 /* ---- outcomes: how an exchange ended ---- */
@@ -108,11 +118,24 @@ typedef struct lim_outcome { /* OBJECT in memory you give: end it with lim_outco
     uint64_t elapsed_ns;       /* from the offer to the end */
     uint64_t crashed_wall_us;  /* of the last death: wall clock when it was observed, microseconds since 1970; 0: none */
     uint64_t rerouted_ns;      /* from that death to the next participant's acknowledgement; 0: none */
+    lim_conv compensation;     /* the task that undoes it (LIM_CRASH_COMPENSATE); {0}: none */
+    lim_participant from;      /* of lim_conv_receive: who said it, or whom the event is about */
+    uint8_t event;             /* of lim_conv_receive: lim_event; 0: a message */
     void *owned;               /* private */
 } lim_outcome;
 LIM_API_VOID void lim_outcome_fini(lim_outcome *outcome); /* A: safe on zeroed memory */
 /* Called exactly once. The view ends when it returns. */
 typedef void lim_on_outcome(void *ctx, const lim_outcome *outcome);
+
+/* What happened in a conversation, beside messages. Everybody in it hears of these in one order. */
+typedef enum lim_event {
+    LIM_EVENT_NONE = 0,
+    LIM_EVENT_JOINED,
+    LIM_EVENT_LEFT,    /* by lim_conv_leave or of its own accord */
+    LIM_EVENT_CRASHED, /* detail, or the delivery's type: the reason */
+    LIM_EVENT_SIGNAL   /* lim_conv_signal: detail, or the delivery's type: its name */
+} lim_event;
+LIM_API const char *lim_event_text(lim_event event); /* A: "joined"; "" for NONE */
 
 /* ---- bus ---- */
 typedef struct lim_bus_opts {
@@ -142,10 +165,13 @@ typedef struct lim_delivery { /* VIEW */
     uint64_t seq;              /* of a subscription's message: 1, 2, ... per subscription */
     lim_conv conv;             /* of a request: the conversation or task */
     uint64_t lease;            /* of a request: which hand-over; what lim_reply_to and friends need */
-    lim_participant from;      /* of a conversation's message */
+    lim_participant from;      /* of a conversation's message: who said it, {0}: the opener; whom an event is about */
+    lim_event event;           /* not NONE: not a message, something happened in the conversation `conv` */
     lim_participant self;      /* of a request: the participant it was handed to */
     int64_t remaining_ms;      /* of a request: time left; LIM_FOREVER: no deadline */
     uint32_t attempt, losses;
+    uint32_t hops;             /* of a request: how many conversations deep it was asked */
+    uint32_t credit;           /* of a request whose asker takes parts: how many it takes now; 0: it takes none */
     bool wants_reply;
     lim_msg *msg;              /* lim_msg_ref it to keep the payload */
 } lim_delivery;
@@ -158,7 +184,21 @@ typedef struct lim_handler {
     lim_done (*on_message)(lim_bus *bus, const lim_delivery *d, void *ctx); /* one at a time, in order */
     void (*on_end)(void *ctx); /* exactly once, after the last on_message; NULL: nothing to do */
     void *ctx;
+    /* After LIM_HOLD: stop, nobody waits for this answer any more. NULL: not told */
+    void (*on_cancel)(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *why, void *ctx);
+    /* After LIM_HOLD: so many more parts may be sent. NULL: not told */
+    void (*on_credit)(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, uint32_t credit, void *ctx);
 } lim_handler;
+
+/* Where something comes from: what a conversation that is opened while another one is served inherits of it. */
+typedef struct lim_cause {
+    lim_conv conv;           /* {0}: no parent */
+    uint32_t hops;           /* of the parent; a child has one more, and more than LIM_HOPS_MAX are refused */
+    int64_t remaining_ms;    /* a child never has more time than this; 0: as LIM_FOREVER */
+    char traceparent[56];    /* W3C trace context, "" none: goes into the child's messages as header traceparent */
+} lim_cause;
+enum { LIM_HOPS_MAX = 64 };
+LIM_API_VOID void lim_cause_of(const lim_delivery *d, lim_cause *out); /* A */
 
 /* ---- channels ----
  * Names: segments of [A-Za-z0-9_-] joined by dots, at most 255 bytes; names that begin with $ are the system's.
@@ -239,6 +279,12 @@ LIM_API_VOID void lim_taken_fini(lim_taken *taken); /* A: safe on zeroed memory 
 /* Inside on_message for the delivery at hand. Exactly the first answer counts; GONE: nobody waits any more. */
 LIM_API lim_err lim_reply(lim_bus *bus, const lim_delivery *d, lim_bytes payload);  /* A */
 LIM_API lim_err lim_fail(lim_bus *bus, const lim_delivery *d, const char *why);     /* A */
+/* One part of an answer whose asker takes parts; the reply, or fail, comes after the last. FULL: no credit now (on_credit
+ * tells when); GONE: nobody waits any more; MISUSE: the asker takes no parts. */
+LIM_API lim_err lim_part(lim_bus *bus, const lim_delivery *d, lim_bytes payload);   /* A */
+LIM_API lim_err lim_part_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, lim_bytes payload); /* A */
+/* Of a task: it is being worked on. Starts its progress_ms anew; the note (at most 200 bytes, NULL: none) is shown. */
+LIM_API lim_err lim_progress(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *note); /* A */
 /* After LIM_HOLD, from anywhere. */
 LIM_API lim_err lim_reply_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, lim_bytes payload); /* A */
 LIM_API lim_err lim_fail_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *why);    /* A */
@@ -246,7 +292,9 @@ LIM_API lim_err lim_fail_to(lim_bus *bus, lim_participant self, lim_conv conv, u
 /* ---- ask: one request, one outcome ---- */
 typedef enum lim_crash {
     LIM_CRASH_FAIL = 1, /* the ask ends `crashed` */
-    LIM_CRASH_NEXT      /* it moves to another participant of the group; it may then have run twice */
+    LIM_CRASH_NEXT,     /* it moves to another participant of the group; it may then have run twice. Not once a part of an
+                         * answer has come: then as FAIL */
+    LIM_CRASH_COMPENSATE /* the ask ends `crashed`, and a task that says what had happened goes to `compensate` */
 } lim_crash;
 typedef struct lim_ask_opts {
     size_t size;
@@ -255,12 +303,37 @@ typedef struct lim_ask_opts {
     const char *type;            /* NULL: none */
     lim_participant participant; /* instead of a group: pass group NULL */
     bool wait;                   /* an empty group: wait for a participant until the timeout instead of refusing */
+    const char *compensate;      /* COMPENSATE: a queue. The task's payload: docs/protocol.md, "Compensation" */
+    lim_cause cause;             /* zeroed: none */
+    bool trace;                  /* keep its history: lim_conv_history, `liminal conversation show` */
+    uint32_t window;             /* lim_ask_stream: parts under way at once; 0: 64 */
+    uint32_t quorum;             /* lim_ask_all: replies that are enough; 0: everybody's */
 } lim_ask_opts;
 LIM_API lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
                         lim_outcome *out); /* B */
 /* After LIM_OK, on_outcome runs exactly once. *conv_out (may be NULL) is for lim_conv_cancel. */
 LIM_API lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
                               lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out); /* A */
+
+/* A part of an answer, or the answer of one of many. VIEW */
+typedef struct lim_part_view {
+    lim_conv conv;
+    uint32_t seq;              /* 1, 2, ... */
+    lim_how how;               /* REPLY; lim_ask_all: how this one's ask ended */
+    lim_bytes participant, payload, detail;
+} lim_part_view;
+/* DONE: may be followed by one more; HOLD: lim_conv_grant says when. */
+typedef lim_done lim_on_part(void *ctx, const lim_part_view *part);
+/* One request, many parts of an answer, one outcome. After LIM_OK on_outcome runs exactly once, after the last on_part.
+ * lim_conv_cancel reaches the participant. */
+LIM_API lim_err lim_ask_stream(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                               lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out); /* A */
+LIM_API lim_err lim_conv_grant(lim_bus *bus, lim_conv conv, uint32_t parts); /* A: after LIM_HOLD of lim_on_part */
+/* Asks everybody who serves the group now (at most 1024, the type's) at once. on_part runs for each, as it ends. Ends as
+ * soon as `quorum` replied: the others are cancelled; refused{quorum} when that can no longer be; timeout. The outcome's
+ * attempts: how many were asked; losses: how many of them did not reply. With quorum 1: whoever is first. */
+LIM_API lim_err lim_ask_all(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                            lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out); /* A */
 
 /* ---- conversations with more than one exchange ---- */
 #define LIM_PHASE_MAP(X)                                                                                               \
@@ -278,6 +351,12 @@ typedef struct lim_conv_opts {
     lim_participant participant; /* this one; neither: a buffer that others may join */
     int64_t timeout_ms;          /* of the whole conversation, > 0; LIM_FOREVER */
     lim_crash on_crash;          /* 0: LIM_CRASH_FAIL */
+    const char *compensate;      /* COMPENSATE: a queue */
+    const char *name;            /* found by it (lim_conv_find) as long as it lives; EXISTS: taken. NULL: none */
+    const char *const *attributes; /* "key=value", NULL-terminated, at most 32: `conversation ls --where key=value` */
+    lim_cause cause;             /* zeroed: none */
+    bool trace;                  /* keep its history */
+    uint32_t inbox_max;          /* messages not yet received; more are refused (inbox_full). 0: 1024 */
 } lim_conv_opts;
 typedef struct lim_conv_info {
     lim_phase phase;
@@ -288,17 +367,41 @@ typedef struct lim_conv_info {
 } lim_conv_info;
 LIM_API lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *opts, lim_conv *out);                        /* B */
 LIM_API lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant);                      /* B */
+/* As join; when it is gone the conversation fails, whoever else is there. */
+LIM_API lim_err lim_conv_join_required(lim_bus *bus, lim_conv conv, lim_participant participant);             /* B */
+/* Takes a participant out: its pending asks end `crashed` with reason `left`. NOTFOUND: it takes no part. */
+LIM_API lim_err lim_conv_leave(lim_bus *bus, lim_conv conv, lim_participant participant);                     /* B */
+/* The living conversation of that name. */
+LIM_API lim_err lim_conv_find(lim_bus *bus, const char *name, lim_conv *out);                                 /* A */
 /* To one participant, or to all of them ({0}); without any, into the conversation's own buffer. */
 LIM_API lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes payload, lim_admission *out); /* B */
-/* The next message that a participant sent on its own account, or that is in the buffer: how = LIM_HOW_REPLY. */
+/* The next message that a participant sent on its own account, or that is in the buffer, or that somebody joined, left or
+ * crashed: how = LIM_HOW_REPLY, event, from. */
 LIM_API lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_outcome *out);          /* B */
 LIM_API lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes request, int64_t timeout_ms,
                              lim_outcome *out); /* B */
 /* A participant's message into the conversation it was asked or sent something in. */
 LIM_API lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload); /* A */
+/* The same to one other participant, or to all others and the opener (LIM_EVERYBODY). */
+#define LIM_EVERYBODY ((lim_participant){ UINT64_MAX })
+LIM_API lim_err lim_conv_say_to(lim_bus *bus, const lim_delivery *d, lim_participant to, lim_bytes payload); /* A */
+/* From outside, to whoever works on it: participants get a delivery with event SIGNAL. `name` as a channel's segment.
+ * GONE: it has ended. */
+LIM_API lim_err lim_conv_signal(lim_bus *bus, lim_conv conv, const char *name, lim_bytes payload); /* A */
 LIM_API lim_err lim_conv_close(lim_bus *bus, lim_conv conv);  /* A: pending receives and asks end `closed` */
 LIM_API lim_err lim_conv_cancel(lim_bus *bus, lim_conv conv); /* A: any conversation or task by id: ends `cancelled` */
 LIM_API lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out); /* B */
+/* What happened in it, from entry `after` on (0: all), oldest first, for one with `trace`, or whose group has it on, also
+ * a while after its end. entries: how many there were (those past the newest 512 are forgotten). NOTFOUND: no history. */
+typedef struct lim_history_entry { /* VIEW */
+    uint64_t n, at_wall_us;
+    lim_bytes kind;        /* opened, assigned, joined, left, sent, asked, said, part, answered, crashed, phase, signal ... */
+    lim_bytes who, detail; /* identity or id; text */
+    uint64_t bytes;        /* of a message */
+} lim_history_entry;
+typedef void lim_on_history(void *ctx, const lim_history_entry *entry);
+LIM_API lim_err lim_conv_history(lim_bus *bus, lim_conv conv, uint64_t after, lim_on_history *each, void *ctx,
+                                 uint64_t *entries); /* B */
 /* Runs exactly once with the monotonic instant (ns) at which the participant's end was observed, also when it has ended
  * before; LIM_REASON_NONE: the conversation ended first, the participant did not. */
 typedef void lim_on_exit(void *ctx, lim_participant participant, lim_reason reason, uint64_t at_ns);
@@ -306,16 +409,44 @@ LIM_API lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant par
                                 void *ctx); /* A */
 
 /* ---- tasks ---- */
+typedef enum lim_unique { /* a task with that unique key waits or runs already: */
+    LIM_UNIQUE_REJECT = 1, /* REJECT{duplicate} */
+    LIM_UNIQUE_REPLACE,    /* the one that waits ends refused{replaced}; one that runs: as JOIN */
+    LIM_UNIQUE_JOIN        /* the other's task and outcome are the answer */
+} lim_unique;
+#define LIM_PRIORITY(n) ((n) + 1) /* 0 .. 9; 9 goes first */
 typedef struct lim_dispatch_opts {
     size_t size;
     const char *type;        /* NULL: none */
-    int64_t timeout_ms;      /* from the dispatch to the result, > 0; LIM_FOREVER */
-    uint32_t losses_max;     /* deliveries lost before the task ends crashed{kills_workers}; 0: 5 */
+    int64_t timeout_ms;      /* schedule-to-close: from the dispatch to the result, > 0; LIM_FOREVER */
+    uint32_t losses_max;     /* deliveries lost before the task ends crashed{kills_workers}; 0: the queue's, else 5 */
+    uint32_t priority;       /* LIM_PRIORITY(n); 0: of 4 */
+    const char *key;         /* fairness key: keys share the queue by weight, and have limits; NULL: none */
+    uint32_t weight;         /* of its key, 1..1000; 0: 1 */
+    const char *order_key;   /* tasks with one order key run one at a time, in order; NULL: none */
+    const char *unique_key;  /* NULL: none */
+    lim_unique on_duplicate; /* 0: LIM_UNIQUE_REJECT */
+    /* The same dispatch again: the recorded task and outcome are the answer, and no worker is touched. Remembered for the
+     * queue's window (default 10 minutes, 100,000 keys). NULL: none */
+    const char *idempotency_key;
+    int64_t delay_ms;        /* not before; 0: now */
+    int64_t start_to_close_ms; /* one attempt; then it counts as failed. 0: the queue's, else none */
+    int64_t progress_ms;     /* without lim_progress for so long its worker counts as stuck. 0: the queue's, else none */
+    lim_conv report_to;      /* a conversation that gets the outcome as a message, too; {0}: none */
+    lim_cause cause;         /* zeroed: none */
+    bool trace;              /* keep its history */
 } lim_dispatch_opts;
 /* The queue's verdict: ACCEPT, DEFER above its high-water mark, REJECT at its limit. on_outcome (may be NULL) runs
  * exactly once unless rejected. */
 LIM_API lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
                              lim_on_outcome *on_outcome, void *ctx, lim_admission *out, lim_conv *task_out); /* B */
+/* Queues are configured, paused, drained and looked into by asks of `$sys.queues`, `$sys.tasks`, `$sys.dead` and
+ * `$sys.workers` (JSON; docs/protocol.md, "System groups"), from C with this: how REPLY, payload JSON; or FAILED. */
+LIM_API lim_err lim_sys(lim_bus *bus, const char *group, const char *request_json, int64_t timeout_ms,
+                        lim_outcome *out); /* B */
+/* The name of a queue, a signal conversation or a history as workflow engines write it: "aion.<kind>.<namespace>.<id>",
+ * kind dispatch, signal or history. INVALID (diag says which part): empty, has a dot, or breaks the rules of names. */
+LIM_API lim_err lim_workflow_name(const char *kind, const char *ns, const char *id, char out[256], lim_diag *diag); /* A */
 LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 
 /* ---- routing: load, deploy while running ---- */

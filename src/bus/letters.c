@@ -7,6 +7,29 @@
 static void drop_payload_open(void *body)
 {
     lim__msg_unref(((lim__open *)body)->payload);
+    lim__terms_unref(((lim__open *)body)->terms);
+}
+static void drop_payload_signal_in(void *body)
+{
+    lim__msg_unref(((lim__signal_in *)body)->payload);
+}
+static void drop_payload_partial(void *body)
+{
+    lim__msg_unref(((lim__partial *)body)->payload);
+}
+static void drop_payload_part(void *body)
+{
+    lim__msg_unref(((lim__part *)body)->payload);
+}
+static void drop_payload_dead(void *body)
+{
+    lim__msg_unref(((lim__dead *)body)->payload);
+    lim__terms_unref(((lim__dead *)body)->terms);
+}
+static void drop_member_list(void *body)
+{
+    lim__member_list *m = body;
+    lim__free(lim__sched_current(), m->who, m->count * sizeof *m->who + 1);
 }
 static void drop_payload_ask(void *body)
 {
@@ -39,6 +62,7 @@ static void drop_payload_say(void *body)
 static void drop_payload_want(void *body)
 {
     lim__msg_unref(((lim__want *)body)->payload);
+    lim__terms_unref(((lim__want *)body)->terms);
 }
 static void drop_artifact_deploy(void *body)
 {
@@ -56,6 +80,11 @@ HOLDS(request, drop_payload_request)
 HOLDS(answer, drop_payload_answer)
 HOLDS(say, drop_payload_say)
 HOLDS(want, drop_payload_want)
+HOLDS(signal_in, drop_payload_signal_in)
+HOLDS(partial, drop_payload_partial)
+HOLDS(part, drop_payload_part)
+HOLDS(dead, drop_payload_dead)
+HOLDS(member_list, drop_member_list)
 HOLDS(deploy, drop_artifact_deploy)
 PLAIN(receive)
 PLAIN(join_conv)
@@ -86,6 +115,13 @@ PLAIN(shown)
 PLAIN(deployed)
 PLAIN(resume)
 PLAIN(report)
+PLAIN(leave_conv)
+PLAIN(grant)
+PLAIN(credit)
+PLAIN(progress)
+PLAIN(stands_for)
+PLAIN(members)
+PLAIN(admin)
 
 const char *lim__conv_kind_text(lim__conv_kind kind)
 {
@@ -96,6 +132,8 @@ const char *lim__conv_kind_text(lim__conv_kind kind)
         return "task";
     case LIM__KIND_TALK:
         return "talk";
+    case LIM__KIND_GATHER:
+        return "gather";
     }
     return "";
 }
@@ -134,6 +172,9 @@ void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, l
         .elapsed_ns = letter->elapsed_ns,
         .crashed_wall_us = letter->crashed_wall_us,
         .rerouted_ns = letter->rerouted_ns,
+        .compensation = { letter->compensation.id },
+        .from = { letter->from.id },
+        .event = letter->event,
         .excluded_count = letter->excluded_count,
         .excluded = excluded,
     };

@@ -18,9 +18,12 @@
 
 #include <liminal/liminal.h>
 #include "actor/actor.h"
+#include "bus/terms.h"
 #include "data/data.h"
 
-typedef enum lim__conv_kind { LIM__KIND_ASK = 1, LIM__KIND_TASK, LIM__KIND_TALK } lim__conv_kind;
+typedef enum lim__conv_kind {
+    LIM__KIND_ASK = 1, LIM__KIND_TASK, LIM__KIND_TALK, LIM__KIND_GATHER /* one ask of everybody in a group */
+} lim__conv_kind;
 const char *lim__conv_kind_text(lim__conv_kind kind);
 
 /* What a living process is as a conversation; 0: none. Any thread. */
@@ -39,6 +42,7 @@ typedef struct lim__open { /* the first letter of every conversation; it keeps i
     uint64_t opened_ns;
     lim_pid participant;    /* instead of a group, or {0} */
     lim__msg *payload;      /* TALK: NULL */
+    lim__terms *terms;      /* NULL: nothing special */
     uint8_t group_len, type_len;
     char text[];            /* group, type */
 } lim__open;
@@ -50,7 +54,10 @@ typedef struct lim__tell { /* refused: answered in its turn and sent to nobody; 
     lim_err refused;
 } lim__tell;
 typedef struct lim__receive { uint64_t ref, deadline_ns; } lim__receive;
-typedef struct lim__join_conv { uint64_t ref; lim_pid participant; } lim__join_conv;
+typedef struct lim__join_conv { uint64_t ref; lim_pid participant; bool required; } lim__join_conv; /* leave_conv, too */
+typedef struct lim__grant { uint32_t parts; } lim__grant; /* so many more parts of an answer may come */
+/* From anybody who knows the id; nobody is answered. */
+typedef struct lim__signal_in { lim__msg *payload; uint8_t name_len; char name[]; } lim__signal_in;
 typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__notify;
 typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command; /* close, cancel, inspect, await, unawait, push */
 
@@ -65,6 +72,8 @@ typedef struct lim__outcome_letter { /* text: participant, router, detail, then 
     uint32_t attempts, losses, limit, current, retry_after_ms;
     uint64_t elapsed_ns, crashed_wall_us, crashed_ns, rerouted_ns;
     lim__msg *payload;
+    lim_pid compensation, from; /* from: of a receive */
+    uint8_t event;
     uint8_t participant_len, router_len, excluded_count;
     uint16_t detail_len, excluded_bytes;
     char text[];
@@ -73,9 +82,31 @@ typedef struct lim__outcome_letter { /* text: participant, router, detail, then 
 #define LIM__EXCLUDED_MAX 16
 void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out);
 typedef struct lim__admitted { uint64_t ref; lim_pid conv; lim_admission admission; } lim__admitted;
-typedef struct lim__message { lim_pid conv, from; uint64_t seq; lim__msg *payload; } lim__message;
+typedef struct lim__message { /* text: the reason, or name, of an event */
+    lim_pid conv, from;
+    uint64_t seq;
+    lim__msg *payload;
+    uint8_t event, text_len;
+    char text[];
+} lim__message;
+typedef struct lim__partial { /* a part of an answer, or what one of many answered. text: participant, detail */
+    uint64_t ref;
+    lim_pid conv;
+    uint32_t seq;
+    lim_how how;
+    lim__msg *payload;
+    uint8_t participant_len;
+    uint16_t detail_len;
+    char text[];
+} lim__partial;
 /* join, send, inspect, a talk was opened */
-typedef struct lim__done { uint64_t ref; lim_pid conv; lim_err err; lim_conv_info info; } lim__done;
+typedef struct lim__done { /* phase, wanted: CLOSED because a conversation in `phase` cannot become `wanted` */
+    uint64_t ref;
+    lim_pid conv;
+    lim_err err;
+    uint8_t phase, wanted;
+    lim_conv_info info;
+} lim__done;
 typedef struct lim__exited { uint64_t ref; lim_pid participant; lim_reason reason; uint64_t at_ns; } lim__exited;
 typedef struct lim__closed { lim_pid conv; lim_phase phase; lim_reason reason; } lim__closed; /* a talk has ended */
 
@@ -86,10 +117,14 @@ typedef struct lim__request {
     uint64_t lease;
     uint64_t deadline_ns;
     lim__msg *payload;
-    uint16_t attempt, losses;
+    lim_pid from;          /* an event: whom it is about; a message: who said it, {0}: the opener */
+    uint32_t credit;       /* parts that the asker takes now; 0: none at all */
+    uint16_t attempt, losses, hops;
+    uint8_t event;         /* lim_event; not NONE: QUIET, nothing is asked */
     uint8_t flags, type_len;
     char type[];
 } lim__request;
+typedef struct lim__credit { lim_pid conv; uint64_t lease; uint32_t parts; } lim__credit;
 typedef enum lim__revoke_why {
     LIM__REVOKE_CANCELLED = 1, LIM__REVOKE_TIMEOUT, LIM__REVOKE_TAKEN, LIM__REVOKE_ENDED
 } lim__revoke_why;
@@ -108,7 +143,10 @@ typedef struct lim__answer {
 } lim__answer;
 typedef struct lim__taken { uint64_t lease; } lim__taken;
 typedef struct lim__holding { uint64_t lease; lim_pid participant; } lim__holding;
-typedef struct lim__say { lim_pid from; lim__msg *payload; } lim__say;
+/* to: {0} the opener, LIM_EVERYBODY, or one of those in it. */
+typedef struct lim__say { lim_pid from, to; lim__msg *payload; } lim__say;
+typedef struct lim__part { uint64_t lease; lim_pid from; lim__msg *payload; } lim__part;
+typedef struct lim__progress { uint64_t lease; lim_pid from; uint8_t note_len; char note[]; } lim__progress;
 
 /* ---- participant -> group -> participant ---- */
 typedef enum lim__member_kind { LIM__MEMBER_SERVE = 1, LIM__MEMBER_WORK } lim__member_kind;
@@ -128,11 +166,21 @@ typedef struct lim__report { lim_pid participant; uint32_t used; } lim__report; 
 typedef struct lim__evict { lim_reason reason; } lim__evict; /* group -> participant: end with this reason */
 
 /* ---- conversation -> group -> conversation ---- */
+/* What a queue says of its tasks, as of the last word from it. */
+typedef struct lim__policy {
+    uint32_t attempts_max, losses_max;     /* losses_max 0: nothing said */
+    uint32_t backoff_min_ms, backoff_max_ms, backoff_factor_percent, backoff_jitter_percent;
+    uint64_t start_to_close_ns, progress_ns; /* 0: none */
+    bool trace;
+} lim__policy;
 typedef struct lim__want {
     lim_pid conv;
     lim__conv_kind kind;
     bool wait;
     bool again;            /* a task that was queued before: no new admission, goes to the front */
+    uint16_t attempts, losses; /* for people */
+    uint64_t due_ns;       /* again: not before; 0: now */
+    lim__terms *terms;
     lim__msg *payload;
     uint8_t shun_count, type_len;
     lim_pid shun[4];       /* participants that did not acknowledge it */
@@ -141,6 +189,7 @@ typedef struct lim__want {
 typedef struct lim__assigned { /* text: identity, router */
     lim_pid participant;
     uint64_t lease;
+    lim__policy policy;
     uint8_t identity_len, router_len;
     char text[];
 } lim__assigned;
@@ -150,18 +199,47 @@ typedef struct lim__refused {
     uint16_t detail_len;
     char detail[];
 } lim__refused;
-typedef struct lim__queued { lim_admission admission; } lim__queued;
+typedef struct lim__queued { lim_admission admission; lim__policy policy; } lim__queued;
+/* Another task stands for it: JOIN of a unique key, or an idempotency key that was seen before. `ended`: its outcome is
+ * remembered (lim__ended_outcome); else it lives, and can be awaited. */
+typedef struct lim__stands_for { lim_pid task; bool ended; } lim__stands_for;
+/* A task that ended without a result, for the queue's dead letters. text: type, detail. */
+typedef struct lim__dead {
+    lim_pid conv;
+    lim_how how;
+    lim_why why;
+    lim_reason reason;
+    uint32_t attempts, losses;
+    lim__terms *terms;
+    lim__msg *payload;
+    uint8_t type_len;
+    uint16_t detail_len;
+    char text[];
+} lim__dead;
+/* Who serves it now, and this type: for those who ask everybody. */
+typedef struct lim__members { lim_pid reply_to; uint64_t ref; uint8_t type_len; char type[]; } lim__members;
+typedef struct lim__member_list { /* text: count x (u8 length, identity), in the order of `who` */
+    uint64_t ref;
+    uint32_t count;
+    lim_pid *who;          /* owned: lim__alloc of count places and one byte */
+    char text[];
+} lim__member_list;
 typedef struct lim__release { uint64_t lease; } lim__release; /* 0: whatever the sender still waits for */
 
 /* ---- system groups -> group or agent: render yourself, or your conversations ---- */
-typedef enum lim__show_what { LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS } lim__show_what;
+typedef enum lim__show_what {
+    LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS, LIM__SHOW_HISTORY /* of `only`, after entry `after` */
+} lim__show_what;
 typedef struct lim__show { /* agents: `only` is one conversation, or {0}: up to `max` of them */
     lim_pid reply_to;
     uint64_t ref;
     lim_pid only;
+    uint64_t after;
     uint32_t max;
     lim__show_what what;
 } lim__show;
+/* A request of $sys.queues, $sys.tasks, $sys.dead or $sys.workers that a group answers itself: JSON in, `shown` JSON out. */
+typedef struct lim__admin { lim_pid reply_to; uint64_t ref; uint32_t len; char json[]; } lim__admin;
 typedef struct lim__shown { uint64_t ref; uint32_t len; char json[]; } lim__shown;
 typedef struct lim__deploy {
     lim_pid reply_to;
@@ -177,7 +255,8 @@ typedef struct lim__deployed { uint64_t ref; lim_err err; bool had_previous; lim
     X(open) X(ask) X(tell) X(receive) X(join_conv) X(notify) X(close) X(cancel) X(inspect) X(await) X(push) X(show)    \
     X(outcome) X(admitted) X(message) X(done) X(exited) X(closed) X(request) X(revoke) X(settled) X(answer) X(taken)   \
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
-    X(deploy) X(deployed) X(resume) X(report) X(unawait)
+    X(deploy) X(deployed) X(resume) X(report) X(unawait) X(leave_conv) X(grant) X(signal_in) X(partial) X(credit)       \
+    X(part) X(progress) X(stands_for) X(dead) X(members) X(member_list) X(admin)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X

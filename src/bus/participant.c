@@ -109,7 +109,7 @@ lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
     lim__say *say = lim__letter_new(self != NULL ? s : NULL, &lim__type_say, sizeof *say);
     if (say == NULL)
         return LIM_E_NOMEM;
-    *say = (lim__say){ { d->self.id }, lim__msg_new(payload) };
+    *say = (lim__say){ .from = { d->self.id }, .payload = lim__msg_new(payload) };
     if (say->payload == NULL) {
         lim__letter_free(self != NULL ? s : NULL, say);
         return LIM_E_NOMEM;

@@ -148,7 +148,7 @@ static void gather_show(system_state *s, gather *g, lim_pid who, lim_pid only, l
     lim__show *show = lim__letter_new(lim__proc_sched(s->self), &lim__type_show, sizeof *show);
     if (show == NULL)
         return;
-    *show = (lim__show){ lim_self(s->self), g->ref, only, max, what };
+    *show = (lim__show){ .reply_to = lim_self(s->self), .ref = g->ref, .only = only, .max = max, .what = what };
     if (lim__send_reserved(s->self, who, show) == LIM_OK)
         g->waiting++;
 }

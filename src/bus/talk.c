@@ -212,7 +212,9 @@ static void receive_or_keep(talk *t, lim_process *self, lim_pid from, lim__msg *
     if (t->push) {
         lim__message *m = lim__letter_new(lim__proc_sched(self), &lim__type_message, sizeof *m);
         if (m != NULL) {
-            *m = (lim__message){ lim_self(self), from, t->received, lim__msg_ref(payload) };
+            *m = (lim__message){
+                .conv = lim_self(self), .from = from, .seq = t->received, .payload = lim__msg_ref(payload)
+            };
             (void)!lim__send_reserved(self, t->open->owner, m);
         }
         return;

@@ -512,7 +512,7 @@ void lim__session_say(session *s, const lim__frame *frame)
         lim__session_fault(s, LIM_E_NOMEM, "out of memory");
         return;
     }
-    *m = (lim__say){ reg->pid, msg };
+    *m = (lim__say){ .from = reg->pid, .payload = msg };
     if (lim__send_reserved(self, conv, m) == LIM_E_GONE)
         on_revoke(reg->proxy, &(lim__revoke){ conv, 0, LIM__REVOKE_ENDED });
 }

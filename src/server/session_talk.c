@@ -315,7 +315,7 @@ void lim__session_talk_join(session *s, const lim__frame *frame)
     }
     lim__join_conv *m = lim__letter_new(s->porter->sched, &lim__type_join_conv, sizeof *m);
     if (m != NULL) {
-        *m = (lim__join_conv){ REF_JOIN | f.corr, { f.participant } };
+        *m = (lim__join_conv){ .ref = REF_JOIN | f.corr, .participant = { f.participant } };
         if (pass(t, m))
             return;
         lim__letter_free(s->porter->sched, m);

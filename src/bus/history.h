@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * history.h - what happened in a conversation, for people and for replays: kept only where `trace` is on.
+ *
+ * One entry per event, numbered from 1. The newest LIM__HISTORY_MAX are kept while the conversation lives, and for a while
+ * after it ended. Every entry is also published as one JSON object on the channel $sys.history.<id>, so that whoever
+ * subscribes first and then reads what there was, and drops numbers it has, sees each entry once: no gap, no duplicate.
+ * One owner: the conversation's process; shown by the agent of its scheduler. */
+#ifndef LIM__HISTORY_H
+#define LIM__HISTORY_H
+
+#include "bus/bus.h"
+#include "bus/letters.h"
+
+enum { LIM__HISTORY_MAX = 512 };
+
+/* `code`: what a step function needs to be replayed (exchanges: lim__ex_event and facts; talks: lim__phase_event), or 0. */
+typedef struct lim__history_note {
+    const char *kind;  /* static: opened, assigned, joined, left, sent, asked, said, part, answered, crashed, phase ... */
+    lim_bytes who, detail;
+    uint64_t bytes;
+    uint32_t code;
+} lim__history_note;
+
+typedef struct lim__history lim__history;
+/* NULL: no memory, and nothing is kept. */
+lim__history *lim__history_new(lim_bus *bus, lim_process *self);
+void lim__history_add(lim__history *h, lim_process *self, const lim__history_note *note); /* h NULL: nothing */
+/* When the conversation ends: into what is remembered (bounded per scheduler); takes h. NULL is a no-op. */
+void lim__history_end(lim__history *h, lim_process *self);
+void lim__history_free(lim__history *h); /* of one that is not remembered; NULL is a no-op */
+/* "entries": n, "history": [ {n, at_us, kind, who, detail, bytes, code} ... ] of those after `after`, into an open object. */
+void lim__history_json(const lim__history *h, uint64_t after, lim__json *j);
+/* The same of one that has ended; false: not remembered. Any thread. */
+bool lim__history_ended_json(lim_bus *bus, lim_pid conv, uint64_t after, lim__json *j);
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * options.c - options of the C interfaces as a packed block. What is written here, bus/terms.c reads. */
+#include "data/options.h"
+#include "base/base.h"
+#include "data/data.h"
+#include <inttypes.h>
+#include <stdio.h>
+
+static lim_err put(lim__buf *block, const char *key, lim_bytes text, lim_diag *diag)
+{
+    lim_err err = lim__packed_add(block, lim__str(key), text);
+    if (err != LIM_OK)
+        lim__diag_set(diag, 0, 0, "option %s: %s", key, lim_err_text(err));
+    return err;
+}
+
+static lim_err put_str(lim__buf *block, const char *key, const char *text, lim_diag *diag)
+{
+    return text == NULL ? LIM_OK : put(block, key, lim__str(text), diag);
+}
+
+static lim_err put_u64(lim__buf *block, const char *key, uint64_t n, lim_diag *diag)
+{
+    char text[24];
+    int len = snprintf(text, sizeof text, "%" PRIu64, n);
+    return put(block, key, lim__bytes(text, (size_t)len), diag);
+}
+
+/* 0 is the default, and says nothing. */
+static lim_err put_some(lim__buf *block, const char *key, uint64_t n, lim_diag *diag)
+{
+    return n == 0 ? LIM_OK : put_u64(block, key, n, diag);
+}
+
+static lim_err put_id(lim__buf *block, const char *key, uint64_t id, lim_diag *diag)
+{
+    char text[24];
+    int len = snprintf(text, sizeof text, "%" PRIx64, id);
+    return id == 0 ? LIM_OK : put(block, key, lim__bytes(text, (size_t)len), diag);
+}
+
+static lim_err put_ms(lim__buf *block, const char *key, int64_t ms, lim_diag *diag)
+{
+    if (ms < 0) {
+        lim__diag_set(diag, 0, 0, "option %s is negative; give milliseconds from now", key);
+        return LIM_E_INVALID;
+    }
+    return put_some(block, key, (uint64_t)ms, diag);
+}
+
+static lim_err put_cause(lim__buf *block, const lim_cause *cause, bool trace, lim_diag *diag)
+{
+    lim_err err = put_id(block, "parent", cause->conv.id, diag);
+    if (err == LIM_OK && cause->conv.id != 0)
+        err = put_u64(block, "hops", cause->hops + 1u, diag);
+    if (err == LIM_OK && cause->traceparent[0] != '\0')
+        err = put(block, "traceparent", lim__bytes(cause->traceparent, strnlen(cause->traceparent, 55)), diag);
+    if (err == LIM_OK && trace)
+        err = put_u64(block, "trace", 1, diag);
+    return err;
+}
+
+lim_err lim__options_ask(lim__buf *block, const lim_ask_opts *o, bool stream, bool all, lim_diag *diag)
+{
+    lim_err err = put_cause(block, &o->cause, o->trace, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "compensate", o->compensate, diag);
+    if (err == LIM_OK && stream)
+        err = put_u64(block, "window", o->window != 0 ? o->window : 64, diag);
+    if (err == LIM_OK && all)
+        err = put_u64(block, "quorum", o->quorum, diag);
+    return err;
+}
+
+static const char *unique_text(lim_unique unique)
+{
+    switch (unique) {
+    case LIM_UNIQUE_REJECT:
+        return "reject";
+    case LIM_UNIQUE_REPLACE:
+        return "replace";
+    case LIM_UNIQUE_JOIN:
+        return "join";
+    }
+    return "?";
+}
+
+static lim_err put_priority(lim__buf *block, uint32_t priority, lim_diag *diag)
+{
+    if (priority > LIM_PRIORITY(9)) {
+        lim__diag_set(diag, 0, 0, "priority is over 9; write LIM_PRIORITY(0) to LIM_PRIORITY(9)");
+        return LIM_E_INVALID;
+    }
+    return priority == 0 ? LIM_OK : put_u64(block, "priority", priority - 1, diag);
+}
+
+lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_diag *diag)
+{
+    const struct {
+        const char *key, *text;
+    } texts[] = { { "key", o->key },
+                  { "order_key", o->order_key },
+                  { "unique_key", o->unique_key },
+                  { "idempotency_key", o->idempotency_key },
+                  { "on_duplicate", o->on_duplicate != 0 ? unique_text(o->on_duplicate) : NULL } };
+    const struct {
+        const char *key;
+        int64_t ms;
+    } times[] = { { "delay_ms", o->delay_ms },
+                  { "start_to_close_ms", o->start_to_close_ms },
+                  { "progress_ms", o->progress_ms } };
+    lim_err err = put_cause(block, &o->cause, o->trace, diag);
+    if (err == LIM_OK)
+        err = put_priority(block, o->priority, diag);
+    for (size_t i = 0; i < LIM_COUNT(texts) && err == LIM_OK; i++)
+        err = put_str(block, texts[i].key, texts[i].text, diag);
+    if (err == LIM_OK)
+        err = put_some(block, "weight", o->weight, diag);
+    for (size_t i = 0; i < LIM_COUNT(times) && err == LIM_OK; i++)
+        err = put_ms(block, times[i].key, times[i].ms, diag);
+    return err == LIM_OK ? put_id(block, "report_to", o->report_to.id, diag) : err;
+}
+
+lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *diag)
+{
+    lim_err err = put_cause(block, &o->cause, o->trace, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "compensate", o->compensate, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "name", o->name, diag);
+    for (size_t i = 0; err == LIM_OK && o->attributes != NULL && o->attributes[i] != NULL; i++)
+        err = put_str(block, "attr", o->attributes[i], diag);
+    return err == LIM_OK ? put_some(block, "inbox_max", o->inbox_max, diag) : err;
+}
+
+lim_err lim__options_join(lim__buf *block, bool required)
+{
+    return required ? put_u64(block, "required", 1, NULL) : LIM_OK;
+}
+
+int64_t lim__options_timeout(int64_t timeout_ms, const lim_cause *cause)
+{
+    return cause->remaining_ms > 0 && cause->remaining_ms < timeout_ms ? cause->remaining_ms : timeout_ms;
+}
