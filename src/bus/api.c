@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * api.c - asks, tasks, conversations, groups and routing for the embedder: each public verb becomes a letter, and each
- * answer a call or the end of a wait (agent.h). Channels are in channel_api.c, replies in participant.c. */
+ * api.c - asks, tasks, groups and routing for the embedder: each public verb becomes a letter, and each answer a call
+ * or the end of a wait (agent.h). Conversations are in api_conv.c, channels in channel_api.c, replies in participant.c.
+ */
 #include "base/base.h"
 #include "bus/agent.h"
-#include "bus/bus.h"
-#include "bus/letters.h"
+#include "bus/api.h"
 #include "bus/participant.h"
 #include "route/route.h"
 #include "data/outcome.h"
@@ -12,24 +12,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static lim_pid pid_of(uint64_t id)
-{
-    return (lim_pid){ id };
-}
-
-static bool closing(lim_bus *bus)
+bool lim__api_closing(lim_bus *bus)
 {
     return atomic_load_explicit(&bus->closing, memory_order_relaxed) != 0;
 }
 
-static uint64_t deadline(lim_bus *bus, int64_t timeout_ms)
+uint64_t lim__api_deadline(lim_bus *bus, int64_t timeout_ms)
 {
     if (timeout_ms == LIM_FOREVER)
         return UINT64_MAX;
     return bus->os->now_ns(bus->os) + (uint64_t)timeout_ms * 1000000;
 }
 
-static bool timeout_ok(int64_t timeout_ms)
+bool lim__api_timeout_ok(int64_t timeout_ms)
 {
     return timeout_ms > 0 && (timeout_ms == LIM_FOREVER || timeout_ms <= INT64_C(1000) * 3600 * 24 * 365);
 }
@@ -87,7 +82,8 @@ static bool async_letter(lim__wait *w, lim__wait_end end, const lim_signal *sign
 
 static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o)
 {
-    if (o == NULL || o->size < sizeof *o || !timeout_ok(o->timeout_ms) || (group == NULL) == (o->participant.id == 0))
+    if (o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
+        (group == NULL) == (o->participant.id == 0))
         return LIM_E_MISUSE;
     if (request.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
         return LIM_E_TOOBIG;
@@ -95,12 +91,12 @@ static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, con
         return LIM_E_INVALID;
     if (group != NULL && !lim__channel_name_ok(lim__str(group)))
         return LIM_E_INVALID;
-    return closing(bus) ? LIM_E_CLOSED : LIM_OK;
+    return lim__api_closing(bus) ? LIM_E_CLOSED : LIM_OK;
 }
 
 /* Makes the conversation, registers the wait with its owner, gives it its first letter (taken in every outcome). After
  * LIM_OK the wait may be over, and gone, at any moment. */
-static lim_err begin(lim_bus *bus, lim_pid agent, lim__open *open, lim__wait *w, lim_pid *conv_out)
+lim_err lim__api_begin(lim_bus *bus, lim_pid agent, lim__open *open, lim__wait *w, lim_pid *conv_out)
 {
     lim_pid conv;
     open->owner = agent;
@@ -122,7 +118,7 @@ static lim_err begin(lim_bus *bus, lim_pid agent, lim__open *open, lim__wait *w,
     return LIM_OK;
 }
 
-static lim_err open_letter(lim__conv_kind kind, const char *group, const char *type, lim_bytes payload, lim__open **out)
+lim_err lim__api_letter(lim__conv_kind kind, const char *group, const char *type, lim_bytes payload, lim__open **out)
 {
     lim__msg *msg = lim__msg_new(payload);
     lim__open *open = msg == NULL ? NULL : lim__open_new(NULL, kind, lim__str(group), lim__str(type), msg);
@@ -137,14 +133,14 @@ static lim_err ask_open(lim_bus *bus, const char *group, lim_bytes request, cons
 {
     lim__open *open;
     lim_pid near = group != NULL ? lim__group_find(bus, lim__str(group)) : pid_of(o->participant.id);
-    lim_err err = open_letter(LIM__KIND_ASK, group, o->type, request, &open);
+    lim_err err = lim__api_letter(LIM__KIND_ASK, group, o->type, request, &open);
     if (err != LIM_OK)
         return err;
-    open->deadline_ns = deadline(bus, o->timeout_ms);
+    open->deadline_ns = lim__api_deadline(bus, o->timeout_ms);
     open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
     open->participant = pid_of(o->participant.id);
     open->flags = o->wait ? LIM__OPEN_WAIT : 0;
-    return begin(bus, lim__agent_for(bus, near), open, w, conv_out);
+    return lim__api_begin(bus, lim__agent_for(bus, near), open, w, conv_out);
 }
 
 lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
@@ -167,7 +163,7 @@ lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const 
 }
 
 /* The outcome of a blocker whose wait is over, as the caller's own. */
-static lim_err blocker_outcome(lim__blocker *b, lim_outcome *out)
+lim_err lim__api_outcome(lim__blocker *b, lim_outcome *out)
 {
     lim_bytes excluded[LIM__EXCLUDED_MAX];
     lim_outcome view = no_letter(b->end, b->wait.conv);
@@ -187,7 +183,7 @@ lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_as
     err = ask_open(bus, group, request, opts, &b.wait, &conv);
     if (err == LIM_OK) {
         lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
-        err = blocker_outcome(&b, out);
+        err = lim__api_outcome(&b, out);
     }
     lim__blocker_fini(&b);
     return err;
@@ -236,7 +232,7 @@ static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal 
 
 static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *o)
 {
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !timeout_ok(o->timeout_ms) || queue == NULL)
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) || queue == NULL)
         return LIM_E_MISUSE;
     if (task.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
         return LIM_E_TOOBIG;
@@ -244,7 +240,7 @@ static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, c
         return LIM_E_INVALID;
     if (!lim__channel_name_ok(lim__str(queue)) || queue[0] == '$')
         return LIM_E_INVALID;
-    return closing(bus) ? LIM_E_CLOSED : LIM_OK;
+    return lim__api_closing(bus) ? LIM_E_CLOSED : LIM_OK;
 }
 
 lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
@@ -262,12 +258,12 @@ lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_
                        .verdict = &b,
                        .on_outcome = on_outcome,
                        .ctx = ctx };
-    err = open_letter(LIM__KIND_TASK, queue, opts->type, task, &open);
+    err = lim__api_letter(LIM__KIND_TASK, queue, opts->type, task, &open);
     if (err == LIM_OK) {
-        open->deadline_ns = deadline(bus, opts->timeout_ms);
+        open->deadline_ns = lim__api_deadline(bus, opts->timeout_ms);
         open->losses_max = opts->losses_max;
         open->flags = on_outcome != NULL ? LIM__OPEN_REPORT : 0;
-        err = begin(bus, lim__agent_for(bus, lim__group_find(bus, lim__str(queue))), open, &d->wait, &conv);
+        err = lim__api_begin(bus, lim__agent_for(bus, lim__group_find(bus, lim__str(queue))), open, &d->wait, &conv);
     }
     if (err != LIM_OK) {
         free(d);
@@ -287,7 +283,7 @@ lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_
 
 /* Has the agent send a letter to a conversation, and waits for what comes back under its ref, its first field. After
  * LIM_OK the blocker is the caller's to end. */
-static lim_err call(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter, uint64_t deadline_ns)
+lim_err lim__api_call(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter, uint64_t deadline_ns)
 {
     lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
     if (lim__conv_kind_of(bus, to) == 0) { /* it has ended, or it is something else */
@@ -305,13 +301,14 @@ static lim_err call(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter, 
     return LIM_OK;
 }
 
-static lim_err command(lim_bus *bus, lim__blocker *b, const lim__letter_type *type, lim_conv conv, uint64_t deadline_ns)
+lim_err lim__api_command(lim_bus *bus, lim__blocker *b, const lim__letter_type *type, lim_conv conv,
+                         uint64_t deadline_ns)
 {
     lim__command *c = lim__letter_new(NULL, type, sizeof *c);
     if (c == NULL)
         return LIM_E_NOMEM;
     *c = (lim__command){ .from = lim__agent_for(bus, pid_of(conv.id)) };
-    return call(bus, b, conv, c, deadline_ns);
+    return lim__api_call(bus, b, conv, c, deadline_ns);
 }
 
 static void unawait(lim_bus *bus, lim_conv task, uint64_t ref)
@@ -326,12 +323,12 @@ static void unawait(lim_bus *bus, lim_conv task, uint64_t ref)
 lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out)
 {
     lim__blocker b;
-    if (!lim__may_block() || !timeout_ok(timeout_ms))
+    if (!lim__may_block() || !lim__api_timeout_ok(timeout_ms))
         return LIM_E_MISUSE;
-    uint64_t end = deadline(bus, timeout_ms);
-    lim_err err = command(bus, &b, &lim__type_await, task, end);
+    uint64_t end = lim__api_deadline(bus, timeout_ms);
+    lim_err err = lim__api_command(bus, &b, &lim__type_await, task, end);
     if (err == LIM_OK && b.end == LIM__WAIT_LETTER) {
-        err = blocker_outcome(&b, out);
+        err = lim__api_outcome(&b, out);
         lim__blocker_fini(&b);
         return err;
     }
@@ -351,212 +348,6 @@ lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outc
     err = lim__outcome_copy(&view, out);
     lim__letter_free(NULL, was);
     return err;
-}
-
-/* ---- conversations ---- */
-
-lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *o, lim_conv *out)
-{
-    lim__blocker b;
-    lim__open *open;
-    lim_pid conv;
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !timeout_ok(o->timeout_ms) ||
-        (o->group != NULL && o->participant.id != 0))
-        return LIM_E_MISUSE;
-    if (closing(bus))
-        return LIM_E_CLOSED;
-    if (o->group != NULL && !lim__channel_name_ok(lim__str(o->group)))
-        return LIM_E_INVALID;
-    lim_err err = open_letter(LIM__KIND_TALK, o->group, NULL, lim__bytes(NULL, 0), &open);
-    if (err != LIM_OK)
-        return err;
-    open->deadline_ns = deadline(bus, o->timeout_ms);
-    open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
-    open->participant = pid_of(o->participant.id);
-    lim__blocker_init(&b, bus, pid_of(0));
-    lim_pid near = o->group != NULL ? lim__group_find(bus, lim__str(o->group)) : open->participant;
-    err = begin(bus, lim__agent_for(bus, near), open, &b.wait, &conv);
-    if (err == LIM_OK) {
-        lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
-        err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_CLOSED : ((lim__done *)b.body)->err;
-        if (err != LIM_OK)
-            (void)!lim_conv_close(bus, (lim_conv){ conv.id });
-    }
-    lim__blocker_fini(&b);
-    if (err == LIM_OK)
-        *out = (lim_conv){ conv.id };
-    return err;
-}
-
-/* Letters that a talk answers with `done` or with an outcome; an ask or a task says INVALID to them. */
-static lim_err talk_done(lim_bus *bus, lim_conv conv, void *letter)
-{
-    lim__blocker b;
-    if (letter == NULL)
-        return LIM_E_NOMEM;
-    lim_err err = call(bus, &b, conv, letter, UINT64_MAX);
-    if (err != LIM_OK)
-        return err;
-    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : ((lim__done *)b.body)->err;
-    lim__blocker_fini(&b);
-    return err;
-}
-
-static lim_err talk_outcome(lim_bus *bus, lim_conv conv, void *letter, lim_outcome *out)
-{
-    lim__blocker b;
-    if (letter == NULL)
-        return LIM_E_NOMEM;
-    lim_err err = call(bus, &b, conv, letter, UINT64_MAX);
-    if (err != LIM_OK)
-        return err;
-    err = b.body != NULL && b.type == &lim__type_done ? ((lim__done *)b.body)->err : blocker_outcome(&b, out);
-    lim__blocker_fini(&b);
-    return err;
-}
-
-lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant)
-{
-    if (!lim__may_block() || participant.id == 0)
-        return LIM_E_MISUSE;
-    lim__join_conv *j = lim__letter_new(NULL, &lim__type_join_conv, sizeof *j);
-    if (j != NULL)
-        *j = (lim__join_conv){ .participant = pid_of(participant.id) };
-    return talk_done(bus, conv, j);
-}
-
-lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes payload, lim_admission *out)
-{
-    if (!lim__may_block())
-        return LIM_E_MISUSE;
-    if (payload.len > bus->opts.payload_bytes_max)
-        return LIM_E_TOOBIG;
-    lim__msg *msg = lim__msg_new(payload);
-    lim__tell *t = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_tell, sizeof *t);
-    if (t != NULL)
-        *t = (lim__tell){ .to = pid_of(to.id), .payload = msg };
-    else
-        lim__msg_unref(msg);
-    lim_err err = talk_done(bus, conv, t);
-    if (err != LIM_OK && err != LIM_E_FULL)
-        return err;
-    *out = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
-                            .matched = 1,
-                            .delivered = err == LIM_OK,
-                            .why = err == LIM_OK ? LIM_WHY_NONE : LIM_WHY_PARTICIPANT_FULL,
-                            .retry_after_ms = err == LIM_OK ? 0 : 100 };
-    return LIM_OK;
-}
-
-lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_outcome *out)
-{
-    if (!lim__may_block() || !timeout_ok(timeout_ms))
-        return LIM_E_MISUSE;
-    lim__receive *r = lim__letter_new(NULL, &lim__type_receive, sizeof *r);
-    if (r != NULL)
-        *r = (lim__receive){ .deadline_ns = deadline(bus, timeout_ms) };
-    return talk_outcome(bus, conv, r, out);
-}
-
-lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes request, int64_t timeout_ms,
-                     lim_outcome *out)
-{
-    if (!lim__may_block() || !timeout_ok(timeout_ms))
-        return LIM_E_MISUSE;
-    if (request.len > bus->opts.payload_bytes_max)
-        return LIM_E_TOOBIG;
-    lim__msg *msg = lim__msg_new(request);
-    lim__ask *a = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_ask, sizeof *a);
-    if (a != NULL)
-        *a = (lim__ask){ .to = pid_of(to.id), .deadline_ns = deadline(bus, timeout_ms), .payload = msg };
-    else
-        lim__msg_unref(msg);
-    return talk_outcome(bus, conv, a, out);
-}
-
-static lim_err post_command(lim_bus *bus, const lim__letter_type *type, lim_conv conv)
-{
-    if (lim__conv_kind_of(bus, pid_of(conv.id)) == 0)
-        return LIM_E_GONE; /* it has ended, or it is something else */
-    lim__command *c = lim__letter_new(NULL, type, sizeof *c);
-    if (c == NULL)
-        return LIM_E_NOMEM;
-    *c = (lim__command){ 0 };
-    return lim__post_reserved(bus->rt, pid_of(conv.id), c);
-}
-
-lim_err lim_conv_close(lim_bus *bus, lim_conv conv)
-{
-    return post_command(bus, &lim__type_close, conv);
-}
-
-lim_err lim_conv_cancel(lim_bus *bus, lim_conv conv)
-{
-    return post_command(bus, &lim__type_cancel, conv);
-}
-
-lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out)
-{
-    lim__blocker b;
-    if (!lim__may_block())
-        return LIM_E_MISUSE;
-    lim_err err = command(bus, &b, &lim__type_inspect, conv, deadline(bus, 5000));
-    if (err != LIM_OK)
-        return LIM_E_GONE;
-    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : LIM_OK;
-    if (err == LIM_OK)
-        *out = ((lim__done *)b.body)->info;
-    lim__blocker_fini(&b);
-    return err;
-}
-
-typedef struct notifier {
-    lim__wait wait;
-    lim_participant participant;
-    lim_on_exit *on_exit;
-    void *ctx;
-} notifier;
-
-static bool notifier_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
-{
-    notifier *n = LIM_CONTAINER(w, notifier, wait);
-    lim_reason reason = LIM_REASON_NONE;
-    uint64_t at_ns = 0;
-    if (end == LIM__WAIT_LETTER) {
-        const lim__exited *e = signal->body.ptr;
-        reason = e->reason;
-        at_ns = e->at_ns;
-    }
-    n->on_exit(n->ctx, n->participant, reason, at_ns);
-    free(n);
-    return true;
-}
-
-lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant, lim_on_exit *on_exit, void *ctx)
-{
-    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
-    notifier *n = calloc(1, sizeof *n);
-    lim__notify *letter = lim__letter_new(NULL, &lim__type_notify, sizeof *letter);
-    lim_err err = on_exit == NULL ? LIM_E_MISUSE : n == NULL || letter == NULL ? LIM_E_NOMEM : LIM_OK;
-    if (err == LIM_OK) {
-        *n = (notifier){ .wait = { .conv = to, .ref = lim__wait_ref(bus), .on_letter = notifier_letter },
-                         .participant = participant,
-                         .on_exit = on_exit,
-                         .ctx = ctx };
-        *letter = (lim__notify){ n->wait.ref, agent, pid_of(participant.id) };
-        err =
-            lim__conv_kind_of(bus, to) == LIM__KIND_TALK ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
-    }
-    if (err != LIM_OK) {
-        free(n);
-        if (letter != NULL)
-            lim__letter_free(NULL, letter);
-        return err;
-    }
-    uint64_t ref = letter->ref;
-    if (lim__post_reserved(bus->rt, to, letter) != LIM_OK)
-        lim__agent_forget(bus, agent, ref); /* it ended just now: on_exit is told so */
-    return LIM_OK;
 }
 
 /* ---- groups ---- */
@@ -580,7 +371,7 @@ static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, l
     if (err == LIM_OK && (!lim__channel_name_ok(lim__str(group)) || group[0] == '$'))
         err = LIM_E_INVALID;
     if (err == LIM_OK)
-        err = closing(bus) ? LIM_E_CLOSED : lim__group_get(bus, NULL, lim__str(group), &to);
+        err = lim__api_closing(bus) ? LIM_E_CLOSED : lim__group_get(bus, NULL, lim__str(group), &to);
     if (err != LIM_OK)
         return err;
     snprintf(name, sizeof name, "%s-%llu", kind == LIM__MEMBER_WORK ? "worker" : "participant",

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * api_conv.c - conversations with more than one exchange for the embedder: each public verb becomes a letter to the
+ * conversation, and each answer the end of a wait (agent.h). Asks and tasks are in api.c. */
+#include "base/base.h"
+#include "bus/agent.h"
+#include "bus/api.h"
+#include <stdlib.h>
+
+lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *o, lim_conv *out)
+{
+    lim__blocker b;
+    lim__open *open;
+    lim_pid conv;
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
+        (o->group != NULL && o->participant.id != 0))
+        return LIM_E_MISUSE;
+    if (lim__api_closing(bus))
+        return LIM_E_CLOSED;
+    if (o->group != NULL && !lim__channel_name_ok(lim__str(o->group)))
+        return LIM_E_INVALID;
+    lim_err err = lim__api_letter(LIM__KIND_TALK, o->group, NULL, lim__bytes(NULL, 0), &open);
+    if (err != LIM_OK)
+        return err;
+    open->deadline_ns = lim__api_deadline(bus, o->timeout_ms);
+    open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
+    open->participant = pid_of(o->participant.id);
+    lim__blocker_init(&b, bus, pid_of(0));
+    lim_pid near = o->group != NULL ? lim__group_find(bus, lim__str(o->group)) : open->participant;
+    err = lim__api_begin(bus, lim__agent_for(bus, near), open, &b.wait, &conv);
+    if (err == LIM_OK) {
+        lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
+        err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_CLOSED : ((lim__done *)b.body)->err;
+        if (err != LIM_OK)
+            (void)!lim_conv_close(bus, (lim_conv){ conv.id });
+    }
+    lim__blocker_fini(&b);
+    if (err == LIM_OK)
+        *out = (lim_conv){ conv.id };
+    return err;
+}
+
+/* Letters that a talk answers with `done` or with an outcome; an ask or a task says INVALID to them. */
+static lim_err talk_done(lim_bus *bus, lim_conv conv, void *letter)
+{
+    lim__blocker b;
+    if (letter == NULL)
+        return LIM_E_NOMEM;
+    lim_err err = lim__api_call(bus, &b, conv, letter, UINT64_MAX);
+    if (err != LIM_OK)
+        return err;
+    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : ((lim__done *)b.body)->err;
+    lim__blocker_fini(&b);
+    return err;
+}
+
+static lim_err talk_outcome(lim_bus *bus, lim_conv conv, void *letter, lim_outcome *out)
+{
+    lim__blocker b;
+    if (letter == NULL)
+        return LIM_E_NOMEM;
+    lim_err err = lim__api_call(bus, &b, conv, letter, UINT64_MAX);
+    if (err != LIM_OK)
+        return err;
+    err = b.body != NULL && b.type == &lim__type_done ? ((lim__done *)b.body)->err : lim__api_outcome(&b, out);
+    lim__blocker_fini(&b);
+    return err;
+}
+
+lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant)
+{
+    if (!lim__may_block() || participant.id == 0)
+        return LIM_E_MISUSE;
+    lim__join_conv *j = lim__letter_new(NULL, &lim__type_join_conv, sizeof *j);
+    if (j != NULL)
+        *j = (lim__join_conv){ .participant = pid_of(participant.id) };
+    return talk_done(bus, conv, j);
+}
+
+lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes payload, lim_admission *out)
+{
+    if (!lim__may_block())
+        return LIM_E_MISUSE;
+    if (payload.len > bus->opts.payload_bytes_max)
+        return LIM_E_TOOBIG;
+    lim__msg *msg = lim__msg_new(payload);
+    lim__tell *t = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_tell, sizeof *t);
+    if (t != NULL)
+        *t = (lim__tell){ .to = pid_of(to.id), .payload = msg };
+    else
+        lim__msg_unref(msg);
+    lim_err err = talk_done(bus, conv, t);
+    if (err != LIM_OK && err != LIM_E_FULL)
+        return err;
+    *out = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
+                            .matched = 1,
+                            .delivered = err == LIM_OK,
+                            .why = err == LIM_OK ? LIM_WHY_NONE : LIM_WHY_PARTICIPANT_FULL,
+                            .retry_after_ms = err == LIM_OK ? 0 : 100 };
+    return LIM_OK;
+}
+
+lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_outcome *out)
+{
+    if (!lim__may_block() || !lim__api_timeout_ok(timeout_ms))
+        return LIM_E_MISUSE;
+    lim__receive *r = lim__letter_new(NULL, &lim__type_receive, sizeof *r);
+    if (r != NULL)
+        *r = (lim__receive){ .deadline_ns = lim__api_deadline(bus, timeout_ms) };
+    return talk_outcome(bus, conv, r, out);
+}
+
+lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes request, int64_t timeout_ms,
+                     lim_outcome *out)
+{
+    if (!lim__may_block() || !lim__api_timeout_ok(timeout_ms))
+        return LIM_E_MISUSE;
+    if (request.len > bus->opts.payload_bytes_max)
+        return LIM_E_TOOBIG;
+    lim__msg *msg = lim__msg_new(request);
+    lim__ask *a = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_ask, sizeof *a);
+    if (a != NULL)
+        *a = (lim__ask){ .to = pid_of(to.id), .deadline_ns = lim__api_deadline(bus, timeout_ms), .payload = msg };
+    else
+        lim__msg_unref(msg);
+    return talk_outcome(bus, conv, a, out);
+}
+
+static lim_err post_command(lim_bus *bus, const lim__letter_type *type, lim_conv conv)
+{
+    if (lim__conv_kind_of(bus, pid_of(conv.id)) == 0)
+        return LIM_E_GONE; /* it has ended, or it is something else */
+    lim__command *c = lim__letter_new(NULL, type, sizeof *c);
+    if (c == NULL)
+        return LIM_E_NOMEM;
+    *c = (lim__command){ 0 };
+    return lim__post_reserved(bus->rt, pid_of(conv.id), c);
+}
+
+lim_err lim_conv_close(lim_bus *bus, lim_conv conv)
+{
+    return post_command(bus, &lim__type_close, conv);
+}
+
+lim_err lim_conv_cancel(lim_bus *bus, lim_conv conv)
+{
+    return post_command(bus, &lim__type_cancel, conv);
+}
+
+lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out)
+{
+    lim__blocker b;
+    if (!lim__may_block())
+        return LIM_E_MISUSE;
+    lim_err err = lim__api_command(bus, &b, &lim__type_inspect, conv, lim__api_deadline(bus, 5000));
+    if (err != LIM_OK)
+        return LIM_E_GONE;
+    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : LIM_OK;
+    if (err == LIM_OK)
+        *out = ((lim__done *)b.body)->info;
+    lim__blocker_fini(&b);
+    return err;
+}
+
+typedef struct notifier {
+    lim__wait wait;
+    lim_participant participant;
+    lim_on_exit *on_exit;
+    void *ctx;
+} notifier;
+
+static bool notifier_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
+{
+    notifier *n = LIM_CONTAINER(w, notifier, wait);
+    lim_reason reason = LIM_REASON_NONE;
+    uint64_t at_ns = 0;
+    if (end == LIM__WAIT_LETTER) {
+        const lim__exited *e = signal->body.ptr;
+        reason = e->reason;
+        at_ns = e->at_ns;
+    }
+    n->on_exit(n->ctx, n->participant, reason, at_ns);
+    free(n);
+    return true;
+}
+
+lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant, lim_on_exit *on_exit, void *ctx)
+{
+    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
+    notifier *n = calloc(1, sizeof *n);
+    lim__notify *letter = lim__letter_new(NULL, &lim__type_notify, sizeof *letter);
+    lim_err err = on_exit == NULL ? LIM_E_MISUSE : n == NULL || letter == NULL ? LIM_E_NOMEM : LIM_OK;
+    if (err == LIM_OK) {
+        *n = (notifier){ .wait = { .conv = to, .ref = lim__wait_ref(bus), .on_letter = notifier_letter },
+                         .participant = participant,
+                         .on_exit = on_exit,
+                         .ctx = ctx };
+        *letter = (lim__notify){ n->wait.ref, agent, pid_of(participant.id) };
+        err =
+            lim__conv_kind_of(bus, to) == LIM__KIND_TALK ? lim__agent_expect(bus, agent, &n->wait, false) : LIM_E_GONE;
+    }
+    if (err != LIM_OK) {
+        free(n);
+        if (letter != NULL)
+            lim__letter_free(NULL, letter);
+        return err;
+    }
+    uint64_t ref = letter->ref;
+    if (lim__post_reserved(bus->rt, to, letter) != LIM_OK)
+        lim__agent_forget(bus, agent, ref); /* it ended just now: on_exit is told so */
+    return LIM_OK;
+}
