@@ -26,6 +26,12 @@ static void drop_payload_dead(void *body)
     lim__msg_unref(((lim__dead *)body)->payload);
     lim__terms_unref(((lim__dead *)body)->terms);
 }
+static void drop_outcome_stands_for(void *body)
+{
+    lim__outcome_letter *o = ((lim__stands_for *)body)->outcome;
+    if (o != NULL)
+        lim__letter_free(lim__sched_current(), o);
+}
 static void drop_member_list(void *body)
 {
     lim__member_list *m = body;
@@ -84,6 +90,7 @@ HOLDS(signal_in, drop_payload_signal_in)
 HOLDS(partial, drop_payload_partial)
 HOLDS(part, drop_payload_part)
 HOLDS(dead, drop_payload_dead)
+HOLDS(stands_for, drop_outcome_stands_for)
 HOLDS(member_list, drop_member_list)
 HOLDS(deploy, drop_artifact_deploy)
 PLAIN(receive)
@@ -119,7 +126,6 @@ PLAIN(leave_conv)
 PLAIN(grant)
 PLAIN(credit)
 PLAIN(progress)
-PLAIN(stands_for)
 PLAIN(members)
 PLAIN(admin)
 

@@ -200,9 +200,12 @@ typedef struct lim__refused {
     char detail[];
 } lim__refused;
 typedef struct lim__queued { lim_admission admission; lim__policy policy; } lim__queued;
-/* Another task stands for it: JOIN of a unique key, or an idempotency key that was seen before. `ended`: its outcome is
- * remembered (lim__ended_outcome); else it lives, and can be awaited. */
-typedef struct lim__stands_for { lim_pid task; bool ended; } lim__stands_for;
+/* Another task stands for it: JOIN of a unique key, or an idempotency key that was seen before. */
+typedef struct lim__stands_for {
+    lim_pid task;
+    lim__outcome_letter *outcome; /* a copy, owned (lim__letter_free): how it ended; NULL: it lives, and can be awaited */
+} lim__stands_for;
+/* A task with an idempotency key also sends a copy of its `outcome` letter to its queue, which remembers it. */
 /* A task that ended without a result, for the queue's dead letters. text: type, detail. */
 typedef struct lim__dead {
     lim_pid conv;
