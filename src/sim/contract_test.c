@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * contract_test.c - one list of tests for both os tables: what the simulated TCP does, the kernel's does too.
+ * contract_test.c - one list of tests for both os tables: what the simulated TCP and disk do, the kernel's do too.
  *
  * Each test gets two programs and may wait until a descriptor is ready; on the kernel that is a wait, in the simulator
  * the clock is moved until it is so. */
@@ -9,7 +9,9 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static const int64_t LONG_NS = 20000000000; /* reached only by a failing test */
@@ -289,6 +291,279 @@ static void test_closing_a_listener_resets_who_waits_in_it(void **state)
     close_side(&late);
 }
 
+/* ---- files ---- */
+
+struct disk {
+    lim__sim *sim; /* NULL: the kernel */
+    lim__os *os;
+    char dir[160], path[200]; /* path: what `at` wrote last */
+};
+
+static const char *at(struct disk *d, const char *name)
+{
+    snprintf(d->path, sizeof d->path, "%s/%s", d->dir, name);
+    return d->path;
+}
+
+static int kernel_disk(void **state)
+{
+    static struct disk d;
+    const char *parent = getenv("TMPDIR");
+    d = (struct disk){ .os = lim__os_linux() };
+    *state = &d;
+    snprintf(d.dir, sizeof d.dir, "%s/lim-contract-XXXXXX", parent && *parent ? parent : "/tmp");
+    return mkdtemp(d.dir) ? 0 : -1;
+}
+
+static int sim_disk(void **state)
+{
+    static struct disk d;
+    static uint64_t seed;
+    d = (struct disk){ .sim = lim__sim_open(++seed) };
+    d.os = lim__sim_host(d.sim, "machine");
+    snprintf(d.dir, sizeof d.dir, "/data");
+    *state = &d;
+    return d.os->dir_create(d.os, d.dir);
+}
+
+static void remove_entry(void *ctx, const char *name)
+{
+    struct disk *d = ctx;
+    if (d->os->file_remove(d->os, at(d, name)) != 0)
+        rmdir(d->path);
+}
+
+static int end_disk(void **state)
+{
+    struct disk *d = *state;
+    int err = d->os->dir_list(d->os, d->dir, remove_entry, d);
+    if (!d->sim)
+        err = err ? err : rmdir(d->dir);
+    lim__sim_close(d->sim);
+    return err;
+}
+
+static int open_file(struct disk *d, const char *name, uint32_t flags)
+{
+    return d->os->file_open(d->os, at(d, name), flags);
+}
+
+static int make_file(struct disk *d, const char *name)
+{
+    int file = open_file(d, name, LIM__FILE_WRITE | LIM__FILE_CREATE);
+    assert_true(file >= 0);
+    return file;
+}
+
+static void put_text(struct disk *d, int file, const char *text, uint64_t offset)
+{
+    for (size_t len = strlen(text), done = 0; done < len;) {
+        long n = d->os->file_write(d->os, file, text + done, len - done, offset + done);
+        assert_true(n > 0);
+        done += (size_t)n;
+    }
+}
+
+static void assert_text(struct disk *d, int file, const char *text, uint64_t offset)
+{
+    char buf[64] = "";
+    assert_int_equal(d->os->file_read(d->os, file, buf, strlen(text), offset), strlen(text));
+    assert_memory_equal(buf, text, strlen(text));
+}
+
+static void test_bytes_are_read_where_they_were_written(void **state)
+{
+    struct disk *d = *state;
+    char buf[64];
+    int file = make_file(d, "file");
+    assert_int_equal(d->os->file_size(d->os, file), 0);
+    assert_int_equal(d->os->file_read(d->os, file, buf, sizeof buf, 0), 0);
+    put_text(d, file, "hello", 10000);
+    assert_int_equal(d->os->file_size(d->os, file), 10005);
+    assert_int_equal(d->os->file_read(d->os, file, buf, sizeof buf, 9995), 10);
+    assert_memory_equal(buf, "\0\0\0\0\0hello", 10);
+    put_text(d, file, "HE", 10000);
+    assert_text(d, file, "HEllo", 10000);
+    assert_int_equal(d->os->file_read(d->os, file, buf, sizeof buf, 10005), 0);
+    assert_int_equal(d->os->file_read(d->os, file, buf, sizeof buf, 1 << 30), 0);
+    assert_int_equal(d->os->file_write(d->os, file, buf, 0, 50000), 0);
+    assert_int_equal(d->os->file_sync(d->os, file), 0);
+    assert_int_equal(d->os->file_size(d->os, file), 10005);
+    d->os->file_close(d->os, file);
+    file = open_file(d, "file", 0);
+    assert_text(d, file, "HEllo", 10000);
+    d->os->file_close(d->os, file);
+}
+
+static void test_opening_says_why_not(void **state)
+{
+    struct disk *d = *state;
+    assert_int_equal(open_file(d, "file", LIM__FILE_WRITE), -ENOENT);
+    assert_int_equal(open_file(d, "no/file", LIM__FILE_WRITE | LIM__FILE_CREATE), -ENOENT);
+    int file = open_file(d, "file", LIM__FILE_WRITE | LIM__FILE_CREATE | LIM__FILE_EXCLUSIVE);
+    assert_true(file >= 0);
+    put_text(d, file, "kept", 0);
+    d->os->file_close(d->os, file);
+    assert_int_equal(open_file(d, "file", LIM__FILE_WRITE | LIM__FILE_CREATE | LIM__FILE_EXCLUSIVE), -EEXIST);
+    assert_int_equal(open_file(d, "file/below", LIM__FILE_WRITE | LIM__FILE_CREATE), -ENOTDIR);
+    assert_int_equal(d->os->file_open(d->os, d->dir, 0), -EISDIR);
+    assert_int_equal(d->os->file_open(d->os, d->dir, LIM__FILE_WRITE), -EISDIR);
+    assert_int_equal(d->os->file_open(d->os, "", 0), -ENOENT);
+    file = open_file(d, "file", LIM__FILE_CREATE);
+    assert_text(d, file, "kept", 0);
+    assert_int_equal(d->os->file_write(d->os, file, "x", 1, 0), -EBADF);
+    assert_int_equal(d->os->file_truncate(d->os, file, 0), -EINVAL);
+    d->os->file_close(d->os, file);
+}
+
+static void test_a_closed_handle_is_ebadf(void **state)
+{
+    struct disk *d = *state;
+    char byte;
+    int file = make_file(d, "file");
+    d->os->file_close(d->os, file);
+    d->os->file_close(d->os, -1);
+    assert_int_equal(d->os->file_read(d->os, file, &byte, 1, 0), -EBADF);
+    assert_int_equal(d->os->file_write(d->os, file, "x", 1, 0), -EBADF);
+    assert_int_equal(d->os->file_sync(d->os, file), -EBADF);
+    assert_int_equal(d->os->file_size(d->os, file), -EBADF);
+    assert_int_equal(d->os->file_truncate(d->os, file, 1), -EBADF);
+    assert_int_equal(d->os->file_lock(d->os, file), -EBADF);
+}
+
+static void test_what_was_cut_off_is_zeros_when_it_is_there_again(void **state)
+{
+    struct disk *d = *state;
+    char buf[8];
+    int file = make_file(d, "file");
+    put_text(d, file, "0123456789", 8190);
+    assert_int_equal(d->os->file_truncate(d->os, file, 8192), 0);
+    assert_int_equal(d->os->file_size(d->os, file), 8192);
+    assert_int_equal(d->os->file_truncate(d->os, file, 8196), 0);
+    assert_int_equal(d->os->file_read(d->os, file, buf, sizeof buf, 8190), 6);
+    assert_memory_equal(buf, "01\0\0\0\0", 6);
+    assert_int_equal(d->os->file_truncate(d->os, file, 0), 0);
+    put_text(d, file, "x", 8190);
+    assert_int_equal(d->os->file_read(d->os, file, buf, sizeof buf, 8188), 3);
+    assert_memory_equal(buf, "\0\0x", 3);
+    d->os->file_close(d->os, file);
+}
+
+static void test_a_rename_replaces_and_leaves_open_files_alone(void **state)
+{
+    struct disk *d = *state;
+    char from[sizeof d->path];
+    int old = make_file(d, "name"), new = make_file(d, "name.new");
+    put_text(d, old, "old", 0);
+    put_text(d, new, "new", 0);
+    snprintf(from, sizeof from, "%s", at(d, "name.new"));
+    assert_int_equal(d->os->file_rename(d->os, from, at(d, "name")), 0);
+    assert_int_equal(d->os->file_rename(d->os, from, at(d, "name")), -ENOENT);
+    assert_int_equal(d->os->file_rename(d->os, d->path, d->path), 0);
+    snprintf(from, sizeof from, "%s", d->path);
+    assert_int_equal(d->os->dir_create(d->os, at(d, "dir")), 0);
+    assert_int_equal(d->os->file_rename(d->os, from, d->path), -EISDIR);
+    assert_text(d, old, "old", 0);
+    put_text(d, old, "gone", 0);
+    d->os->file_close(d->os, old);
+    old = open_file(d, "name", 0);
+    assert_text(d, old, "new", 0);
+    put_text(d, new, "same", 0);
+    assert_text(d, old, "same", 0);
+    d->os->file_close(d->os, old);
+    d->os->file_close(d->os, new);
+}
+
+static void test_a_removed_file_lives_until_it_is_closed(void **state)
+{
+    struct disk *d = *state;
+    int file = make_file(d, "file");
+    assert_int_equal(d->os->file_remove(d->os, at(d, "file")), 0);
+    assert_int_equal(d->os->file_remove(d->os, at(d, "file")), -ENOENT);
+    assert_int_equal(d->os->file_remove(d->os, d->dir), -EISDIR);
+    assert_int_equal(open_file(d, "file", 0), -ENOENT);
+    put_text(d, file, "still", 0);
+    assert_text(d, file, "still", 0);
+    assert_int_equal(d->os->file_sync(d->os, file), 0);
+    d->os->file_close(d->os, file);
+}
+
+static void count_name(void *ctx, const char *name)
+{
+    assert_int_equal(strlen(name), 1);
+    assert_in_range(name[0], 'a', 'e');
+    ((int *)ctx)[name[0] - 'a']++;
+}
+
+static void test_a_directory_lists_what_is_in_it_once(void **state)
+{
+    struct disk *d = *state;
+    int seen[5] = { 0 }, file;
+    assert_int_equal(d->os->dir_create(d->os, at(d, "a")), 0);
+    assert_int_equal(d->os->dir_create(d->os, at(d, "a")), 0);
+    for (const char *name = "bcd"; *name; name++) {
+        file = make_file(d, (char[]){ *name, 0 });
+        d->os->file_close(d->os, file);
+    }
+    file = make_file(d, "a/hidden");
+    d->os->file_close(d->os, file);
+    assert_int_equal(d->os->file_remove(d->os, at(d, "c")), 0);
+    assert_int_equal(d->os->dir_list(d->os, d->dir, count_name, seen), 0);
+    assert_memory_equal(seen, ((int[]){ 1, 1, 0, 1, 0 }), sizeof seen);
+    assert_int_equal(d->os->dir_list(d->os, at(d, "e"), count_name, seen), -ENOENT);
+    assert_int_equal(d->os->dir_list(d->os, at(d, "b"), count_name, seen), -ENOTDIR);
+    assert_int_equal(d->os->dir_create(d->os, at(d, "b")), -ENOTDIR);
+    assert_int_equal(d->os->dir_create(d->os, at(d, "e/e")), -ENOENT);
+    assert_int_equal(d->os->dir_sync(d->os, d->dir), 0);
+    assert_int_equal(d->os->dir_sync(d->os, at(d, "e")), -ENOENT);
+    assert_int_equal(d->os->dir_sync(d->os, at(d, "b")), -ENOTDIR);
+    assert_int_equal(d->os->file_remove(d->os, at(d, "a/hidden")), 0);
+}
+
+static void test_a_lock_is_one_handles_until_it_is_closed(void **state)
+{
+    struct disk *d = *state;
+    int mine = make_file(d, "file"), other = open_file(d, "file", 0), third = open_file(d, "file", 0);
+    assert_int_equal(d->os->file_lock(d->os, mine), 0);
+    assert_int_equal(d->os->file_lock(d->os, mine), 0);
+    assert_int_equal(d->os->file_lock(d->os, other), -EAGAIN);
+    d->os->file_close(d->os, third);
+    assert_int_equal(d->os->file_lock(d->os, other), -EAGAIN);
+    d->os->file_close(d->os, mine);
+    assert_int_equal(d->os->file_lock(d->os, other), 0);
+    d->os->file_close(d->os, other);
+}
+
+static void test_direct_and_cached_handles_see_the_same_file(void **state)
+{
+    struct disk *d = *state;
+    char *block = aligned_alloc(LIM__FILE_BLOCK, 2 * LIM__FILE_BLOCK);
+    assert_non_null(block);
+    int cached = make_file(d, "file"), direct = open_file(d, "file", LIM__FILE_WRITE | LIM__FILE_DIRECT);
+    memset(block, 'd', 2 * LIM__FILE_BLOCK);
+    for (size_t done = 0; done < 2 * LIM__FILE_BLOCK;) {
+        long n = d->os->file_write(d->os, direct, block + done, 2 * LIM__FILE_BLOCK - done, done);
+        assert_true(n > 0 && n % LIM__FILE_BLOCK == 0);
+        done += (size_t)n;
+    }
+    assert_text(d, cached, "dd", 2 * LIM__FILE_BLOCK - 2);
+    put_text(d, cached, "cached", LIM__FILE_BLOCK - 3);
+    assert_int_equal(d->os->file_truncate(d->os, cached, 2 * LIM__FILE_BLOCK - 1), 0);
+    assert_int_equal(d->os->file_read(d->os, direct, block, 2 * LIM__FILE_BLOCK, 0), 2 * LIM__FILE_BLOCK - 1);
+    assert_memory_equal(block + LIM__FILE_BLOCK - 4, "dcachedd", 8);
+    assert_int_equal(d->os->file_sync(d->os, direct), 0);
+    d->os->file_close(d->os, direct);
+    d->os->file_close(d->os, cached);
+    free(block);
+}
+
+static void test_free_space_is_asked_by_path(void **state)
+{
+    struct disk *d = *state;
+    assert_true(d->os->disk_free(d->os, d->dir) > 0);
+    assert_int_equal(d->os->disk_free(d->os, at(d, "none")), -ENOENT);
+}
+
 #define LIST(world)                                                                                                    \
     CASE(test_bytes_go_both_ways, world), CASE(test_a_clean_close_is_bytes_then_an_end_then_a_broken_pipe, world),     \
         CASE(test_closing_with_unread_bytes_resets, world), CASE(test_received_bytes_survive_a_reset, world),          \
@@ -297,10 +572,22 @@ static void test_closing_a_listener_resets_who_waits_in_it(void **state)
         CASE(test_a_reader_that_never_reads_is_given_up, world), CASE(test_nobody_there_is_refused, world),            \
         CASE(test_closing_a_listener_resets_who_waits_in_it, world)
 #define CASE(test, world) cmocka_unit_test_setup_teardown(test, world, end_world)
+#define FILES(disk)                                                                                                    \
+    FILE_CASE(test_bytes_are_read_where_they_were_written, disk), FILE_CASE(test_opening_says_why_not, disk),          \
+        FILE_CASE(test_a_closed_handle_is_ebadf, disk),                                                                \
+        FILE_CASE(test_what_was_cut_off_is_zeros_when_it_is_there_again, disk),                                        \
+        FILE_CASE(test_a_rename_replaces_and_leaves_open_files_alone, disk),                                           \
+        FILE_CASE(test_a_removed_file_lives_until_it_is_closed, disk),                                                 \
+        FILE_CASE(test_a_directory_lists_what_is_in_it_once, disk),                                                    \
+        FILE_CASE(test_a_lock_is_one_handles_until_it_is_closed, disk),                                                \
+        FILE_CASE(test_direct_and_cached_handles_see_the_same_file, disk),                                             \
+        FILE_CASE(test_free_space_is_asked_by_path, disk)
+#define FILE_CASE(test, disk) cmocka_unit_test_setup_teardown(test, disk, end_disk)
 
 int main(void)
 {
-    const struct CMUnitTest kernel[] = { LIST(kernel_world) }, simulated[] = { LIST(sim_world) };
+    const struct CMUnitTest kernel[] = { LIST(kernel_world), FILES(kernel_disk) },
+                            simulated[] = { LIST(sim_world), FILES(sim_disk) };
     int failed = cmocka_run_group_tests(kernel, NULL, NULL);
     for (int seeds = 0; seeds < 30; seeds++)
         failed += cmocka_run_group_tests(simulated, NULL, NULL);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * sim_os.c - the world: its clock, its events, its tasks and their pollers. TCP is in sim_net.c.
+ * sim_os.c - the world: its clock, its events, its tasks and their pollers. TCP is in sim_net.c, files are in
+ * sim_disk.c.
  *
  *   lim__sim_step:   events that are due --> tasks that can run? --some--> the seed picks one, it runs, time passes
  *                        (in order of time,        |
@@ -158,8 +159,11 @@ void lim__sim_close(lim__sim *sim)
     LIM__LIST_EACH_SAFE(node, next, &sim->processes) {
         lim__sim_process *p = LIM_CONTAINER(node, lim__sim_process, all);
         free(p->fds);
+        lim__sim_drive_drop_process(p);
         free(p);
     }
+    for (uint32_t i = 0; i < sim->machine_count; i++)
+        lim__sim_drive_free(sim->machines[i].drive);
     free(sim->events);
     free(sim);
 }
@@ -339,6 +343,8 @@ static lim__sim_machine *machine_named(lim__sim *sim, const char *name)
     *m = (lim__sim_machine){ .index = sim->machine_count++, .power = LIM__SIM_ON, .port_next = 32768 };
     snprintf(m->name, sizeof m->name, "%s", name);
     snprintf(m->address, sizeof m->address, "10.0.0.%u", m->index + 1);
+    uint64_t mix = ~sim->seed + m->index; /* a stream of its own: what a disk does changes nothing on the network */
+    m->drive = lim__sim_drive_new(lim__splitmix64(&mix));
     return m;
 }
 
@@ -363,6 +369,7 @@ static lim__sim_process *process_start(lim__sim *sim, lim__sim_machine *m)
         .poller_fd = poller_fd,
     };
     lim__sim_net_table(&p->os);
+    lim__sim_disk_table(&p->os);
     lim__list_push(&sim->processes, &p->all);
     m->process = p;
     return p;
@@ -398,9 +405,8 @@ lim__os *lim__sim_host(lim__sim *sim, const char *name)
     return &p->os;
 }
 
-static void end_process(lim__os *host, bool tell_peers)
+static void end_process(lim__sim_process *p, bool tell_peers)
 {
-    lim__sim_process *p = lim__sim_process_of(host);
     if (p->life == LIM__SIM_DEAD)
         return;
     p->life = LIM__SIM_DEAD;
@@ -408,18 +414,26 @@ static void end_process(lim__os *host, bool tell_peers)
     if (!tell_peers)
         p->machine->power = LIM__SIM_OFF;
     lim__sim_net_drop_process(p, tell_peers);
+    lim__sim_drive_drop_process(p);
 }
 
 void lim__sim_kill_host(lim__sim *sim, lim__os *host)
 {
     LIM_ASSERT(lim__sim_of(host) == sim);
-    end_process(host, true);
+    end_process(lim__sim_process_of(host), true);
 }
 
 void lim__sim_power_off(lim__sim *sim, lim__os *host)
 {
     LIM_ASSERT(lim__sim_of(host) == sim);
-    end_process(host, false);
+    lim__sim_machine *m = lim__sim_process_of(host)->machine;
+    if (m->power == LIM__SIM_OFF)
+        return;
+    if (m->process->life == LIM__SIM_DEAD)
+        lim__sim_note(sim, "power off %s", m->name);
+    end_process(m->process, false);
+    m->power = LIM__SIM_OFF;
+    lim__sim_drive_power_off(sim, m);
 }
 
 void lim__sim_kill_host_at_call(lim__sim *sim, lim__os *host, uint64_t n)

@@ -65,8 +65,8 @@ void lim__sim_kill_host(lim__sim *sim, lim__os *host);
 /* The same, in the middle of a turn: at the n-th call through the table that concerns sockets from now, before it
  * acts. 0 takes it back. */
 void lim__sim_kill_host_at_call(lim__sim *sim, lim__os *host, uint64_t n);
-/* Power loss: as a kill, but nobody is told. Peers find out by their own detectors (set_liveness), or by a reset once
- * the machine is up again (lim__sim_host) and they send. */
+/* Power loss of the machine: as a kill of its program, if one runs, but nobody is told. Peers find out by their own
+ * detectors (set_liveness), or by a reset once the machine is up again (lim__sim_host) and they send. */
 void lim__sim_power_off(lim__sim *sim, lim__os *host);
 bool lim__sim_host_alive(const lim__os *host);
 void lim__sim_freeze_host(lim__sim *sim, lim__os *host); /* SIGSTOP: its kernel goes on receiving */
@@ -82,27 +82,37 @@ void lim__sim_reset(lim__sim *sim, lim__os *a, lim__os *b);
 
 /* ---- the disk of a machine ----
  * A machine has one disk; its files outlive the programs. What was written and not synced is in the page cache (or,
- * DIRECT, in the drive's cache): a kill leaves it, a power_off does not. What a power loss leaves of each unsynced
- * write is drawn from the seed, 512-byte sector by sector: old bytes, new bytes, and later writes may survive earlier
- * ones. Names (create, rename, remove) that no dir_sync covered may or may not have happened, in any subset. */
-typedef struct lim__sim_disk {
+ * DIRECT, in the drive's cache): a kill leaves it, a power_off (of a machine whose program was killed, too) does not.
+ * What a power loss leaves of each unsynced write is drawn from the seed, 512-byte sector by sector: old bytes, new
+ * bytes, and later writes may survive earlier ones. So is the size: an extension may survive without its bytes, which
+ * are zeros then. Names (create, rename, remove) that no dir_sync covered may or may not have happened, in any subset.
+ *
+ * A file_sync that fails settles the same question there and then, for good, but for sizes, which are kept: DIRECT reads
+ * show what the device has, reads through the page cache show what was written through it, and a later sync succeeds
+ * and writes nothing, until the page is written again. A DIRECT write that fails may have written any of its sectors.
+ *
+ * Paths are relative to the root of the machine; ".." is -EINVAL; files are renamed, directories are not. A byte that
+ * was never written takes no space, a page of 4 KiB with one that was takes all of it. Reads take no time. */
+typedef struct lim__sim_disk {                   /* lim__sim_host draws times and short writes; the rest is 0 unless set */
     uint64_t capacity;                           /* bytes; a write beyond is short, then -ENOSPC. default 1 TiB */
-    uint64_t write_min_ns, write_max_ns;         /* what a write takes of the caller's time */
+    uint64_t write_min_ns, write_max_ns;         /* what a write or a change of names takes of the caller's time */
     uint64_t sync_min_ns, sync_max_ns;           /* and a sync */
     uint32_t short_write_permille;               /* a write takes less than it could */
-    uint32_t write_error_permille, sync_error_permille, read_error_permille; /* -EIO; 0 unless set */
-    bool keep_nothing, keep_everything;          /* what a power loss leaves of unsynced writes; neither: drawn */
+    uint32_t write_error_permille, sync_error_permille, read_error_permille; /* -EIO; sync: of files and directories */
+    bool keep_nothing, keep_everything;          /* of unsynced changes, whenever some are lost; neither: drawn */
 } lim__sim_disk;
 lim__sim_disk lim__sim_disk_get(const lim__os *host);
 void lim__sim_disk_set(lim__os *host, const lim__sim_disk *disk);
-/* The n-th call from now through the host's table that concerns files fails with -err before it acts (err > 0), or, with
- * err 0, kills the host there; a write may have happened in part. n = 0 takes it back. */
+/* The n-th call from now on the host's machine that concerns files (file_close does not count) fails with -err before it
+ * acts (err > 0; of a failed file_sync see above), or, with err 0, kills the program there; a write may have happened in
+ * part. n = 0 takes it back. */
 void lim__sim_disk_fail_at_call(lim__os *host, uint64_t n, int err);
-uint64_t lim__sim_disk_calls(const lim__os *host);  /* so far */
+uint64_t lim__sim_disk_calls(const lim__os *host);  /* so far, all programs of the machine */
 uint64_t lim__sim_disk_syncs(const lim__os *host);  /* successful file_syncs so far: what a commit is counted in */
-/* Rot: flips bit `bit` (0..8*size-1) of a file, under every cache. -ENOENT, -ERANGE or 0. */
+/* Rot: flips bit `bit` (0..8*size-1) of a file, on the platter and in what any reader sees; a sector that is unsynced is
+ * written as it was. -ENOENT, -ERANGE or 0. */
 int lim__sim_disk_flip(lim__os *host, const char *path, uint64_t bit);
-/* The contents as a reader would see them now, for a test; malloc'd. 0 or -errno. */
+/* The contents as a reader through the page cache would see them now, for a test; malloc'd. 0 or -errno. */
 int lim__sim_disk_read(lim__os *host, const char *path, void **out, size_t *len);
 
 /* ---- time ---- */

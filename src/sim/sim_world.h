@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * sim_world.h - what sim_os.c (world, tasks, pollers, events) and sim_net.c (TCP) share. Nobody else includes it. */
+ * sim_world.h - what sim_os.c (world, tasks, pollers, events), sim_net.c (TCP) and sim_disk.c (files) share. Nobody else
+ * includes it. */
 #ifndef LIM__SIM_WORLD_H
 #define LIM__SIM_WORLD_H
 
@@ -11,6 +12,8 @@
 typedef struct lim__sim_machine lim__sim_machine;
 typedef struct lim__sim_process lim__sim_process;
 typedef struct lim__sim_end lim__sim_end;
+typedef struct lim__sim_drive lim__sim_drive;
+typedef struct lim__sim_handle lim__sim_handle;
 
 enum lim__sim_power { LIM__SIM_ON = 1, LIM__SIM_OFF };
 struct lim__sim_machine {
@@ -20,6 +23,7 @@ struct lim__sim_machine {
     uint64_t cut;              /* one bit per machine that cannot be reached */
     uint16_t port_next;        /* for listen(0) and connect */
     lim__sim_process *process; /* the running one, or the last */
+    lim__sim_drive *drive;
 };
 
 enum lim__sim_life { LIM__SIM_RUNNING = 1, LIM__SIM_FROZEN, LIM__SIM_DEAD };
@@ -33,6 +37,8 @@ struct lim__sim_process {
     lim__rng rng;
     lim__sim_end **fds; /* by descriptor; NULL: free */
     int fd_count;
+    lim__sim_handle *handles; /* of files */
+    int handle_count;
     lim__list all; /* in sim->processes */
 };
 
@@ -113,5 +119,12 @@ uint32_t lim__sim_end_ready(const lim__sim_end *end); /* LIM__IO_* */
 void lim__sim_net_drop_process(lim__sim_process *process, bool tell_peers);
 void lim__sim_net_resume(lim__sim *sim, const lim__sim_machine *a, const lim__sim_machine *b); /* if they can reach */
 void lim__sim_net_fini(lim__sim *sim);
+
+/* sim_disk.c */
+void lim__sim_disk_table(lim__os *os); /* fills in the files */
+lim__sim_drive *lim__sim_drive_new(uint64_t seed);
+void lim__sim_drive_free(lim__sim_drive *drive);
+void lim__sim_drive_drop_process(lim__sim_process *process); /* closes its handles */
+void lim__sim_drive_power_off(lim__sim *sim, lim__sim_machine *machine);
 
 #endif
