@@ -150,11 +150,12 @@ static void show_convs(agent *a, lim_process *self, const lim__show *show)
     uint32_t n = 0;
     LIM__LIST_EACH(node, &a->bus->convs[lim__sched_index(lim__proc_sched(self))]) {
         const lim__conv_node *c = LIM_CONTAINER(node, lim__conv_node, node);
-        if (show->only.id != 0 && c->pid.id != show->only.id)
+        if ((show->only.id != 0 && c->pid.id != show->only.id) ||
+            !lim__conv_matches(c, lim__bytes(show->where, show->where_len)))
             continue;
         if (n++ == show->max)
             break;
-        c->json(c->state, &j, NULL);
+        c->as->json(c->state, &j, NULL);
     }
     lim__shown_send(self, show, &buf);
 }

@@ -41,11 +41,11 @@ static void count(_Atomic uint64_t *n, int64_t by) /* one writer: no need for a 
 }
 
 void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
-                     void (*json)(const void *state, lim__json *j, const char *key))
+                     const lim__conv_kindred *as)
 {
     node->pid = lim_self(self);
     node->state = state;
-    node->json = json;
+    node->as = as;
     uint32_t at = lim__sched_index(lim__proc_sched(self));
     node->count = &bus->conv_count[at];
     count(node->count, 1);
@@ -58,6 +58,39 @@ void lim__conv_leave(lim__conv_node *node)
         return;
     lim__list_remove(&node->node);
     count(node->count, -1);
+}
+
+/* The value of `key` as conversations are found by it; false: it has none. */
+static bool fact(const lim__conv_facts *f, lim_bytes key, lim_bytes *value)
+{
+    const lim__open *o = f->open;
+    if (lim__bytes_eq(key, lim__str("kind")))
+        *value = lim__str(lim__conv_kind_text(o->kind));
+    else if (lim__bytes_eq(key, lim__str("phase")))
+        *value = lim__str(lim_phase_text(f->phase));
+    else if (lim__bytes_eq(key, lim__str("group")))
+        *value = lim__bytes(o->text, o->group_len);
+    else if (lim__bytes_eq(key, lim__str("type")))
+        *value = lim__bytes(o->text + o->group_len, o->type_len);
+    else if (lim__bytes_eq(key, lim__str("name")))
+        *value = lim__terms_or_default(o->terms)->name;
+    else
+        return o->terms != NULL && lim__terms_attribute(o->terms, key, value);
+    return true;
+}
+
+bool lim__conv_matches(const lim__conv_node *node, lim_bytes where)
+{
+    if (where.len == 0)
+        return true;
+    const lim__conv_facts f = node->as->facts(node->state);
+    const char *at = where.ptr, *end = at + where.len;
+    while (f.open != NULL && at < end) {
+        lim_bytes key = lim__name_get(&at), want = lim__name_get(&at), has;
+        if (!fact(&f, key, &has) || !lim__bytes_eq(has, want))
+            return false;
+    }
+    return f.open != NULL;
 }
 
 void lim__json_id(lim__json *j, const char *key, uint64_t id)

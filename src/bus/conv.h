@@ -6,16 +6,27 @@
 #include "bus/bus.h"
 #include "bus/letters.h"
 
+typedef struct lim__conv_facts { /* what one is found by; VIEWS */
+    const lim__open *open; /* NULL: not told yet what it is for */
+    lim_phase phase;
+} lim__conv_facts;
+typedef struct lim__conv_kindred { /* what exchanges and talks each have their own of */
+    void (*json)(const void *state, lim__json *j, const char *key);
+    lim__conv_facts (*facts)(const void *state);
+} lim__conv_kindred;
 typedef struct lim__conv_node {
     lim__list node; /* in bus->convs of its scheduler */
     _Atomic uint64_t *count;
     lim_pid pid;
     const void *state;
-    void (*json)(const void *state, lim__json *j, const char *key);
+    const lim__conv_kindred *as;
 } lim__conv_node;
 
 void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
-                     void (*json)(const void *state, lim__json *j, const char *key));
+                     const lim__conv_kindred *as);
+/* Does it have all of these: pairs of (u8 length, key) (u8 length, value)? Keys: kind, phase, group, type, name, else an
+ * attribute. Empty: yes. */
+bool lim__conv_matches(const lim__conv_node *node, lim_bytes where);
 void lim__conv_leave(lim__conv_node *node); /* safe on zeroed memory */
 /* A 64-bit id as people see it: hexadecimal text. */
 void lim__json_id(lim__json *j, const char *key, uint64_t id);

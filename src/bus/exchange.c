@@ -711,6 +711,14 @@ static void exchange_json(const void *state, lim__json *j, const char *key)
     lim__json_close(j);
 }
 
+static lim__conv_facts exchange_facts(const void *state)
+{
+    const exchange *x = state;
+    return (lim__conv_facts){ x->open, x->open != NULL ? phase(x) : LIM_PHASE_NONE };
+}
+
+static const lim__conv_kindred as_exchange = { exchange_json, exchange_facts };
+
 static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
 {
     const lim__letter_type *t = signal->type;
@@ -782,7 +790,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     exchange *x = state;
     if (x->state == 0) {
-        lim__conv_enter(x->bus, self, &x->node, x, exchange_json);
+        lim__conv_enter(x->bus, self, &x->node, x, &as_exchange);
         x->state = LIM__EX_PLACING;
     }
     switch (signal->kind) {

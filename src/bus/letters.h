@@ -233,13 +233,15 @@ typedef struct lim__release { uint64_t lease; } lim__release; /* 0: whatever the
 typedef enum lim__show_what {
     LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS, LIM__SHOW_HISTORY /* of `only`, after entry `after` */
 } lim__show_what;
-typedef struct lim__show { /* agents: `only` is one conversation, or {0}: up to `max` of them */
+typedef struct lim__show { /* agents: `only` is one conversation, or {0}: up to `max` of those that match `where` */
     lim_pid reply_to;
     uint64_t ref;
     lim_pid only;
     uint64_t after;
     uint32_t max;
     lim__show_what what;
+    uint16_t where_len;
+    char where[];          /* as lim__conv_matches has it; empty: all */
 } lim__show;
 /* A request of $sys.queues, $sys.tasks, $sys.dead or $sys.workers that a group answers itself: JSON in, `shown` JSON out. */
 typedef struct lim__admin { lim_pid reply_to; uint64_t ref; uint32_t len; char json[]; } lim__admin;

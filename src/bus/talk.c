@@ -545,6 +545,14 @@ static void talk_json(const void *state, lim__json *j, const char *key)
     lim__json_close(j);
 }
 
+static lim__conv_facts talk_facts(const void *state)
+{
+    const talk *t = state;
+    return (lim__conv_facts){ t->open, t->phase };
+}
+
+static const lim__conv_kindred as_talk = { talk_json, talk_facts };
+
 /* ---- signals ---- */
 
 static void on_open(talk *t, lim_process *self, const lim_signal *signal)
@@ -644,7 +652,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__list_init(&t->calls);
         lim__list_init(&t->inbox);
         lim__list_init(&t->watches);
-        lim__conv_enter(t->bus, self, &t->node, t, talk_json);
+        lim__conv_enter(t->bus, self, &t->node, t, &as_talk);
     }
     switch (signal->kind) {
     case LIM_SIGNAL_MESSAGE:
