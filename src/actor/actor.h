@@ -102,12 +102,4 @@ void lim__flush_queue(lim_process *owner, lim__flush *f); /* idempotent within a
  * The process if it lives on the calling scheduler, else NULL. Valid until the caller's handler returns. */
 lim_process *lim__local_process(lim__sched *s, lim_pid pid);
 
-/* ---- mutations: deliberate bugs that the tests must catch (built with -Dmutations=true, chosen by $LIM_MUTATION) ---- */
-#ifdef LIM_MUTATIONS
-bool lim__mutation(const char *name);
-#define LIM__MUTATION(name) lim__mutation(name)
-#else
-#define LIM__MUTATION(name) false
-#endif
-
 #endif

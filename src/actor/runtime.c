@@ -211,16 +211,3 @@ const char *lim_reason_text(lim_reason reason)
     }
     return reason >= LIM_REASON_USER ? "user" : "unknown";
 }
-
-#ifdef LIM_MUTATIONS
-bool lim__mutation(const char *name)
-{
-    static const char *chosen;
-    static _Atomic int asked;
-    if (!atomic_load(&asked)) {
-        chosen = getenv("LIM_MUTATION");
-        atomic_store(&asked, 1);
-    }
-    return chosen && strcmp(chosen, name) == 0;
-}
-#endif

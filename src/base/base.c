@@ -74,3 +74,16 @@ const char *lim_err_name(lim_err err)
     }
     return "UNKNOWN";
 }
+
+#ifdef LIM_MUTATIONS
+bool lim__mutation(const char *name)
+{
+    static const char *chosen;
+    static _Atomic int asked;
+    if (!atomic_load(&asked)) {
+        chosen = getenv("LIM_MUTATION");
+        atomic_store(&asked, 1);
+    }
+    return chosen && strcmp(chosen, name) == 0;
+}
+#endif

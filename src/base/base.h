@@ -45,4 +45,12 @@ static inline bool lim__bytes_eq(lim_bytes a, lim_bytes b)
 void lim__diag_set(lim_diag *diag, int line, int column, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* ---- mutations: deliberate bugs that the tests must catch (built with -Dmutations=true, chosen by $LIM_MUTATION) ---- */
+#ifdef LIM_MUTATIONS
+bool lim__mutation(const char *name);
+#define LIM__MUTATION(name) lim__mutation(name)
+#else
+#define LIM__MUTATION(name) false
+#endif
+
 #endif
