@@ -127,15 +127,15 @@ static bool unknown_flag(cli_args *a, const char *word)
     size_t dashes = strspn(word, "-"), len = strcspn(word + dashes, "=");
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)(len < 63 ? len : 63), word + dashes);
-    cli_nearest near = { .word = name };
+    lim__near near = { .word = lim__str(name) };
     const cli_command *command = cli_command_in(a);
     for (size_t i = 0; i < LIM_COUNT(flags); i++) {
         if (!command || flags[i].everywhere || cli_command_takes(command, &flags[i]))
-            cli_nearest_offer(&near, flags[i].name);
+            lim__near_offer(&near, lim__str(flags[i].name));
     }
     char todo[120];
-    if (near.best)
-        snprintf(todo, sizeof todo, "did you mean --%s?", near.best);
+    if (near.best.len > 0)
+        snprintf(todo, sizeof todo, "did you mean --%.*s?", (int)near.best.len, (const char *)near.best.ptr);
     else
         snprintf(todo, sizeof todo, "see liminal help%s%s; for a word that begins with -, write -- before it",
                  command ? " " : "", command ? command->name : "");

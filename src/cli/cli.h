@@ -20,6 +20,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/list.h"
+#include "base/near.h"
 
 #include <assert.h>
 
@@ -44,11 +45,6 @@ enum { CLI_INPUT_MAX = 64 << 20, CLI_LINE_MAX = 16 << 20 }; /* bytes of a file o
 bool cli_duration(const char *text, int64_t *us, const char **why);
 bool cli_number(const char *text, uint32_t *out, const char **why);  /* 1..4294967294 */
 bool cli_size(const char *text, uint32_t *out, const char **why);    /* "65536", "64KiB", "1MiB" */
-typedef struct cli_nearest { /* the name that was probably meant; .word is set, the rest zero */
-    const char *word, *best;
-    size_t distance;
-} cli_nearest;
-void cli_nearest_offer(cli_nearest *n, const char *name); /* best stays NULL while nothing is near */
 bool cli_utf8(lim_bytes text);
 void cli_base64(lim__buf *out, lim_bytes bytes);
 lim_bytes cli_trim(lim_bytes text); /* without white space at either end */

@@ -97,13 +97,20 @@ static bool same_noun(const char *name, const char *noun)
     return name[len] == ' ' && strlen(noun) == len && memcmp(name, noun, len) == 0;
 }
 
+/* The second word of a name, or "". */
+static const char *verb_of(const char *name)
+{
+    const char *space = strchr(name, ' ');
+    return space ? space + 1 : "";
+}
+
 static const cli_command *matching(const char *const *words, int count)
 {
     for (size_t i = 0; i < LIM_COUNT(commands); i++) {
         const char *name = commands[i].name;
         if (count > 0 && strcmp(name, words[0]) == 0)
             return &commands[i];
-        if (count > 1 && same_noun(name, words[0]) && strcmp(name + noun_len(name) + 1, words[1]) == 0)
+        if (count > 1 && same_noun(name, words[0]) && strcmp(verb_of(name), words[1]) == 0)
             return &commands[i];
     }
     return NULL;
@@ -126,23 +133,23 @@ const char *cli_word(const struct cli *cli, int i)
 static bool verb_problem(cli_args *a)
 {
     const char *noun = a->words[0], *verb = a->word_count > 1 ? a->words[1] : NULL;
-    cli_nearest near = { .word = verb ? verb : "" };
+    lim__near near = { .word = lim__str(verb ? verb : "") };
     char verbs[80] = "";
     for (size_t i = 0; i < LIM_COUNT(commands); i++) {
         const char *name = commands[i].name;
         if (!same_noun(name, noun))
             continue;
-        cli_nearest_offer(&near, name + noun_len(name) + 1);
+        lim__near_offer(&near, lim__str(verb_of(name)));
         size_t used = strlen(verbs);
-        snprintf(verbs + used, sizeof verbs - used, "%s%s", used ? ", " : "", name + noun_len(name) + 1);
+        snprintf(verbs + used, sizeof verbs - used, "%s%s", used ? ", " : "", verb_of(name));
     }
     if (!*verbs)
         return false;
     if (!verb)
         snprintf(a->problem, sizeof a->problem, "%s: its verb is missing; write one of %s", noun, verbs);
-    else if (near.best)
-        snprintf(a->problem, sizeof a->problem, "%s %s: unknown verb; did you mean %s %s?", noun, verb, noun,
-                 near.best);
+    else if (near.best.len > 0)
+        snprintf(a->problem, sizeof a->problem, "%s %s: unknown verb; did you mean %s %.*s?", noun, verb, noun,
+                 (int)near.best.len, (const char *)near.best.ptr);
     else
         snprintf(a->problem, sizeof a->problem, "%s %s: unknown verb; write one of %s", noun, verb, verbs);
     return true;
@@ -150,14 +157,12 @@ static bool verb_problem(cli_args *a)
 
 static void unknown_problem(cli_args *a)
 {
-    cli_nearest near = { .word = a->words[0] };
-    for (size_t i = 0; i < LIM_COUNT(commands); i++) {
-        static char nouns[LIM_COUNT(commands)][24]; /* near.best points into it */
-        snprintf(nouns[i], sizeof nouns[i], "%.*s", (int)noun_len(commands[i].name), commands[i].name);
-        cli_nearest_offer(&near, nouns[i]);
-    }
-    if (near.best)
-        snprintf(a->problem, sizeof a->problem, "%s: unknown command; did you mean %s?", a->words[0], near.best);
+    lim__near near = { .word = lim__str(a->words[0]) };
+    for (size_t i = 0; i < LIM_COUNT(commands); i++)
+        lim__near_offer(&near, lim__bytes(commands[i].name, noun_len(commands[i].name)));
+    if (near.best.len > 0)
+        snprintf(a->problem, sizeof a->problem, "%s: unknown command; did you mean %.*s?", a->words[0],
+                 (int)near.best.len, (const char *)near.best.ptr);
     else
         snprintf(a->problem, sizeof a->problem, "%s: unknown command; liminal alone lists them", a->words[0]);
 }

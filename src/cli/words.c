@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * words.c - what the words of a command line mean: durations, numbers, sizes, and the name that was probably meant.
+ * words.c - what the words of a command line mean: durations, numbers, sizes.
  *
  * A duration without a unit is refused rather than guessed: 5 has been seconds in one tool and milliseconds in the next
  * often enough. Nothing here allocates or prints. */
@@ -91,49 +91,6 @@ bool cli_size(const char *text, uint32_t *out, const char **why)
         return false;
     *out = (uint32_t)n;
     return true;
-}
-
-enum { NAME_MAX_LEN = 63 };
-
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Letters to insert, delete, change or swap with their neighbour, at the least. */
-static size_t edit_distance(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    size_t rows[3][NAME_MAX_LEN + 1];
-    size_t *above2 = rows[0], *above = rows[1], *row = rows[2];
-    for (size_t j = 0; j <= b_len; j++)
-        above[j] = j;
-    for (size_t i = 1; i <= a_len; i++) {
-        row[0] = i;
-        for (size_t j = 1; j <= b_len; j++) {
-            row[j] = least(least(above[j], row[j - 1]) + 1, above[j - 1] + (a[i - 1] != b[j - 1]));
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                row[j] = least(row[j], above2[j - 2] + 1);
-        }
-        size_t *free_row = above2;
-        above2 = above;
-        above = row;
-        row = free_row;
-    }
-    return above[b_len];
-}
-
-void cli_nearest_offer(cli_nearest *n, const char *name)
-{
-    size_t word_len = strlen(n->word), name_len = strlen(name);
-    if (word_len == 0 || word_len > NAME_MAX_LEN || name_len > NAME_MAX_LEN)
-        return;
-    size_t distance = edit_distance(n->word, word_len, name, name_len);
-    if (word_len >= 3 && strncmp(n->word, name, word_len) == 0)
-        distance = 1; /* the beginning of a name is near to it, however much is missing */
-    if (distance > least(word_len, name_len) / 2 || (n->best && distance >= n->distance))
-        return;
-    n->best = name;
-    n->distance = distance;
 }
 
 /* Bytes of the UTF-8 character at p, 0 if it is none: shortest form, no surrogates, up to U+10FFFF. */

@@ -73,28 +73,6 @@ static void test_sizes_take_binary_units_only(void **state)
         assert_false(cli_size(bad[i], &n, &why));
 }
 
-static const char *nearest(const char *word)
-{
-    static const char *const names[] = { "pub", "sub", "dispatch", "deploy", "channel", "conversation" };
-    cli_nearest n = { .word = word };
-    for (size_t i = 0; i < LIM_COUNT(names); i++)
-        cli_nearest_offer(&n, names[i]);
-    return n.best;
-}
-
-static void test_the_nearest_name_is_the_one_with_the_fewest_edits(void **state) /* proves SV6 */
-{
-    (void)state;
-    assert_string_equal(nearest("dispach"), "dispatch");
-    assert_string_equal(nearest("delpoy"), "deploy");
-    assert_string_equal(nearest("chanels"), "channel");
-    assert_string_equal(nearest("conv"), "conversation");
-    assert_string_equal(nearest("sbu"), "sub");
-    assert_null(nearest("xyzzy"));
-    assert_null(nearest(""));
-    assert_null(nearest("a-word-that-is-longer-than-any-name-could-ever-be-and-so-is-not-looked-at"));
-}
-
 static void test_utf8_is_told_from_what_only_looks_like_it(void **state)
 {
     const char *const good[] = { "", "plain", "\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF4\x8F\xBF\xBF" };
@@ -137,7 +115,6 @@ int main(void)
         cmocka_unit_test(test_a_bare_number_is_refused_with_the_reason),
         cmocka_unit_test(test_a_number_of_zero_or_with_anything_around_it_is_refused),
         cmocka_unit_test(test_sizes_take_binary_units_only),
-        cmocka_unit_test(test_the_nearest_name_is_the_one_with_the_fewest_edits),
         cmocka_unit_test(test_utf8_is_told_from_what_only_looks_like_it),
         cmocka_unit_test(test_base64_fills_up_to_four),
         cmocka_unit_test(test_trimming_takes_white_space_from_both_ends),

@@ -4,6 +4,7 @@
  *      log.level   --log-level   LIMINAL_LOG_LEVEL                    payload_max   --payload-max   LIMINAL_PAYLOAD_MAX
  */
 #include "server/config.h"
+#include "base/near.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -45,31 +46,6 @@ bool lim__config_is_group(const char *path)
     return false;
 }
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Letters to insert, delete or change, at the least; two neighbours in the wrong order count as one change. */
-static size_t distance(lim_bytes word, const char *known)
-{
-    size_t rows[3][LIM__CONFIG_NAME_MAX + 1], len = strlen(known);
-    const char *w = word.ptr;
-    for (size_t j = 0; j <= len; j++)
-        rows[0][j] = j;
-    for (size_t i = 1; i <= word.len; i++) {
-        size_t *row = rows[i % 3];
-        const size_t *above = rows[(i - 1) % 3], *above2 = rows[(i + 1) % 3];
-        row[0] = i;
-        for (size_t j = 1; j <= len; j++) {
-            row[j] = least(least(above[j], row[j - 1]) + 1, above[j - 1] + (w[i - 1] != known[j - 1]));
-            if (i > 1 && j > 1 && w[i - 1] == known[j - 2] && w[i - 2] == known[j - 1])
-                row[j] = least(row[j], above2[j - 2] + 1);
-        }
-    }
-    return rows[word.len % 3][len];
-}
-
 typedef struct nearest {
     const char *name;
     size_t distance;
@@ -77,7 +53,7 @@ typedef struct nearest {
 
 static bool offer(nearest *best, lim_bytes word, const char *known)
 {
-    size_t d = distance(word, known);
+    size_t d = lim__name_distance(word, lim__str(known));
     if (d >= best->distance)
         return false;
     *best = (nearest){ known, d };
