@@ -204,14 +204,16 @@ const char *lim__frame_name(uint8_t type)
 /* What the wire carries as a number is the public enum's number, for ever. */
 static_assert(LIM_ACCEPT == 1 && LIM_DEFER == 2 && LIM_REJECT == 3, "verdict");
 static_assert(LIM_HOLD_BACK == 1 && LIM_DROP_OLDEST == 2 && LIM_DROP_NEWEST == 3 && LIM_CLOSE_SUB == 4, "policy");
-static_assert(LIM_CRASH_FAIL == 1 && LIM_CRASH_NEXT == 2, "on_crash");
+static_assert(LIM_CRASH_FAIL == 1 && LIM_CRASH_NEXT == 2 && LIM_CRASH_COMPENSATE == 3, "on_crash");
 static_assert(LIM_HOW_REPLY == 1 && LIM_HOW_FAILED == 2 && LIM_HOW_REFUSED == 3 && LIM_HOW_CRASHED == 4 &&
                   LIM_HOW_TIMEOUT == 5 && LIM_HOW_CANCELLED == 6 && LIM_HOW_CLOSED == 7 && LIM_HOW_LOST == 8,
               "how");
 static_assert(LIM_HANDED_NO == 1 && LIM_HANDED_YES == 2 && LIM_HANDED_UNKNOWN == 3, "handed_over");
+static_assert(LIM_EVENT_JOINED == 1 && LIM_EVENT_LEFT == 2 && LIM_EVENT_CRASHED == 3 && LIM_EVENT_SIGNAL == 4, "event");
 static_assert(LIM_PHASE_ENDED == 4 && LIM_PHASE_BROKEN == 5, "phase");
 static_assert(LIM_WHY_NO_SUBSCRIBER == 1 && LIM_WHY_QUEUE_FULL == 6 && LIM_WHY_BACKLOG_FULL == 12 &&
-                  LIM_WHY_WORKERS_FULL == 15 && LIM_WHY_BAD_REQUEST == 17,
+                  LIM_WHY_WORKERS_FULL == 15 && LIM_WHY_BAD_REQUEST == 17 && LIM_WHY_DUPLICATE == 21 &&
+                  LIM_WHY_QUORUM == 25 && LIM_WHY_PURGED == 26,
               "why");
 static_assert(LIM_E_NOMEM == 1 && LIM_E_TOOBIG == 8 && LIM_E_PROTOCOL == 15 && LIM_E_DENIED == 16, "code");
 static_assert(LIM_NORMAL == 1 && LIM_LOST == 10 && LIM_DRAINED == 14, "reason");

@@ -34,6 +34,7 @@
 #define LIM__FLAG_HEADERS   0x01u /* PUBLISH, DELIVER, ASK, REQUEST, DISPATCH: set by put */
 #define LIM__FLAG_CHANNEL   0x02u /* DELIVER: names its channel (the pattern is not the channel); set by put */
 #define LIM__FLAG_MANDATORY 0x04u /* PUBLISH: reject if nobody is subscribed */
+#define LIM__FLAG_OPTIONS   0x08u /* ASK, DISPATCH, OPEN, JOIN: what is wanted beside the usual; set by put */
 #define LIM__FLAG_WAIT      0x02u /* ASK: wait for a participant to appear */
 #define LIM__FLAG_TAKEN     0x02u /* REQUEST: answer TAKEN when you begin, and wait for SETTLED after REPLY */
 #define LIM__FLAG_NO_REPLY  0x04u /* REQUEST: nobody waits for a reply */
@@ -50,8 +51,8 @@ typedef enum lim__frame_type {
 #undef F
 } lim__frame_type;
 
-/* The closed sets of pick fields. Verdict, why, policy, on_crash, how, handed_over and phase carry the numbers of
- * lim_verdict, lim_why, lim_policy, lim_crash, lim_how, lim_handed and lim_phase (liminal.h). */
+/* The closed sets of pick fields. Verdict, why, policy, on_crash, how, handed_over, event and phase carry the numbers of
+ * lim_verdict, lim_why, lim_policy, lim_crash, lim_how, lim_handed, lim_event and lim_phase (liminal.h). */
 enum { LIM__REPLY_REPLY = 1, LIM__REPLY_FAILED, LIM__REPLY_NOTHING /* done: frees the place, answers nobody */ };
 enum { LIM__SERVE_GROUP = 1, LIM__SERVE_QUEUE };
 enum { LIM__REVOKED_CANCELLED = 1, LIM__REVOKED_TIMED_OUT, LIM__REVOKED_TAKEN_BY_ANOTHER, LIM__REVOKED_ENDED };

@@ -97,19 +97,35 @@
       "| 71",                                                                                                          \
       .corr = 2, .timeout_ms = 0xffffffff, .on_crash = 2, .participant = 9, .type = B("quote"), .payload = B("q"),     \
       .flags = 0x02)                                                                                                   \
+    X(ask, "for an answer in parts, at most 8 of them under way",                                                      \
+      "50 08 00000000 0000002f | 0000000000000003 | ffffffff | 01 | 0000000000000000 | 05 6d6f64656c | 06 "            \
+      "746f6b656e73 | 0001 06 77696e646f77 0001 38 | 71",                                                              \
+      .corr = 3, .timeout_ms = 0xffffffff, .on_crash = 1, .group = B("model"), .type = B("tokens"),                    \
+      .options = B("\000\001\006window\000\0018"), .payload = B("q"))                                                  \
+    X(ask, "of everybody in `sensors`; two replies are enough",                                                        \
+      "50 08 00000000 0000002b | 0000000000000004 | 000003e8 | 01 | 0000000000000000 | 07 73656e736f7273 | "           \
+      "00 | 0001 06 71756f72756d 0001 32 | 71",                                                                        \
+      .corr = 4, .timeout_ms = 1000, .on_crash = 1, .group = B("sensors"),                                             \
+      .options = B("\000\001\006quorum\000\0012"), .payload = B("q"))                                                  \
     X(outcome, "the reply `42` from `w1`, whom `least_loaded` chose",                                                  \
-      "51 00 00000000 0000004e | 0000000000000001 | 01 | 02 | 01 | 00 | 00000000 | 000000000000004d | "                \
-      "0000000000000000 | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0001 | 0000 | 02 7731 | 0c "             \
-      "6c656173745f6c6f61646564 | 0000 | 0000 | 3432",                                                                 \
-      .corr = 1, .how = 1, .handed_over = 2, .verdict = 1, .conversation = 77, .attempts = 1, .participant = B("w1"),  \
-      .router = B("least_loaded"), .payload = B("42"))                                                                 \
+      "51 00 00000000 00000056 | 0000000000000001 | 01 | 02 | 01 | 00 | 00000000 | 000000000000004d | "                \
+      "0000000000000000 | 0000000000000000 | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0001 | "              \
+      "0000 | 02 7731 | 0c 6c656173745f6c6f61646564 | 0000 | 0000 | 3432",                                             \
+      .corr = 1, .how = 1, .handed_over = 2, .verdict = 1, .conversation = 77, .attempts = 1,                          \
+      .participant = B("w1"), .router = B("least_loaded"), .payload = B("42"))                                         \
     X(outcome, "crashed: its connection was lost (reason 10) 1.5 ms ago, after it had the request",                    \
-      "51 00 00000000 0000005e | 0000000000000002 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004e | "                \
-      "00000000000005dc | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0002 | 0001 | 02 7732 | 0c "             \
-      "6c656173745f6c6f61646564 | 0001 02 7731 | 000f 636f6e6e656374696f6e206c6f7374",                                 \
+      "51 00 00000000 00000066 | 0000000000000002 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004e | "                \
+      "0000000000000000 | 00000000000005dc | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0002 | "              \
+      "0001 | 02 7732 | 0c 6c656173745f6c6f61646564 | 0001 02 7731 | 000f 636f6e6e656374696f6e206c6f7374",             \
       .corr = 2, .how = 4, .handed_over = 2, .verdict = 1, .reason = 10, .conversation = 78, .crashed_us = 1500,       \
       .attempts = 2, .losses = 1, .participant = B("w2"), .router = B("least_loaded"),                                 \
       .excluded = NAMES(1, "\002w1"), .detail = B("connection lost"))                                                  \
+    X(outcome, "crashed, and task 92 undoes what was done",                                                            \
+      "51 00 00000000 00000054 | 0000000000000003 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004f | "                \
+      "000000000000005c | 0000000000000014 | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0001 | "              \
+      "0001 | 02 7732 | 0c 6c656173745f6c6f61646564 | 0000 | 0000",                                                    \
+      .corr = 3, .how = 4, .handed_over = 2, .verdict = 1, .reason = 10, .conversation = 79, .compensation = 92,       \
+      .crashed_us = 20, .attempts = 1, .losses = 1, .participant = B("w2"), .router = B("least_loaded"))               \
     X(cancel, "",                                                                                                      \
       "52 00 00000000 00000008 | 0000000000000001",                                                                    \
       .corr = 1)                                                                                                       \
@@ -131,15 +147,25 @@
       "57 00 00000003 00000004 | 0000 | 0000",                                                                         \
       .stream = 3)                                                                                                     \
     X(request, "the first attempt, 4.998 s left",                                                                      \
-      "58 00 00000003 0000001f | 000000000000004d | 00000000000001f5 | 00001386 | 0001 | 0000 | 05 "                   \
-      "71756f7465 | 71",                                                                                               \
+      "58 00 00000003 0000002e | 000000000000004d | 00000000000001f5 | 00001386 | 0001 | 0000 | 0000 | "               \
+      "00000000 | 00 | 0000000000000000 | 05 71756f7465 | 71",                                                         \
       .stream = 3, .conversation = 77, .lease = 501, .remaining_ms = 4998, .attempt = 1, .type = B("quote"),           \
       .payload = B("q"))                                                                                               \
     X(request, "a task: acknowledge with TAKEN; the second attempt after one loss",                                    \
-      "58 03 00000003 00000028 | 000000000000005a | 00000000000001f6 | ffffffff | 0002 | 0001 | 06 "                   \
-      "636861726765 | 0001 01 6b 0001 76 | 7b7d",                                                                      \
+      "58 03 00000003 00000037 | 000000000000005a | 00000000000001f6 | ffffffff | 0002 | 0001 | 0000 | "               \
+      "00000000 | 00 | 0000000000000000 | 06 636861726765 | 0001 01 6b 0001 76 | 7b7d",                                \
       .stream = 3, .conversation = 90, .lease = 502, .remaining_ms = 0xffffffff, .attempt = 2, .losses = 1,            \
       .type = B("charge"), .headers = B("\000\001\001k\000\001v"), .payload = B("{}"), .flags = 0x02)                  \
+    X(request, "its asker takes parts, 8 now; asked by who was asked itself (one hop)",                                \
+      "58 00 00000003 0000002f | 0000000000000050 | 00000000000001f7 | ffffffff | 0001 | 0000 | 0001 | "               \
+      "00000008 | 00 | 0000000000000000 | 06 746f6b656e73 | 71",                                                       \
+      .stream = 3, .conversation = 80, .lease = 503, .remaining_ms = 0xffffffff, .attempt = 1, .hops = 1,              \
+      .credit = 8, .type = B("tokens"), .payload = B("q"))                                                             \
+    X(request, "an event: the participant 10 has joined the conversation 91 (no lease, no reply)",                     \
+      "58 04 00000003 00000028 | 000000000000005b | 0000000000000000 | ffffffff | 0001 | 0000 | 0000 | "               \
+      "00000000 | 01 | 000000000000000a | 00",                                                                         \
+      .stream = 3, .conversation = 91, .remaining_ms = 0xffffffff, .attempt = 1, .event = 1, .from = 10,               \
+      .flags = 0x04)                                                                                                   \
     X(taken, "",                                                                                                       \
       "59 00 00000003 00000010 | 000000000000005a | 00000000000001f6",                                                 \
       .stream = 3, .conversation = 90, .lease = 502)                                                                   \
@@ -150,6 +176,9 @@
       "5a 00 00000003 00000020 | 000000000000005a | 00000000000001f6 | 02 | 000d "                                     \
       "63617264206465636c696e6564",                                                                                    \
       .stream = 3, .conversation = 90, .lease = 502, .how = 2, .detail = B("card declined"))                           \
+    X(progress, "half done; the worker is not stuck",                                                                  \
+      "5b 00 00000003 00000016 | 000000000000005a | 00000000000001f6 | 0004 68616c66",                                 \
+      .stream = 3, .conversation = 90, .lease = 502, .note = B("half"))                                                \
     X(revoked, "it was cancelled: drop it",                                                                            \
       "5c 00 00000003 00000011 | 000000000000005a | 00000000000001f6 | 01",                                            \
       .stream = 3, .conversation = 90, .lease = 502, .why = 1)                                                         \
@@ -159,13 +188,23 @@
     X(settled, "the result counts",                                                                                    \
       "5e 00 00000003 00000013 | 000000000000005a | 00000000000001f6 | 01 | 0000",                                     \
       .stream = 3, .conversation = 90, .lease = 502, .accepted = 1)                                                    \
-    X(say, "into a conversation that it was sent something in",                                                        \
-      "5f 00 00000003 00000012 | 000000000000005b | 62792074686520776179",                                             \
+    X(say, "to the opener of a conversation that it was sent something in",                                            \
+      "5f 00 00000003 0000001a | 000000000000005b | 0000000000000000 | 62792074686520776179",                          \
       .stream = 3, .conversation = 91, .payload = B("by the way"))                                                     \
+    X(say, "to all the others, and the opener",                                                                        \
+      "5f 00 00000003 00000015 | 000000000000005b | ffffffffffffffff | 6865617221",                                    \
+      .stream = 3, .conversation = 91, .to = UINT64_MAX, .payload = B("hear!"))                                        \
     X(dispatch, "with OUTCOME when it has ended",                                                                      \
       "60 02 00000000 00000020 | 0000000000000003 | 0000ea60 | 0000 | 08 7061796d656e7473 | 06 "                       \
       "636861726765 | 7b7d",                                                                                           \
       .corr = 3, .timeout_ms = 60000, .queue = B("payments"), .type = B("charge"), .payload = B("{}"), .flags = 0x02)  \
+    X(dispatch, "first in line (priority 9), once per idempotency key, whatever is sent twice",                        \
+      "60 0a 00000000 00000044 | 0000000000000004 | 0000ea60 | 0000 | 08 7061796d656e7473 | 06 "                       \
+      "636861726765 | 0002 08 7072696f72697479 0001 39 0f 6964656d706f74656e63795f6b6579 0004 6f2d3137 | "             \
+      "7b7d",                                                                                                          \
+      .corr = 4, .timeout_ms = 60000, .queue = B("payments"), .type = B("charge"),                                     \
+      .options = B("\000\002\010priority\000\0019\017idempotency_key\000\004o-17"), .payload = B("{}"),                \
+      .flags = 0x02)                                                                                                   \
     X(dispatched, "kept, but the queue is past its high water mark: slow down",                                        \
       "61 00 00000000 00000020 | 0000000000000003 | 02 | 06 | 000000000000005a | 000003e8 | 00000321 | "               \
       "000000c8 | 0000",                                                                                               \
@@ -173,9 +212,34 @@
     X(await, "",                                                                                                       \
       "62 00 00000000 00000010 | 0000000000000004 | 000000000000005a",                                                 \
       .corr = 4, .task = 90)                                                                                           \
+    X(part, "one part of an answer",                                                                                   \
+      "63 00 00000003 00000013 | 0000000000000050 | 00000000000001f7 | 746f6b",                                        \
+      .stream = 3, .conversation = 80, .lease = 503, .payload = B("tok"))                                              \
+    X(partial, "the first part of the answer to ask 3",                                                                \
+      "64 00 00000000 0000001d | 0000000000000003 | 0000000000000050 | 00000001 | 01 | 02 7731 | 0000 | "              \
+      "746f6b",                                                                                                        \
+      .corr = 3, .conversation = 80, .seq = 1, .how = 1, .participant = B("w1"), .payload = B("tok"))                  \
+    X(partial, "one of many could not: what `s2` answered to ask 4",                                                   \
+      "64 00 00000000 00000023 | 0000000000000004 | 0000000000000051 | 00000002 | 02 | 02 7332 | 0009 "                \
+      "6e6f207369676e616c",                                                                                            \
+      .corr = 4, .conversation = 81, .seq = 2, .how = 2, .participant = B("s2"), .detail = B("no signal"))             \
+    X(grant, "four parts were handled: four more may come",                                                            \
+      "65 00 00000000 0000000c | 0000000000000003 | 00000004",                                                         \
+      .corr = 3, .parts = 4)                                                                                           \
+    X(credit, "four more parts may be sent",                                                                           \
+      "66 00 00000003 00000014 | 0000000000000050 | 00000000000001f7 | 00000004",                                      \
+      .stream = 3, .conversation = 80, .lease = 503, .parts = 4)                                                       \
+    X(signal, "`pause` to whoever works on task 90",                                                                   \
+      "67 00 00000000 00000018 | 0000000000000006 | 000000000000005a | 05 7061757365 | 3168",                          \
+      .corr = 6, .conversation = 90, .name = B("pause"), .payload = B("1h"))                                           \
     X(open, "stream 5 is a conversation with the group `chat`",                                                        \
       "68 00 00000005 00000012 | ffffffff | 01 | 0000000000000000 | 04 63686174",                                      \
       .stream = 5, .timeout_ms = 0xffffffff, .on_crash = 1, .group = B("chat"))                                        \
+    X(open, "stream 6: a named one that others may join and find by its attributes",                                   \
+      "68 08 00000006 0000002b | 0000ea60 | 01 | 0000000000000000 | 00 | 0002 04 6e616d65 0006 "                       \
+      "726f6f6d2d31 04 61747472 0007 666c6f6f723d33",                                                                  \
+      .stream = 6, .timeout_ms = 60000, .on_crash = 1,                                                                 \
+      .options = B("\000\002\004name\000\006room-1\004attr\000\007floor=3"))                                           \
     X(opened, "",                                                                                                      \
       "69 00 00000005 0000000c | 000000000000005b | 0000 | 0000",                                                      \
       .stream = 5, .conversation = 91)                                                                                 \
@@ -183,11 +247,20 @@
       "6a 00 00000005 0000000e | 00000001 | 0000000000000000 | 6869",                                                  \
       .stream = 5, .corr = 1, .payload = B("hi"))                                                                      \
     X(sent, "",                                                                                                        \
-      "6b 00 00000005 0000000c | 00000001 | 00000001 | 01 | 00 | 0000",                                                \
+      "6b 00 00000005 0000000e | 00000001 | 00000001 | 01 | 00 | 00 | 00 | 0000",                                      \
       .stream = 5, .first_corr = 1, .count = 1, .verdict = 1)                                                          \
+    X(sent, "refused: a conversation that has ended (4) cannot become active (2) again; why 11: closing",              \
+      "6b 00 00000005 00000029 | 00000002 | 00000001 | 03 | 0b | 04 | 02 | 001b "                                      \
+      "636c6f7365642063616e6e6f74206265636f6d6520616374697665",                                                        \
+      .stream = 5, .first_corr = 2, .count = 1, .verdict = 3, .why = 11, .phase = 4, .wanted = 2,                      \
+      .detail = B("closed cannot become active"))                                                                      \
     X(message, "from the participant 9",                                                                               \
-      "6c 00 00000005 00000015 | 0000000000000009 | 0000000000000001 | 68656c6c6f",                                    \
+      "6c 00 00000005 00000017 | 0000000000000009 | 0000000000000001 | 00 | 00 | 68656c6c6f",                          \
       .stream = 5, .from = 9, .seq = 1, .payload = B("hello"))                                                         \
+    X(message, "an event: the participant 9 crashed; its connection was lost",                                         \
+      "6c 00 00000005 00000021 | 0000000000000009 | 0000000000000002 | 03 | 0f "                                       \
+      "636f6e6e656374696f6e5f6c6f7374",                                                                                \
+      .stream = 5, .from = 9, .seq = 2, .event = 3, .note = B("connection_lost"))                                      \
     X(close, "",                                                                                                       \
       "6d 00 00000005 00000000",                                                                                       \
       .stream = 5)                                                                                                     \
@@ -200,12 +273,33 @@
     X(join, "the participant 10 takes part from now on",                                                               \
       "70 00 00000005 0000000c | 00000001 | 000000000000000a",                                                         \
       .stream = 5, .corr = 1, .participant = 10)                                                                       \
+    X(join, "the participant 11, without whom the conversation fails",                                                 \
+      "70 08 00000005 0000001a | 00000002 | 000000000000000b | 0001 08 7265717569726564 0001 31",                      \
+      .stream = 5, .corr = 2, .participant = 11, .options = B("\000\001\010required\000\0011"))                        \
     X(joined, "",                                                                                                      \
       "71 00 00000005 00000008 | 00000001 | 0000 | 0000",                                                              \
       .stream = 5, .corr = 1)                                                                                          \
     X(joined, "refused: it takes part already (code 6)",                                                               \
       "71 00 00000005 00000016 | 00000002 | 0006 | 000e 616c726561647920657869737473",                                 \
       .stream = 5, .corr = 2, .code = 6, .detail = B("already exists"))                                                \
+    X(depart, "the participant 10 takes part no longer; JOINED answers",                                               \
+      "72 00 00000005 0000000c | 00000003 | 000000000000000a",                                                         \
+      .stream = 5, .corr = 3, .participant = 10)                                                                       \
+    X(signalled, "",                                                                                                   \
+      "73 00 00000000 0000000c | 0000000000000006 | 0000 | 0000",                                                      \
+      .corr = 6)                                                                                                       \
+    X(signalled, "it has ended (code 2)",                                                                              \
+      "73 00 00000000 0000001c | 0000000000000007 | 0002 | 0010 6e6f206c6f6e67657220657869737473",                     \
+      .corr = 7, .code = 2, .detail = B("no longer exists"))                                                           \
+    X(find, "the living conversation `room-1`",                                                                        \
+      "74 00 00000000 0000000f | 0000000000000008 | 06 726f6f6d2d31",                                                  \
+      .corr = 8, .name = B("room-1"))                                                                                  \
+    X(found, "",                                                                                                       \
+      "75 00 00000000 00000014 | 0000000000000008 | 000000000000005d | 0000 | 0000",                                   \
+      .corr = 8, .conversation = 93)                                                                                   \
+    X(found, "there is none of that name (code 7)",                                                                    \
+      "75 00 00000000 0000001d | 0000000000000009 | 0000000000000000 | 0007 | 0009 6e6f7420666f756e64",                \
+      .corr = 9, .code = 7, .detail = B("not found"))                                                                  \
     X(fault, "over the size limit (code 8)",                                                                           \
       "7f 00 00000000 0000000b | 0008 | 0007 746f6f20626967",                                                          \
       .code = 8, .detail = B("too big"))

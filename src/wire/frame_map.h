@@ -56,6 +56,7 @@
     F(0x58, REQUEST, request, SERVER, STREAM)                                                                          \
     F(0x59, TAKEN, taken, CLIENT, STREAM)                                                                              \
     F(0x5a, REPLY, reply, CLIENT, STREAM)                                                                              \
+    F(0x5b, PROGRESS, progress, CLIENT, STREAM)                                                                        \
     F(0x5c, REVOKED, revoked, SERVER, STREAM)                                                                          \
     F(0x5d, HOLDING, holding, CLIENT, STREAM)                                                                          \
     F(0x5e, SETTLED, settled, SERVER, STREAM)                                                                          \
@@ -63,6 +64,11 @@
     F(0x60, DISPATCH, dispatch, CLIENT, CONTROL)                                                                       \
     F(0x61, DISPATCHED, dispatched, SERVER, CONTROL)                                                                   \
     F(0x62, AWAIT, await, CLIENT, CONTROL)                                                                             \
+    F(0x63, PART, part, CLIENT, STREAM)                                                                                \
+    F(0x64, PARTIAL, partial, SERVER, CONTROL)                                                                         \
+    F(0x65, GRANT, grant, CLIENT, CONTROL)                                                                             \
+    F(0x66, CREDIT, credit, SERVER, STREAM)                                                                            \
+    F(0x67, SIGNAL, signal, CLIENT, CONTROL)                                                                           \
     F(0x68, OPEN, open, CLIENT, STREAM)                                                                                \
     F(0x69, OPENED, opened, SERVER, STREAM)                                                                            \
     F(0x6a, SEND, send, CLIENT, STREAM)                                                                                \
@@ -73,6 +79,10 @@
     F(0x6f, ASKIN, askin, CLIENT, STREAM)                                                                              \
     F(0x70, JOIN, join, CLIENT, STREAM)                                                                                \
     F(0x71, JOINED, joined, SERVER, STREAM)                                                                            \
+    F(0x72, DEPART, depart, CLIENT, STREAM)                                                                            \
+    F(0x73, SIGNALLED, signalled, SERVER, CONTROL)                                                                     \
+    F(0x74, FIND, find, CLIENT, CONTROL)                                                                               \
+    F(0x75, FOUND, found, SERVER, CONTROL)                                                                             \
     F(0x7f, FAULT, fault, SERVER, CONTROL)
 
 /* Frames of version 1.0 that a version 2 session does not use: sending one is a fault, not a skip, because its sender
@@ -129,13 +139,14 @@
 
 /* ---- groups ---- */
 #define LIM__FIELDS_ask(X)                                                                                             \
-    X(u64, corr, 0) X(u32, timeout_ms, 0) X(pick, on_crash, 2) X(u64, participant, 0) X(name, group, 0)                \
-    X(name, type, 0) X(opt_headers, headers, 0x01) X(rest, payload, 0)
+    X(u64, corr, 0) X(u32, timeout_ms, 0) X(pick, on_crash, 3) X(u64, participant, 0) X(name, group, 0)                \
+    X(name, type, 0) X(opt_headers, headers, 0x01) X(opt_headers, options, 0x08) X(rest, payload, 0)
 #define LIM__FIELDS_outcome(X)                                                                                         \
     X(u64, corr, 0) X(pick, how, 8) X(pick, handed_over, 3) X(pick0, verdict, 3) X(u8, why, 0) X(u32, reason, 0)       \
-    X(u64, conversation, 0) X(u64, crashed_us, 0) X(u64, rerouted_us, 0) X(u32, limit, 0) X(u32, current, 0)           \
-    X(u32, retry_after_ms, 0) X(u16, attempts, 0) X(u16, losses, 0) X(name, participant, 0) X(name, router, 0)         \
-    X(names, excluded, 0) X(text, detail, 0) X(rest, payload, 0)
+    X(u64, conversation, 0) X(u64, compensation, 0) X(u64, crashed_us, 0) X(u64, rerouted_us, 0)                       \
+    X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0) X(u16, attempts, 0) X(u16, losses, 0)                \
+    X(name, participant, 0) X(name, router, 0) X(names, excluded, 0) X(text, detail, 0)                                \
+    X(rest, payload, 0)
 #define LIM__FIELDS_cancel(X) X(u64, corr, 0)
 #define LIM__FIELDS_serve(X)                                                                                           \
     X(pick, kind, 2) X(u32, capacity, 0) X(name, namespace, 0) X(name, group, 0) X(name, identity, 0)                  \
@@ -145,7 +156,8 @@
 #define LIM__FIELDS_left(X) X(u16, code, 0) X(text, detail, 0)
 #define LIM__FIELDS_request(X)                                                                                         \
     X(u64, conversation, 0) X(u64, lease, 0) X(u32, remaining_ms, 0) X(u16, attempt, 0) X(u16, losses, 0)              \
-    X(name, type, 0) X(opt_headers, headers, 0x01) X(rest, payload, 0)
+    X(u16, hops, 0) X(u32, credit, 0) X(pick0, event, 4) X(u64, from, 0) X(name, type, 0)                              \
+    X(opt_headers, headers, 0x01) X(rest, payload, 0)
 #define LIM__FIELDS_taken(X) X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_reply(X)                                                                                           \
     X(u64, conversation, 0) X(u64, lease, 0) X(pick, how, 3) X(text, detail, 0) X(rest, payload, 0)
@@ -153,28 +165,47 @@
 #define LIM__FIELDS_holding(X)  X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_settled(X)  X(u64, conversation, 0) X(u64, lease, 0) X(pick0, accepted, 1) X(text, detail, 0)
 #define LIM__FIELDS_report(X)   X(u32, used, 0)
-#define LIM__FIELDS_say(X)      X(u64, conversation, 0) X(rest, payload, 0)
+#define LIM__FIELDS_say(X)      X(u64, conversation, 0) X(u64, to, 0) X(rest, payload, 0)
+#define LIM__FIELDS_progress(X) X(u64, conversation, 0) X(u64, lease, 0) X(text, note, 0)
+
+/* ---- parts of an answer ---- */
+#define LIM__FIELDS_part(X) X(u64, conversation, 0) X(u64, lease, 0) X(rest, payload, 0)
+#define LIM__FIELDS_partial(X)                                                                                         \
+    X(u64, corr, 0) X(u64, conversation, 0) X(u32, seq, 0) X(pick, how, 8) X(name, participant, 0)                     \
+    X(text, detail, 0) X(rest, payload, 0)
+#define LIM__FIELDS_grant(X)  X(u64, corr, 0) X(u32, parts, 0)
+#define LIM__FIELDS_credit(X) X(u64, conversation, 0) X(u64, lease, 0) X(u32, parts, 0)
 
 /* ---- queues ---- */
 #define LIM__FIELDS_dispatch(X)                                                                                        \
     X(u64, corr, 0) X(u32, timeout_ms, 0) X(u16, losses_max, 0) X(name, queue, 0) X(name, type, 0)                     \
-    X(opt_headers, headers, 0x01) X(rest, payload, 0)
+    X(opt_headers, headers, 0x01) X(opt_headers, options, 0x08) X(rest, payload, 0)
 #define LIM__FIELDS_dispatched(X)                                                                                      \
     X(u64, corr, 0) X(pick, verdict, 3) X(u8, why, 0) X(u64, task, 0) X(u32, limit, 0) X(u32, current, 0)              \
     X(u32, retry_after_ms, 0) X(text, detail, 0)
 #define LIM__FIELDS_await(X) X(u64, corr, 0) X(u64, task, 0)
 
 /* ---- conversations ---- */
-#define LIM__FIELDS_open(X)    X(u32, timeout_ms, 0) X(pick, on_crash, 2) X(u64, participant, 0) X(name, group, 0)
+#define LIM__FIELDS_open(X)                                                                                            \
+    X(u32, timeout_ms, 0) X(pick, on_crash, 3) X(u64, participant, 0) X(name, group, 0)                                \
+    X(opt_headers, options, 0x08)
 #define LIM__FIELDS_opened(X)  X(u64, conversation, 0) X(u16, code, 0) X(text, detail, 0)
 #define LIM__FIELDS_send(X)    X(u32, corr, 0) X(u64, to, 0) X(rest, payload, 0)
 #define LIM__FIELDS_sent(X)                                                                                            \
-    X(u32, first_corr, 0) X(u32, count, 0) X(pick, verdict, 3) X(u8, why, 0) X(text, detail, 0)
-#define LIM__FIELDS_message(X) X(u64, from, 0) X(u64, seq, 0) X(rest, payload, 0)
+    X(u32, first_corr, 0) X(u32, count, 0) X(pick, verdict, 3) X(u8, why, 0) X(u8, phase, 0) X(u8, wanted, 0)          \
+    X(text, detail, 0)
+#define LIM__FIELDS_message(X) X(u64, from, 0) X(u64, seq, 0) X(pick0, event, 4) X(name, note, 0) X(rest, payload, 0)
 #define LIM__FIELDS_close(X)
 #define LIM__FIELDS_closed(X)  X(u8, phase, 0) X(u32, reason, 0) X(text, detail, 0)
 #define LIM__FIELDS_askin(X)   X(u64, corr, 0) X(u32, timeout_ms, 0) X(u64, to, 0) X(rest, payload, 0)
-#define LIM__FIELDS_join(X)    X(u32, corr, 0) X(u64, participant, 0)
+#define LIM__FIELDS_join(X)    X(u32, corr, 0) X(u64, participant, 0) X(opt_headers, options, 0x08)
 #define LIM__FIELDS_joined(X)  X(u32, corr, 0) X(u16, code, 0) X(text, detail, 0)
+#define LIM__FIELDS_depart(X)  X(u32, corr, 0) X(u64, participant, 0)
+
+/* ---- conversations from outside ---- */
+#define LIM__FIELDS_signal(X)    X(u64, corr, 0) X(u64, conversation, 0) X(name, name, 0) X(rest, payload, 0)
+#define LIM__FIELDS_signalled(X) X(u64, corr, 0) X(u16, code, 0) X(text, detail, 0)
+#define LIM__FIELDS_find(X)      X(u64, corr, 0) X(name, name, 0)
+#define LIM__FIELDS_found(X)     X(u64, corr, 0) X(u64, conversation, 0) X(u16, code, 0) X(text, detail, 0)
 
 #endif
