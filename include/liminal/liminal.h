@@ -133,7 +133,9 @@ typedef enum lim_event {
     LIM_EVENT_JOINED,
     LIM_EVENT_LEFT,    /* by lim_conv_leave or of its own accord */
     LIM_EVENT_CRASHED, /* detail, or the delivery's type: the reason */
-    LIM_EVENT_SIGNAL   /* lim_conv_signal: detail, or the delivery's type: its name */
+    LIM_EVENT_SIGNAL,  /* lim_conv_signal: detail, or the delivery's type: its name */
+    LIM_EVENT_REFUSED  /* to a participant: what it said was not kept. type: why (lim_why_text), from: by whom ({0}: the
+                        * opener), payload: what it had said */
 } lim_event;
 LIM_API const char *lim_event_text(lim_event event); /* A: "joined"; "" for NONE */
 

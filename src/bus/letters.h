@@ -106,6 +106,7 @@ typedef struct lim__done { /* phase, wanted: CLOSED because a conversation in `p
     lim_err err;
     uint8_t phase, wanted;
     lim_conv_info info;
+    lim_admission admission; /* of a send: complete if err is OK or FULL */
 } lim__done;
 typedef struct lim__exited { uint64_t ref; lim_pid participant; lim_reason reason; uint64_t at_ns; } lim__exited;
 typedef struct lim__closed { lim_pid conv; lim_phase phase; lim_reason reason; } lim__closed; /* a talk has ended */
