@@ -51,6 +51,25 @@ const char *lim_handed_text(lim_handed handed)
     return "unknown";
 }
 
+const char *lim_event_text(lim_event event)
+{
+    switch (event) {
+    case LIM_EVENT_NONE:
+        return "";
+    case LIM_EVENT_JOINED:
+        return "joined";
+    case LIM_EVENT_LEFT:
+        return "left";
+    case LIM_EVENT_CRASHED:
+        return "crashed";
+    case LIM_EVENT_SIGNAL:
+        return "signal";
+    case LIM_EVENT_REFUSED:
+        return "refused";
+    }
+    return "unknown";
+}
+
 const char *lim_phase_text(lim_phase phase)
 {
     switch (phase) {

@@ -209,7 +209,9 @@ static_assert(LIM_HOW_REPLY == 1 && LIM_HOW_FAILED == 2 && LIM_HOW_REFUSED == 3 
                   LIM_HOW_TIMEOUT == 5 && LIM_HOW_CANCELLED == 6 && LIM_HOW_CLOSED == 7 && LIM_HOW_LOST == 8,
               "how");
 static_assert(LIM_HANDED_NO == 1 && LIM_HANDED_YES == 2 && LIM_HANDED_UNKNOWN == 3, "handed_over");
-static_assert(LIM_EVENT_JOINED == 1 && LIM_EVENT_LEFT == 2 && LIM_EVENT_CRASHED == 3 && LIM_EVENT_SIGNAL == 4, "event");
+static_assert(LIM_EVENT_JOINED == 1 && LIM_EVENT_LEFT == 2 && LIM_EVENT_CRASHED == 3 && LIM_EVENT_SIGNAL == 4 &&
+                  LIM_EVENT_REFUSED == 5,
+              "event");
 static_assert(LIM_PHASE_ENDED == 4 && LIM_PHASE_BROKEN == 5, "phase");
 static_assert(LIM_WHY_NO_SUBSCRIBER == 1 && LIM_WHY_QUEUE_FULL == 6 && LIM_WHY_BACKLOG_FULL == 12 &&
                   LIM_WHY_WORKERS_FULL == 15 && LIM_WHY_BAD_REQUEST == 17 && LIM_WHY_DUPLICATE == 21 &&

@@ -156,7 +156,7 @@
 #define LIM__FIELDS_left(X) X(u16, code, 0) X(text, detail, 0)
 #define LIM__FIELDS_request(X)                                                                                         \
     X(u64, conversation, 0) X(u64, lease, 0) X(u32, remaining_ms, 0) X(u16, attempt, 0) X(u16, losses, 0)              \
-    X(u16, hops, 0) X(u32, credit, 0) X(pick0, event, 4) X(u64, from, 0) X(name, type, 0)                              \
+    X(u16, hops, 0) X(u32, credit, 0) X(pick0, event, 5) X(u64, from, 0) X(name, type, 0)                              \
     X(opt_headers, headers, 0x01) X(rest, payload, 0)
 #define LIM__FIELDS_taken(X) X(u64, conversation, 0) X(u64, lease, 0)
 #define LIM__FIELDS_reply(X)                                                                                           \
