@@ -365,6 +365,32 @@ static void test_a_flipped_bit_is_seen_by_everybody_and_stays(void **state)
     lim__sim_close(b.sim);
 }
 
+static void test_rot_is_under_every_cache(void **state)
+{
+    (void)state;
+    struct box b;
+    box_open(&b, 1);
+    int file = synced_file(&b, 2 * BLOCK, 'o');
+    set_manners(&b, keep_nothing);
+    put(&b, file, blocks_of('n'), BLOCK, 0);
+    lim__sim_disk_fail_at_call(b.os, 1, EIO);
+    assert_int_equal(b.os->file_sync(b.os, file), -EIO);
+    put(&b, file, "x", 1, BLOCK);
+    assert_int_equal(lim__sim_disk_flip(b.os, "/d/f", 8 * 100), 0); /* where the page cache lies: it forgets the page */
+    assert_int_equal(lim__sim_disk_flip(b.os, "/d/f", 8 * (2 * BLOCK - 1)), 0); /* where one sector is unsynced */
+    const uint8_t *bytes = shown(&b, "/d/f", 0, 2 * BLOCK);
+    assert_int_equal(bytes[99], 'o');
+    assert_int_equal(bytes[100], 'o' ^ 1);
+    assert_int_equal(bytes[BLOCK], 'x');
+    assert_int_equal(bytes[2 * BLOCK - 1], 'o' ^ 1);
+    lose_power(&b);
+    bytes = shown(&b, "/d/f", 0, 2 * BLOCK);
+    assert_int_equal(bytes[100], 'o' ^ 1);
+    assert_int_equal(bytes[BLOCK], 'o');
+    assert_int_equal(bytes[2 * BLOCK - 1], 'o' ^ 1);
+    lim__sim_close(b.sim);
+}
+
 static void slow(lim__sim_disk *disk)
 {
     disk->write_min_ns = 1000;
@@ -451,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_a_write_that_was_the_last_call_happened_in_part),
         cmocka_unit_test(test_syncs_that_succeeded_are_counted),
         cmocka_unit_test(test_a_flipped_bit_is_seen_by_everybody_and_stays),
+        cmocka_unit_test(test_rot_is_under_every_cache),
         cmocka_unit_test(test_writing_and_syncing_take_time),
         cmocka_unit_test(test_a_seed_has_one_history),
     };

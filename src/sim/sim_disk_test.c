@@ -179,7 +179,7 @@ static void test_within_a_sector_nothing_survives_what_was_before_it(void **stat
         box_open(&b, seed);
         int file = synced_file(&b, BLOCK, '.');
         for (uint64_t i = 0; i < 8; i++)
-            put(&b, file, "abcdefgh" + i, 1, 10 + i);
+            put(&b, file, &"abcdefgh"[i], 1, 10 + i);
         lose_power(&b);
         const uint8_t *bytes = shown(&b, "/d/f", 0, BLOCK);
         size_t n = 0;
