@@ -121,7 +121,7 @@ typedef struct lim__line_bucket {
 typedef struct lim__line_roll {
     struct lim__line_page **pages;
     size_t first, end, cap; /* pages[first .. end - 1] */
-    uint64_t last;          /* number */
+    uint64_t last;          /* number given */
 } lim__line_roll;
 
 typedef struct lim__line {
@@ -129,7 +129,6 @@ typedef struct lim__line {
     uint32_t count[LIM__ITEM_STATES]; /* READY counts the LIMITED ones too: lim__line_count tells them apart */
     uint32_t limited;                 /* of the READY ones */
     /* private */
-    uint64_t seed;
     lim__smap types, keys, lanes, cells;
     struct lim__line_type **open;     /* types with something in their heaps */
     uint32_t open_count, open_cap;
@@ -137,10 +136,11 @@ typedef struct lim__line {
     uint64_t names;                   /* given to types and keys */
     lim__line_roll items, flows;
     lim__line_node *delays, *timers;  /* heaps: delayed items; keys whose tokens are awaited, or whose end is */
-    lim__line_node held, parked;      /* lists */
-    lim__list limited_keys, waiting_lanes;
+    lim__line_node held, parked;      /* rings */
+    lim__list limited_keys, waiting_lanes; /* with READY ones; with BEHIND ones */
     lim__line_limit limit, key_limit;
     lim__line_bucket bucket;
+    uint64_t token_ns;                /* the line's next token, if next() found none */
     lim__lane_policy policy;
 } lim__line;
 

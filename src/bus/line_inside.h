@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * line_inside.h - what a line is made of, shared by line.c (the rules), line_queue.c (heaps, queues, rolls) and
+ * line_show.c (what people see, and the check).
+ *
+ *   line --> type "resize" --> ready[priority]: queue of cells by (service, turn) of their flows
+ *                                                  |
+ *            flow "tenant-7" <---------------- cell (flow, type, priority): queue of READY items, oldest first
+ *            service, weight, limits, counts      ^
+ *                                                 |
+ *            lane "order-99": head, queue of BEHIND <--- item ---> page of the roll (all items by number)
+ *
+ * A queue is a list and a pairing heap: what comes in order is appended to the list, the rest goes to the heap; the first
+ * is the smaller of their firsts. Almost everything comes in order: new tasks by age, and keys of one weight by service
+ * (each gets V + 1 / weight, and V only grows). So the usual step costs a few cache lines, however long the line is.
+ *
+ * A cell's place is not corrected when its flow is charged or reaches its limit (a flow may have cells with many types),
+ * but when it comes up as the first: service only grows, so a place is never too late. A cell of a limited flow that comes
+ * up is benched, and put back when the limit is lifted.
+ *
+ * Invariants (lim__line_check):
+ *   L1  An item is in exactly one structure, the one its state says: DELAYED: delays; READY: its cell's queue; BEHIND: its
+ *       lane's queue; PARKED, HELD: their rings; OUT: none. The roll has all of them.
+ *   L2  Counts of the line and of each flow are the numbers of items in each state; `limited` is READY of limited flows.
+ *   L3  In-flight of a key is its number of OUT items: changed by set_state alone, with the state.
+ *   L4  A lane's head is not BEHIND; at most one item of a lane is OUT, and it is the head; a lane with BEHIND ones has one.
+ *       Of READY, HELD and PARKED ones only the head.
+ *   L5  A cell is in its type's queue or on its flow's bench if and only if it has READY items; in the queue with a place
+ *       that is not after its flow's; on the bench only if its flow is limited.
+ *   L6  A type is open if and only if one of its queues has cells; `mask` has the bits of those.
+ *   L7  The service of a flow with waiting items is at most V + 1.
+ *   L8  A flow is IN_FLIGHT limited if and only if as many as its limit are out; it has a timer if it waits for a token.
+ *   L9  A name is there if and only if something refers to it: an item, a limit of its own, tokens not yet whole. */
+#ifndef LIM__LINE_INSIDE_H
+#define LIM__LINE_INSIDE_H
+
+#include "bus/line.h"
+#include "base/base.h"
+
+#ifdef LIM_HOSTILE
+enum { LINE_PAGE = 2, LINE_WAKE_MAX = 2 };
+#else
+enum { LINE_PAGE = 64, LINE_WAKE_MAX = LIM__LINE_WAKE_MAX };
+#endif
+enum { LINE_NAME_MAX = 65535 };
+#define LINE_STRIDE      (1u << 20)     /* virtual time of one task at weight 1 */
+#define LINE_FORGET_NS   1000000000ull  /* idle keys are forgotten at multiples of this: one timer for many */
+
+typedef struct lim__line_queue {
+    lim__line_node *first, *last; /* list: `prev` of the first is not kept; child of each is itself */
+    lim__line_node *heap;
+} lim__line_queue;
+
+typedef enum line_limited { LINE_FREE = 0, LINE_IN_FLIGHT, LINE_RATE } line_limited;
+typedef enum line_seat { LINE_NOWHERE = 0, LINE_IN_TYPE, LINE_BENCHED } line_seat;
+
+typedef struct lim__line_type {
+    uint32_t cells, mask; /* bit p: ready[p] has cells */
+    uint32_t open_at;     /* in line->open, if mask is not 0 */
+    bool asked, can;      /* asked: in the pass `pass` */
+    uint64_t pass, no;
+    lim__line_queue ready[LIM__PRIORITY_MAX + 1];
+    lim_bytes name;
+    char text[];
+} lim__line_type;
+
+typedef struct lim__line_flow {
+    uint64_t service, turn;       /* S, and when it was given */
+    struct lim__line_cell *recent;
+    uint32_t weight, items;
+    uint8_t limited;              /* line_limited */
+    bool own;                     /* has a limit of its own */
+    uint32_t count[LIM__ITEM_STATES];
+    lim__line_limit limit;        /* its own */
+    lim__line_bucket bucket;
+    lim__line_queue bench;        /* cells */
+    lim__list cells, limited_node;
+    lim__line_node timer;         /* key 0: none */
+    uint64_t no;
+    struct lim__line_page *page;
+    lim_bytes name;
+    char text[];
+} lim__line_flow;
+
+typedef struct lim__line_cell {
+    lim__line_node node; /* key: service, tie: turn; as of when it took its place */
+    lim__line_queue queue;
+    lim__line_flow *flow;
+    lim__line_type *type;
+    uint32_t items;
+    uint8_t priority, seat; /* line_seat */
+    uint64_t name[2];       /* numbers of flow and type, and the priority */
+    lim__list in_flow;
+} lim__line_cell;
+
+typedef struct lim__line_lane {
+    lim__item *head;
+    lim__line_queue queue;
+    uint32_t items;
+    lim__list waiting; /* in line->waiting_lanes while the queue is not empty */
+    lim_bytes name;
+    char text[];
+} lim__line_lane;
+
+typedef struct lim__line_page {
+    uint64_t base; /* number of slot[0] */
+    uint64_t here; /* one bit each; a slot without is not looked at */
+    void *slot[LINE_PAGE];
+} lim__line_page;
+
+/* ---- line_queue.c ---- */
+
+void lim__line_heap_push(lim__line_node **heap, lim__line_node *n); /* by n->key, n->tie */
+void lim__line_heap_remove(lim__line_node **heap, lim__line_node *n);
+void lim__line_queue_push(lim__line_queue *q, lim__line_node *n);
+void lim__line_queue_remove(lim__line_queue *q, lim__line_node *n);
+
+/* Keys wrap: virtual time may, and instants are far from doing so. */
+static inline bool lim__line_before(const lim__line_node *a, const lim__line_node *b)
+{
+    return a->key != b->key ? (int64_t)(a->key - b->key) < 0 : a->tie < b->tie;
+}
+static inline lim__line_node *lim__line_queue_first(const lim__line_queue *q)
+{
+    return q->heap == NULL || (q->first != NULL && lim__line_before(q->first, q->heap)) ? q->first : q->heap;
+}
+
+lim_err lim__line_roll_add(lim__line_roll *r, void *what, uint64_t *no, lim__line_page **page);
+void lim__line_roll_remove(lim__line_roll *r, uint64_t no, lim__line_page *page);
+void lim__line_roll_fini(lim__line_roll *r);
+/* The next with a number over *after, which becomes its number; NULL at the end. Start with *at = SIZE_MAX. */
+void *lim__line_roll_next(const lim__line_roll *r, uint64_t *after, size_t *at);
+
+/* ---- line_name.c ---- */
+
+/* The item gets its number, cell and lane, and counts as NONE; NOMEM, INVALID: nothing happened. */
+lim_err lim__line_bind(lim__line *l, lim__item *i);
+void lim__line_unbind(lim__line *l, lim__item *i); /* its flow stays until flow_drop */
+void lim__line_flow_drop(lim__line *l, lim__line_flow *f); /* if nothing refers to it */
+const lim__line_limit *lim__line_flow_limit(const lim__line *l, const lim__line_flow *f);
+uint64_t lim__line_token_ns(const lim__line_bucket *b, const lim__line_limit *limit); /* when there is one; has a rate */
+void lim__line_take_token(lim__line_bucket *b, const lim__line_limit *limit, uint64_t now_ns);
+
+/* ---- line.c ---- */
+
+/* Whether the key is at its limit now, and all that follows from that. */
+void lim__line_relimit(lim__line *l, lim__line_flow *f, uint64_t now_ns);
+/* The first READY one of all types that are allowed; NULL: none. any: all types are. */
+lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_bytes type), void *ctx);
+
+static inline lim__item *lim__line_item(lim__line_node *n)
+{
+    return LIM_CONTAINER(n, lim__item, node);
+}
+static inline lim__line_cell *lim__line_cell_of(lim__line_node *n)
+{
+    return LIM_CONTAINER(n, lim__line_cell, node);
+}
+/* In the order of one key, or of one order key. */
+static inline bool lim__line_older(const lim__item *a, const lim__item *b)
+{
+    return a->was_out != b->was_out ? a->was_out : a->node.tie < b->node.tie;
+}
+
+#endif
