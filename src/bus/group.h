@@ -1,6 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
- * group.h - the inside of a group, shared by group.c (who works here), group_place.c (who gets what) and
- * group_show.c (what people see). */
+ * group.h - the inside of a group, shared by
+ *
+ *   group.c        its process and its name; signals
+ *   group_member.c who works here: joining, leaving, coming back, draining
+ *   group_claim.c  what asks and tasks want: waiting, leases, unique and idempotency keys
+ *   group_place.c  who gets what: routing decisions, the one wake path
+ *   group_slot.c   the router slot: deploy, versions, unfinished calls
+ *   group_dead.c   tasks that ended without a result
+ *   group_admin.c  what operators ask and change; group_show.c what they see
+ *
+ * Everything here belongs to one process and changes one signal at a time. */
 #ifndef LIM__GROUP_H
 #define LIM__GROUP_H
 
@@ -9,18 +18,23 @@
 #include "bus/bus.h"
 #include "bus/conv.h"
 #include "bus/letters.h"
+#include "bus/line.h"
 #include "route/route.h"
 
 enum {
     LIM__GROUP_BACKLOG_MAX = 1024,    /* asks held while everybody is full */
-    LIM__GROUP_QUEUE_MAX = 1000000,   /* tasks */
-    LIM__GROUP_HIGH_WATER = 100000,   /* tasks: Defer above */
     LIM__GROUP_VERSIONS_KEPT = 8,
-    LIM__GROUP_MEMBERS_MAX = 65536
+    LIM__GROUP_MEMBERS_MAX = 65536,
+    LIM__GROUP_QUEUE_MAX = 1000000,   /* defaults of the configuration: tasks */
+    LIM__GROUP_HIGH_WATER = 100000,
+    LIM__GROUP_DEAD_MAX = 10000,
+    LIM__GROUP_REMEMBER_MAX = 100000  /* idempotency keys */
 };
+#define LIM__GROUP_REMEMBER_NS (600ull * 1000000000)
 
 typedef struct group group;
 typedef struct member member;
+typedef struct claim claim;
 
 /* Whoever the group watches: the process of a member, or a conversation that wants something. */
 typedef struct watched {
@@ -32,29 +46,73 @@ struct member {
     lim__list node;        /* in group->members, in order of registration */
     lim_pid pid;           /* {0}: away; its leases are suspended until it comes back or others take them */
     uint64_t monitor;
-    lim__candidate view;   /* what routing functions see; view.in_flight is the length of `claims`, and `elsewhere` */
+    lim__candidate view;   /* what routing functions see; view.in_flight is the length of `leases`, and `elsewhere` */
     lim__join *join;       /* the letter it came with: names live in its text */
     lim_bytes *names;      /* tags, then types */
     uint32_t name_count;
-    lim__list claims;      /* leases */
-    lim__list parked;      /* tasks that the router meant for this one while it was full */
-    uint64_t joined_ns, completed;
+    lim__list leases;
+    lim__list parked;      /* claims that the router meant for this one while it was full */
+    uint64_t joined_ns, seen_ns, completed; /* seen: when it last gave a place back, or came */
     uint32_t elsewhere;    /* places that it says are taken by work from elsewhere */
+    bool draining;         /* gets nothing new */
 };
 
-typedef enum claim_state { CLAIM_WAITING = 1, CLAIM_ROUTING, CLAIM_LEASED } claim_state;
-typedef struct claim { /* one conversation's wish for one participant, and then its lease */
-    watched watched;
-    lim__list node; /* asks, tasks, undecided, unserved, a member's parked or claims; ROUTING: routing */
-    claim_state state;
-    bool fell_back; /* the version before decides about it: there is no other after that one */
-    uint64_t lease; /* the monitor on the conversation: unique, never reused */
-    int64_t order;  /* place in line; those that were in line before go to the front */
-    lim_pid conv;
-    lim__want *want; /* until it is placed */
+typedef struct lease { /* one place of one member */
+    lim__list node;        /* in member->leases */
+    uint64_t id;           /* 0: none */
     member *member;
+    claim *claim;
+    struct lease *next;    /* of claim->old */
     uint64_t since_ns;
-} claim;
+} lease;
+
+/*   want --> WAITING --router--> LEASED --release--> RESTING --want again--> WAITING
+ *               ^ |  `--not finished--> ROUTING        `--its conversation ends--> (gone)
+ *               | `--nobody, or one that is full--> HELD
+ *               `----- anything changed --------------'                                       */
+typedef enum claim_state {
+    CLAIM_WAITING = 1, /* asks: in g->asks; tasks: in the line */
+    CLAIM_HELD,        /* put aside: in g->undecided, or in a member's parked */
+    CLAIM_ROUTING,     /* in g->routing, until an unfinished call ends */
+    CLAIM_LEASED,      /* `lease` is its current one */
+    CLAIM_RESTING      /* it has no current lease and asks for none: the next word is its conversation's */
+} claim_state;
+struct claim { /* one conversation, from its first wish until it ends */
+    watched watched;
+    bool is_task;
+    bool fell_back;     /* the version before decides about it: there is no other after that one */
+    claim_state state;
+    lim__list node;
+    lim_pid conv;
+    uint64_t monitor;
+    lim__want *want;    /* until it is placed */
+    member *member;     /* HELD in its parked; or NULL */
+    lease lease, *old;  /* old: suspended ones of those that may come back */
+    int64_t order;      /* of asks: place in line; those that were in line before go to the front */
+    uint64_t since_ns;
+};
+typedef struct task { /* a claim with a place in the line, that lasts as long as the conversation */
+    claim claim;
+    lim__item item;
+    lim__terms *terms;
+    uint16_t attempts, losses;
+    lim_bytes unique;   /* its key in g->unique while it is there; a view of terms */
+} task;
+
+typedef struct once { /* an idempotency key, and what became of its task */
+    lim__list node;                /* in g->onces, oldest first */
+    lim_pid task;
+    lim__outcome_letter *outcome;  /* NULL: it has not ended */
+    uint64_t until_ns;
+    uint8_t key_len;
+    char key[];
+} once;
+
+typedef struct dead { /* a task that ended without a result */
+    lim__list node;      /* in g->dead, oldest first */
+    lim__dead *letter;
+    uint64_t at_wall_us;
+} dead;
 
 typedef struct version { /* one deployment, for people */
     char id[LIM__HASH_SHORT + 16]; /* short hash, or the name of the strategy */
@@ -63,26 +121,41 @@ typedef struct version { /* one deployment, for people */
     uint64_t deployed_wall_ns, calls, decided, faults;
 } version;
 
+typedef struct config { /* of a queue; what was never said is the default */
+    lim__policy policy;
+    uint32_t high_water, limit, dead_max, remember_max;
+    uint64_t remember_ns;
+    lim__line_limit line, key;
+    lim__lane_policy lane;
+} config;
+
 struct group {
     lim_bus *bus;
     lim_process *self; /* during a signal */
     char name[256];
     uint8_t name_len;
     bool deployed, retired; /* has a router of its own; no longer found by name */
+    bool configured, paused, draining;
+    config config;
     lim__list members;
     uint32_t member_count, serve_count, work_count;
     lim__map watched; /* monitor -> member or claim */
-    lim__list asks, tasks, undecided, unserved, routing;
-    uint32_t ask_count, task_count, leased_count; /* asks: waiting; tasks: waiting, parked and undecided ones too */
+    lim__map claims;  /* conversation -> claim */
+    lim__line line;   /* of the tasks */
+    lim__list asks, undecided, routing;
+    uint32_t ask_count, leased_count; /* asks that wait; leases */
+    lim__smap unique; /* unique key -> task */
+    lim__smap once;   /* idempotency key -> once */
+    lim__list onces, dead;
+    uint32_t dead_count;
+    uint64_t dead_dropped;
     int64_t front, back;
     uint64_t stamp, *slots; /* slots: one bit each, as many as there are places for candidates */
     lim__router *router, *previous, *fallback;
-    lim__router *draining[LIM__GROUP_VERSIONS_KEPT];
+    lim__router *draining_routers[LIM__GROUP_VERSIONS_KEPT];
     uint32_t draining_count;
     bool resuming; /* a resume letter is on its way */
-    bool left;     /* a member is gone: whoever waits only for that one is told */
-    bool scanning, rescan; /* a look along the line goes on in a later turn; from its start once more after that */
-    int64_t scan_after;    /* the order of the last one that was looked at */
+    bool more;     /* there was more to hand out than one turn may take */
     lim_on_fault on_fault;
     lim_deploy_opts limits;
     version versions[LIM__GROUP_VERSIONS_KEPT]; /* [0] is active */
@@ -90,28 +163,80 @@ struct group {
     const lim__candidate **candidates; /* scratch */
     member **candidate_members;
     uint32_t candidate_cap;
-    uint64_t counter, dispatched, lost, refused, retry_timer, idle_timer;
+    uint64_t counter, dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
     char last_fault[160];
 };
+enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE };
+enum { LIM__GROUP_RETRY_MS = 100 };
+
+static inline task *lim__claim_task(claim *c)
+{
+    LIM_ASSERT(c->is_task);
+    return (task *)(void *)c;
+}
+/* Tasks that wait, however: all in the line but those that are out. */
+uint32_t lim__group_queued(const group *g);
+
+/* group_member.c */
+void lim__group_join(group *g, const lim_signal *signal);
+void lim__group_joined(group *g, const lim__join *j, lim_err err, lim_bytes name);
+void lim__group_report(group *g, const lim__report *r);
+void lim__group_members(group *g, const lim__members *m);
+void lim__member_down(group *g, member *m, const lim_signal *signal);
+void lim__member_free(group *g, member *m);
+void lim__member_drain(group *g, member *m, bool on);
+member *lim__member_named(group *g, lim_bytes identity);
+bool lim__member_serves(const member *m, bool tasks, lim_bytes type); /* alive, not draining, of that kind and type */
+bool lim__member_has_place(const member *m);
+
+/* group_claim.c */
+void lim__group_want(group *g, const lim_signal *signal);
+void lim__group_release(group *g, const lim_signal *signal);
+void lim__group_outcome(group *g, const lim_signal *signal); /* of a task with an idempotency key */
+void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail);
+void lim__claim_wait(group *g, claim *c);                    /* HELD or ROUTING: back in line */
+void lim__claim_hold(group *g, claim *c, lim__list *where);  /* WAITING: put aside */
+void lim__claim_routing(group *g, claim *c);
+void lim__claim_lease(group *g, claim *c, member *m);
+void lim__claim_end(group *g, claim *c, bool demonitor);     /* and its leases */
+void lim__group_forget_once(group *g, lim_bytes key);
+void lim__group_claims_fini(group *g);
+void lim__group_expire(group *g);                            /* idempotency keys whose time is over */
 
 /* group_place.c */
-void lim__group_want(group *g, const lim_signal *signal);
-void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail);
-void lim__group_dispatch(group *g);      /* capacity appeared, or a version was deployed: the one wake path */
-void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's. m NULL: the undecided, and
-                                                              * with `all` those that nobody served */
-void lim__group_unclaim(group *g, claim *c, bool demonitor);
-void lim__group_resume(group *g);        /* unfinished calls, and the rest of a long line */
+void lim__group_dispatch(group *g);      /* capacity appeared, work came, a limit was lifted: the one wake path (GR8) */
+void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's. m NULL: the undecided */
+void lim__group_retry_later(group *g);
+void lim__group_go_on(group *g);         /* in a later turn of its own */
 void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *result);
+
+/* group_slot.c */
+void lim__group_resume(group *g);        /* unfinished calls */
 lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *had, lim_hash *previous);
 lim_err lim__group_router_init(group *g);
 void lim__group_router_fini(group *g);
 const char *lim__group_router_name(const group *g);
-/* Why nothing is being handed out, the first that applies; "" if nothing waits. */
-const char *lim__group_why(const group *g);
-/* group.c */
-void lim__member_free(group *g, member *m);
+
+/* group_dead.c */
+void lim__group_dead_add(group *g, const lim_signal *signal);
+dead *lim__group_dead_find(group *g, uint64_t conv);
+lim_err lim__group_dead_replay(group *g, dead *d, lim_pid *out); /* as a new task; forgets the old one */
+void lim__group_dead_drop(group *g, dead *d);
+void lim__group_dead_fini(group *g);
+void lim__dead_json(const dead *d, const char *queue, bool full, lim__json *j);
+
+/* group_admin.c */
+void lim__group_config_init(group *g);
+void lim__group_admin(group *g, const lim__admin *a);
+
 /* group_show.c */
-void lim__group_json(const group *g, lim__show_what what, lim__json *j);
+/* Why nothing is being handed out, the first that applies, as a sentence goes on ("thumbs: 3 tasks wait: ..."). `key`: the
+ * word of GR14; "" if nothing waits. */
+typedef struct lim__group_reason {
+    const char *key;
+    char text[240];
+} lim__group_reason;
+void lim__group_why(group *g, lim__group_reason *out);
+void lim__group_json(group *g, lim__show_what what, lim__json *j);
 
 #endif

@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0
- * group_place.c - who gets what: waiting lines, routing decisions, leases.
+ * group_place.c - who gets what: routing decisions, and the one wake path.
  *
- *   want --> try: are there candidates? is one free? --> router --> lease: `assigned`
- *             |  no candidates            -> asks: refused (or wait); tasks: `unserved` until somebody joins
- *             |  all full                 -> wait in line (asks: at most LIM__GROUP_BACKLOG_MAX)
- *             |  router: nobody           -> asks: refused; tasks: `undecided`, tried again when anything changes
- *             |  router: one who is full  -> asks: refused; tasks: parked with that one until it has a place
- *             |  router: crashed, too slow-> the slot's on-fault rule
- *             `  router: not finished     -> `routing`, resumed slice by slice
+ *   waiting --> try: are there candidates? is one free? --> router --> lease: `assigned`
+ *                |  no candidates            -> asks: refused (or wait); tasks: their type waits in the line
+ *                |  all full                 -> wait (asks: at most LIM__GROUP_BACKLOG_MAX)
+ *                |  router: nobody           -> asks: refused; tasks: `undecided`, tried again when anything changes
+ *                |  router: one who is full  -> asks: refused; tasks: parked with that one until it has a place
+ *                |  router: crashed, too slow-> the slot's on-fault rule
+ *                `  router: not finished     -> `routing`, resumed slice by slice
  *
  * Invariants (group_check):
- *   G1  a claim is in exactly one list, the one its state says.
+ *   G1  a claim is where its state says: group.h has the picture.
  *   G2  view.in_flight of a member is the number of its leases, and what it says it does for others.
  *   G3  in_flight never exceeds capacity by a decision made here.
- *   G4  when a signal has been dealt with, there is no waiting claim in line that a free candidate could have. */
+ *   G4  when a signal has been dealt with, no task is READY that a free candidate could have, unless the queue is
+ * paused, or a resume letter is on its way. */
 #include "bus/group.h"
 #include "base/base.h"
 #include <stdio.h>
 
-/* One look along the line of tasks: how many are tried, how many are passed by (from the front; going on). */
+/* One turn's worth of tasks. */
 #ifdef LIM_HOSTILE
-enum { TRIES_MAX = 2, LOOKS_MAX = 3, LOOKS_ON_MAX = 3, BLOCKED_MAX = 1, RETRY_MS = 100 };
+enum { TRIES_MAX = 2 };
 #else
-enum { TRIES_MAX = 256, LOOKS_MAX = 1024, LOOKS_ON_MAX = 32768, BLOCKED_MAX = 16, RETRY_MS = 100 };
+enum { TRIES_MAX = 256 };
 #endif
 
 typedef enum placing { PLACED = 1, PENDING, NOBODY, ALL_FULL, CHOSE_NONE, CHOSE_FULL, FAULT } placing;
@@ -32,49 +33,35 @@ static lim_bytes want_type(const lim__want *w)
     return lim__bytes(w->type, w->type_len);
 }
 
-static bool serves(const member *m, const lim__want *w)
+static bool shuns(const lim__want *w, const member *m)
 {
-    if (m->pid.id == 0 || (m->join->kind == LIM__MEMBER_WORK) != (w->kind == LIM__KIND_TASK))
-        return false;
     for (uint32_t i = 0; i < w->shun_count; i++)
         if (w->shun[i].id == m->pid.id)
-            return false;
-    if (m->view.type_count == 0)
-        return true;
-    for (uint32_t i = 0; i < m->view.type_count; i++)
-        if (lim__bytes_eq(m->view.types[i], want_type(w)))
             return true;
     return false;
-}
-
-static bool has_place(const member *m)
-{
-    if (LIM__MUTATION("overbook") && m->view.in_flight == m->view.max_in_flight)
-        return true;
-    return m->view.in_flight < m->view.max_in_flight;
 }
 
 static uint32_t candidates(group *g, const lim__want *w, bool *any_free)
 {
     uint32_t n = 0;
+    bool tasks = w->kind == LIM__KIND_TASK;
     *any_free = false;
     LIM__LIST_EACH(node, &g->members) {
         member *m = LIM_CONTAINER(node, member, node);
-        if (!serves(m, w))
+        if (!lim__member_serves(m, tasks, want_type(w)) || shuns(w, m))
             continue;
         LIM_ASSERT(n < g->candidate_cap);
         g->candidates[n] = &m->view;
         g->candidate_members[n++] = m;
-        *any_free |= has_place(m);
+        *any_free |= lim__member_has_place(m);
     }
     return n;
 }
 
-/* ---- answers ---- */
-
-static void send_assigned(group *g, claim *c, const char *router)
+static void send_assigned(group *g, claim *c)
 {
-    const member *m = c->member;
+    const member *m = c->lease.member;
+    const char *router = lim__group_router_name(g);
     size_t router_len = strlen(router);
     lim__sched *s = lim__proc_sched(g->self);
     lim__assigned *a = lim__letter_new(s, &lim__type_assigned, sizeof *a + m->view.name.len + router_len);
@@ -83,7 +70,8 @@ static void send_assigned(group *g, claim *c, const char *router)
         return;
     }
     *a = (lim__assigned){ .participant = m->pid,
-                          .lease = c->lease,
+                          .lease = c->lease.id,
+                          .policy = g->config.policy,
                           .identity_len = (uint8_t)m->view.name.len,
                           .router_len = (uint8_t)router_len };
     memcpy(a->text, m->view.name.ptr, m->view.name.len);
@@ -91,111 +79,41 @@ static void send_assigned(group *g, claim *c, const char *router)
     (void)!lim__send_reserved(g->self, c->conv, a);
 }
 
-void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail)
-{
-    size_t len = strlen(detail);
-    lim__refused *r = lim__letter_new(lim__proc_sched(g->self), &lim__type_refused, sizeof *r + len);
-    g->refused++;
-    if (r == NULL) {
-        lim_exit_process(g->self, conv, LIM_KILL);
-        return;
-    }
-    *r = (lim__refused){ .why = why,
-                         .limit = limit,
-                         .current = current,
-                         .retry_after_ms = limit != 0 ? RETRY_MS : 0,
-                         .detail_len = (uint16_t)len };
-    memcpy(r->detail, detail, len);
-    (void)!lim__send_reserved(g->self, conv, r);
-}
-
-static void send_queued(group *g, const claim *c)
-{
-    lim__queued *q = lim__letter_new(lim__proc_sched(g->self), &lim__type_queued, sizeof *q);
-    if (q == NULL)
-        return;
-    q->admission = (lim_admission){ .verdict = LIM_ACCEPT, .limit = LIM__GROUP_QUEUE_MAX, .current = g->task_count };
-    if (g->task_count > LIM__GROUP_HIGH_WATER) {
-        q->admission.verdict = LIM_DEFER;
-        q->admission.why = LIM_WHY_QUEUE_FULL;
-    }
-    (void)!lim__send_reserved(g->self, c->conv, q);
-}
-
-/* ---- lines ---- */
-
-static bool is_task(const claim *c)
-{
-    return c->want != NULL && c->want->kind == LIM__KIND_TASK;
-}
-
-/* Into a line by its order: from the end, because most are the newest. */
-static void insert(lim__list *line, claim *c)
-{
-    lim__list *after = line->prev;
-    if (after != line && LIM_CONTAINER(line->next, claim, node)->order > c->order)
-        after = line; /* back to the front: it was in line before */
-    while (after != line && LIM_CONTAINER(after, claim, node)->order > c->order)
-        after = after->prev;
-    lim__list_push_front(after, &c->node);
-}
-
-static void wait_in(group *g, claim *c, lim__list *line)
-{
-    c->state = CLAIM_WAITING;
-    insert(line != NULL ? line : is_task(c) ? &g->tasks : &g->asks, c);
-}
-
-static void move_to(group *g, claim *c, lim__list *line)
-{
-    lim__list_remove(&c->node);
-    wait_in(g, c, line);
-}
-
-static void count_waiting(group *g, const claim *c, int by)
-{
-    uint32_t *count = is_task(c) ? &g->task_count : &g->ask_count;
-    *count = (uint32_t)((int64_t)*count + by);
-}
-
 /* ---- later ---- */
 
-static void retry_later(group *g)
+void lim__group_retry_later(group *g)
 {
     if (g->retry_timer == 0)
-        (void)!lim_timer_start(g->self, RETRY_MS * 1000000ull, 1, &g->retry_timer);
+        (void)!lim_timer_start(g->self, LIM__GROUP_RETRY_MS * 1000000ull, LIM__GROUP_TAG_RETRY, &g->retry_timer);
 }
 
-/* In a later turn of its own. For want of memory a little after that. */
-static void go_on(group *g)
+/* For want of memory a little after that. */
+void lim__group_go_on(group *g)
 {
     if (g->resuming)
         return;
     void *again = lim__letter_new(lim__proc_sched(g->self), &lim__type_resume, 0);
     g->resuming = again != NULL && lim__send_reserved(g->self, lim_self(g->self), again) == LIM_OK;
     if (!g->resuming)
-        retry_later(g);
+        lim__group_retry_later(g);
+}
+
+/* The line changes by time alone, too: delays end, rates give tokens. */
+static void watch_line(group *g)
+{
+    uint64_t due = lim__line_due(&g->line), now = lim_now_ns(g->self);
+    if (g->line_timer != 0 && g->line_due_ns <= due)
+        return; /* it comes early enough, and looks again */
+    if (g->line_timer != 0)
+        lim_timer_cancel(g->self, g->line_timer);
+    g->line_timer = 0;
+    g->line_due_ns = due;
+    if (due != LIM__LINE_NEVER &&
+        lim_timer_start(g->self, due > now ? due - now : 0, LIM__GROUP_TAG_LINE, &g->line_timer) != LIM_OK)
+        lim__group_retry_later(g);
 }
 
 /* ---- deciding ---- */
-
-static void lease(group *g, claim *c, member *m)
-{
-    LIM_ASSERT(has_place(m));
-    lim__list_remove(&c->node);
-    count_waiting(g, c, -1);
-    c->state = CLAIM_LEASED;
-    c->member = m;
-    c->since_ns = lim_now_ns(g->self);
-    lim__list_push(&m->claims, &c->node);
-    m->view.in_flight++;
-    m->view.stamp = ++g->stamp;
-    g->leased_count++;
-    g->dispatched++;
-    lim__letter_free(lim__proc_sched(g->self), c->want);
-    c->want = NULL;
-    send_assigned(g, c, lim__group_router_name(g));
-}
 
 static void note_fault(group *g, const lim__route_result *r)
 {
@@ -213,11 +131,14 @@ static placing decide(group *g, claim *c, const lim__route_result *r, member *co
     case LIM__ROUTE_DECIDED:
         LIM_ASSERT(r->index < n);
         m = members[r->index];
-        if (!has_place(m)) {
+        if (!lim__member_has_place(m)) {
             c->member = m;
             return CHOSE_FULL;
         }
-        lease(g, c, m);
+        if (c->is_task && lim__claim_task(c)->item.state == LIM__ITEM_HELD)
+            lim__line_unhold(&g->line, &lim__claim_task(c)->item);
+        lim__claim_lease(g, c, m);
+        send_assigned(g, c);
         return PLACED;
     case LIM__ROUTE_NONE:
         return CHOSE_NONE;
@@ -240,14 +161,12 @@ static placing run(group *g, lim__router *router, claim *c, uint32_t n)
         msg.headers = lim__msg_headers(msg.keep);
     }
     lim__route_result result = { 0 };
-    void *call = (void *)(uintptr_t)c->lease;
+    void *call = (void *)(uintptr_t)c->monitor;
     lim__route_how how = lim__router_call(router, &msg, g->candidates, n, call, &result);
     if (how != LIM__ROUTE_PENDING)
         return decide(g, c, &result, g->candidate_members, n);
-    c->state = CLAIM_ROUTING;
-    lim__list_remove(&c->node);
-    lim__list_push(&g->routing, &c->node);
-    go_on(g);
+    lim__claim_routing(g, c);
+    lim__group_go_on(g);
     return PENDING;
 }
 
@@ -275,35 +194,51 @@ static placing try_place(group *g, claim *c)
     return p == FAULT ? after_fault(g, c, n) : p;
 }
 
-/* What becomes of a claim that was not placed. False: it is gone. */
-static bool not_placed(group *g, claim *c, placing p)
+/* What becomes of a task that was not placed. False: nobody of its type can be next in this pass. */
+static bool task_not_placed(group *g, claim *c, placing p)
 {
-    if (is_task(c)) {
-        if (p == CHOSE_FULL)
-            move_to(g, c, &c->member->parked);
-        else if (p == CHOSE_NONE)
-            move_to(g, c, &g->undecided);
-        else if (p == NOBODY)
-            move_to(g, c, &g->unserved); /* else it stays where it is: in line */
-        if (p == NOBODY && c->want->shun_count > 0) {
-            c->want->shun_count = 0; /* those that did not take it are all there are: they get another chance */
-            retry_later(g);
-        }
-        if (p == FAULT)
-            retry_later(g);
+    lim__want *w = c->want;
+    switch (p) {
+    case CHOSE_FULL:
+        lim__claim_hold(g, c, &c->member->parked);
+        return true;
+    case CHOSE_NONE:
+        lim__claim_hold(g, c, &g->undecided);
+        return true;
+    case FAULT:
+        lim__claim_hold(g, c, &g->undecided);
+        lim__group_retry_later(g);
+        return true;
+    case NOBODY:
+        if (w->shun_count == 0)
+            return false;
+        w->shun_count = 0; /* those that did not take it are all there are: they get another chance */
+        lim__claim_hold(g, c, &g->undecided);
+        lim__group_retry_later(g);
+        return true;
+    case ALL_FULL:
+        if (w->shun_count == 0)
+            return false;
+        lim__claim_hold(g, c, &g->undecided); /* others of its type may have whom it shuns */
+        return true;
+    case PLACED:
+    case PENDING:
         return true;
     }
-    lim_why why = LIM_WHY_NONE;
+    return true;
+}
+
+/* Likewise an ask. False: it was refused and is gone. */
+static bool ask_not_placed(group *g, claim *c, placing p)
+{
+    lim_why why = LIM_WHY_NO_PARTICIPANT;
     const char *detail = "";
     uint32_t limit = 0;
     if (p == NOBODY && !c->want->wait) {
-        why = LIM_WHY_NO_PARTICIPANT;
         detail = g->serve_count == 0 ? "nobody serves this group" : "nobody in this group serves this type";
     } else if (p == CHOSE_NONE) {
-        why = LIM_WHY_NO_PARTICIPANT;
         detail = "the router chose none";
     } else if (p == CHOSE_FULL) {
-        why = LIM_WHY_NO_PARTICIPANT;
         detail = "the router chose one that is full";
     } else if (p == FAULT) {
         why = LIM_WHY_ROUTING_FAULT;
@@ -312,79 +247,62 @@ static bool not_placed(group *g, claim *c, placing p)
         why = LIM_WHY_BACKLOG_FULL;
         limit = LIM__GROUP_BACKLOG_MAX;
         detail = "everybody in the group is full, and so is its backlog";
-    }
-    if (why == LIM_WHY_NONE)
+    } else {
         return true;
+    }
     lim__group_refuse(g, c->conv, why, limit, limit != 0 ? g->ask_count - 1 : 0, detail);
-    lim__group_unclaim(g, c, true);
+    lim__claim_end(g, c, true);
     return false;
+}
+
+static void not_placed(group *g, claim *c, placing p)
+{
+    if (!c->is_task)
+        (void)ask_not_placed(g, c, p);
+    else
+        (void)task_not_placed(g, c, p);
 }
 
 /* ---- the one wake path ---- */
 
-/* Types that nobody has a place for, as seen in one look along a line. */
-typedef struct blocked {
-    const claim *first[BLOCKED_MAX];
-    uint32_t count;
-} blocked;
-
-static bool is_blocked(const blocked *b, const claim *c)
-{
-    for (uint32_t i = 0; i < b->count; i++)
-        if (lim__bytes_eq(want_type(b->first[i]->want), want_type(c->want)))
-            return true;
-    return false;
-}
-
-static void block(blocked *b, const claim *c)
-{
-    if (c->want->shun_count == 0 && b->count < BLOCKED_MAX) /* others of its type may have what it shuns */
-        b->first[b->count++] = c;
-}
-
-static bool any_place(const group *g)
+static bool any_place(const group *g, bool tasks)
 {
     LIM__LIST_EACH(node, &g->members) {
         const member *m = LIM_CONTAINER(node, member, node);
-        if (m->pid.id != 0 && has_place(m))
+        if (m->pid.id != 0 && !m->draining && (m->join->kind == LIM__MEMBER_WORK) == tasks && lim__member_has_place(m))
             return true;
     }
     return false;
 }
 
-/* Tries those in line that come after `order`. False: it was too much for one turn; *order is how far it went. */
-static bool dispatch_line(group *g, lim__list *line, uint32_t tries_max, uint32_t looks_max, int64_t *order)
+/* Asks: first come, first served; their backlog is short. Those of a type that nobody has a place for are passed by. */
+static void dispatch_asks(group *g)
 {
-    int64_t after = *order;
-    uint32_t tried = 0, looked = 0;
-    blocked types = { .count = 0 };
-    LIM__LIST_EACH_SAFE(node, tmp, line) {
+    LIM__LIST_EACH_SAFE(node, tmp, &g->asks) {
         claim *c = LIM_CONTAINER(node, claim, node);
-        if (c->order <= after)
-            continue;
-        if (tried == tries_max || ++looked > looks_max)
-            return false;
-        *order = c->order;
-        if (is_blocked(&types, c))
-            continue;
-        tried++;
         placing p = try_place(g, c);
-        if (p == PLACED || p == PENDING || !not_placed(g, c, p) || p != ALL_FULL)
+        if (p == PLACED || p == PENDING)
             continue;
-        if (types.count == 0 && !g->left && !any_place(g))
-            return true; /* nobody behind it can do better */
-        block(&types, c);
+        if (p == ALL_FULL && !any_place(g, false) && g->ask_count <= LIM__GROUP_BACKLOG_MAX)
+            return; /* nobody behind it can do better */
+        ask_not_placed(g, c, p);
     }
-    return true;
 }
 
-static void back_in_line(group *g, lim__list *from, uint32_t max)
+static bool can_have(void *ctx, lim_bytes type)
 {
-    for (uint32_t n = 0; !lim__list_empty(from) && n < max; n++) {
-        claim *c = LIM_CONTAINER(lim__list_pop(from), claim, node);
-        c->member = NULL;
-        wait_in(g, c, &g->tasks);
+    const group *g = ctx;
+    LIM__LIST_EACH(node, &g->members) {
+        const member *m = LIM_CONTAINER(node, member, node);
+        if (lim__member_serves(m, true, type) && lim__member_has_place(m))
+            return true;
     }
+    return false;
+}
+
+static claim *claim_of(lim__item *i)
+{
+    return &LIM_CONTAINER(i, task, item)->claim;
 }
 
 /* Back in line: as many of those that the router meant for one who was full as that one has places now. */
@@ -393,114 +311,61 @@ static bool unpark_ready(group *g)
     bool any = false;
     LIM__LIST_EACH(node, &g->members) {
         member *m = LIM_CONTAINER(node, member, node);
-        if (lim__list_empty(&m->parked) || m->pid.id == 0 || !has_place(m))
+        if (lim__list_empty(&m->parked) || m->pid.id == 0 || !lim__member_has_place(m))
             continue;
-        back_in_line(g, &m->parked, m->view.max_in_flight - m->view.in_flight);
+        for (uint32_t n = m->view.max_in_flight - m->view.in_flight; n > 0 && !lim__list_empty(&m->parked); n--)
+            lim__claim_wait(g, LIM_CONTAINER(m->parked.next, claim, node));
         any = true;
     }
     return any;
 }
 
-void lim__group_dispatch(group *g)
+static void dispatch_tasks(group *g)
 {
-    int64_t order = INT64_MIN;
-    dispatch_line(g, &g->asks, UINT32_MAX, UINT32_MAX, &order); /* their backlog is short */
+    uint64_t now = lim_now_ns(g->self);
+    uint32_t tries = 0;
+    g->more = lim__line_wake(&g->line, now);
+    if (g->paused || !any_place(g, true))
+        return;
     do {
-        order = INT64_MIN;
-        if (dispatch_line(g, &g->tasks, TRIES_MAX, LOOKS_MAX, &order))
-            continue;
-        if (g->scanning) {
-            g->rescan = true;
-        } else {
-            g->scanning = true;
-            g->scan_after = order;
-            go_on(g);
+        lim__item *i;
+        lim__line_begin(&g->line);
+        while (tries < TRIES_MAX && (i = lim__line_next(&g->line, now, can_have, g)) != NULL) {
+            claim *c = claim_of(i);
+            placing p = try_place(g, c);
+            tries++;
+            if (p != PLACED && p != PENDING && !task_not_placed(g, c, p))
+                lim__line_block(&g->line, i);
+        }
+        if (tries == TRIES_MAX) {
+            g->more = true;
+            return;
         }
     } while (unpark_ready(g)); /* ends: places do not appear meanwhile, so fewer are parked with those that have one */
-    g->left = false;
 }
 
-/* The rest of a line that was too long for one turn. What changed behind our back is looked at a little later. */
-static void scan_on(group *g)
+void lim__group_dispatch(group *g)
 {
-    g->scanning = !dispatch_line(g, &g->tasks, TRIES_MAX, LOOKS_ON_MAX, &g->scan_after);
-    if (g->scanning || !g->rescan)
-        return;
-    g->rescan = false;
-    retry_later(g);
+    if (!lim__list_empty(&g->asks))
+        dispatch_asks(g);
+    if (lim__group_queued(g) > 0)
+        dispatch_tasks(g);
+    if (g->more)
+        lim__group_go_on(g);
+    watch_line(g);
+}
+
+static void back(group *g, lim__list *from, uint32_t max)
+{
+    for (uint32_t n = 0; !lim__list_empty(from) && n < max; n++)
+        lim__claim_wait(g, LIM_CONTAINER(from->next, claim, node));
 }
 
 void lim__group_unpark(group *g, member *m, bool all)
 {
-    back_in_line(g, m != NULL ? &m->parked : &g->undecided, all ? UINT32_MAX : 8);
-    if (m == NULL && all)
-        back_in_line(g, &g->unserved, UINT32_MAX);
-    else if (m == NULL && !lim__list_empty(&g->undecided))
-        retry_later(g); /* the others' turn comes too, though perhaps nothing else will change */
-}
-
-void lim__group_want(group *g, const lim_signal *signal)
-{
-    lim__sched *s = lim__proc_sched(g->self);
-    lim__want *w = lim__letter_keep(g->self, signal);
-    if (w->kind == LIM__KIND_TASK && !w->again && g->task_count >= LIM__GROUP_QUEUE_MAX) {
-        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, LIM__GROUP_QUEUE_MAX, g->task_count,
-                          "the queue is at its limit");
-        lim__letter_free(s, w);
-        return;
-    }
-    claim *c = lim__alloc(s, sizeof *c);
-    if (c != NULL)
-        *c = (claim){ .conv = w->conv, .want = w, .state = CLAIM_WAITING, .since_ns = lim_now_ns(g->self) };
-    if (c == NULL || lim_monitor(g->self, w->conv, &c->lease) != LIM_OK ||
-        lim__map_put(&g->watched, c->lease, c) != LIM_OK) {
-        lim__group_refuse(g, w->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
-        if (c != NULL && c->lease != 0)
-            lim_demonitor(g->self, c->lease);
-        if (c != NULL)
-            lim__free(s, c, sizeof *c);
-        lim__letter_free(s, w);
-        return;
-    }
-    c->order = w->again ? --g->front : ++g->back;
-    bool task = is_task(c), again = w->again;
-    wait_in(g, c, NULL);
-    count_waiting(g, c, 1);
-    placing p = try_place(g, c); /* those in line before it cannot have what it could have: G4 */
-    if (p == PLACED)
-        return;
-    if (p != PENDING && !not_placed(g, c, p))
-        return;
-    if (task && !again)
-        send_queued(g, c);
-}
-
-void lim__group_unclaim(group *g, claim *c, bool demonitor)
-{
-    lim__sched *s = lim__proc_sched(g->self);
-    member *m = c->state == CLAIM_LEASED ? c->member : NULL;
-    lim__list_remove(&c->node);
-    lim__map_remove(&g->watched, c->lease);
-    if (demonitor)
-        lim_demonitor(g->self, c->lease);
-    if (m == NULL) {
-        count_waiting(g, c, -1);
-        lim__letter_free(s, c->want);
-    } else {
-        uint64_t took_us = (lim_now_ns(g->self) - c->since_ns) / 1000;
-        uint32_t us = took_us > UINT32_MAX ? UINT32_MAX : (uint32_t)took_us;
-        m->view.latency_us = m->completed++ == 0 ? us : (uint32_t)(((uint64_t)m->view.latency_us * 7 + us) / 8);
-        m->view.in_flight--;
-        m->view.stamp = ++g->stamp;
-        g->leased_count--;
-    }
-    lim__free(s, c, sizeof *c);
-    if (m == NULL)
-        return;
-    if (m->pid.id == 0 && lim__list_empty(&m->claims)) {
-        lim__member_free(g, m);
-    }
-    lim__group_unpark(g, NULL, false);
+    back(g, m != NULL ? &m->parked : &g->undecided, all ? UINT32_MAX : 8);
+    if (m == NULL && !all && !lim__list_empty(&g->undecided))
+        lim__group_retry_later(g); /* the others' turn comes too, though perhaps nothing else will change */
 }
 
 /* ---- unfinished calls ---- */
@@ -512,9 +377,9 @@ void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *r
     if (w == NULL || w->is_member)
         return; /* whoever wanted it has ended meanwhile */
     claim *c = (claim *)(void *)w;
-    LIM_ASSERT(c->state == CLAIM_ROUTING);
-    lim__list_remove(&c->node);
-    wait_in(g, c, NULL);
+    if (c->state != CLAIM_ROUTING)
+        return; /* or does not want it any more */
+    lim__claim_wait(g, c);
     lim__route_result r = *result;
     bool any_free;
     uint32_t n = candidates(g, c->want, &any_free);
@@ -522,159 +387,15 @@ void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *r
         for (r.index = 0; r.index < n && g->candidates[r.index]->id != r.id; r.index++)
             continue;
         if (r.index == n) {
-            retry_later(g);
+            lim__group_retry_later(g);
             return;
         }
     }
+    if (c->is_task && (g->paused || lim__line_state(&g->line, &lim__claim_task(c)->item) != LIM__ITEM_READY))
+        return; /* meanwhile the queue was paused, or its key came to its limit: it is decided again */
     placing p = decide(g, c, &r, g->candidate_members, n);
     if (p == FAULT && n > 0)
         p = after_fault(g, c, n);
     if (p != PLACED && p != PENDING)
         not_placed(g, c, p);
-}
-
-static uint32_t unfinished(const group *g)
-{
-    uint32_t n = lim__router_pending(g->router) + (g->previous != NULL ? lim__router_pending(g->previous) : 0);
-    for (uint32_t i = 0; i < g->draining_count; i++)
-        n += lim__router_pending(g->draining[i]);
-    return n;
-}
-
-void lim__group_resume(group *g)
-{
-    if (lim__router_pending(g->router) > 0)
-        lim__router_resume(g->router);
-    if (g->previous != NULL && lim__router_pending(g->previous) > 0)
-        lim__router_resume(g->previous);
-    for (uint32_t i = 0; i < g->draining_count;) {
-        lim__router *r = g->draining[i];
-        if (lim__router_resume(r) > 0) {
-            i++;
-        } else {
-            g->draining[i] = g->draining[--g->draining_count];
-            lim__router_unref(r);
-        }
-    }
-    if (g->scanning)
-        scan_on(g);
-    g->resuming = false;
-    if (g->scanning || unfinished(g) > 0) /* counted now: a call that failed may have begun another one */
-        go_on(g);
-}
-
-/* ---- the slot ---- */
-
-const char *lim__group_router_name(const group *g)
-{
-    return g->versions[0].id;
-}
-
-static lim_err router_open(group *g, lim__artifact *artifact, const lim_deploy_opts *o, lim_diag *diag,
-                           lim__router **out)
-{
-    lim__router_opts opts = { .sched = lim__proc_sched(g->self),
-                              .os = g->bus->os,
-                              .artifact = artifact,
-                              .counter = &g->counter,
-                              .seed = g->bus->os->random(g->bus->os),
-                              .instruction_ns = lim__bus_instruction_ns(g->bus),
-                              .limits = { .cpu_ns = o->cpu_us_max * 1000ull,
-                                          .wall_ns = o->wall_ms_max * 1000000ull,
-                                          .unfinished_max = o->unfinished_max,
-                                          .memory_max = o->memory_bytes_max },
-                              .on_done = lim__group_route_done,
-                              .ctx = g };
-    return lim__router_open(&opts, diag, out);
-}
-
-static void version_push(group *g, const lim__artifact *a)
-{
-    if (g->version_count > 0) {
-        lim__router_stats stats;
-        lim__router_stats_get(g->router, &stats);
-        g->versions[0].calls = stats.calls;
-        g->versions[0].decided = stats.decided;
-        g->versions[0].faults = stats.crashed + stats.timed_out + stats.not_started;
-    }
-    uint32_t keep = g->version_count < LIM__GROUP_VERSIONS_KEPT ? g->version_count : LIM__GROUP_VERSIONS_KEPT - 1;
-    memmove(g->versions + 1, g->versions, keep * sizeof g->versions[0]);
-    version *v = &g->versions[0];
-    *v = (version){ .engine = a->engine, .deployed_wall_ns = g->bus->os->wall_ns(g->bus->os) };
-    if (a->engine == LIM__ENGINE_BUILTIN)
-        snprintf(v->id, sizeof v->id, "%.*s", (int)(a->bytes.len < 30 ? a->bytes.len : 30), (const char *)a->bytes.ptr);
-    else
-        snprintf(v->id, sizeof v->id, "%s", a->id);
-    snprintf(v->name, sizeof v->name, "%s", a->name);
-    g->version_count = keep + 1;
-}
-
-lim_err lim__group_router_init(group *g)
-{
-    static const char name[] = "least_loaded";
-    lim__artifact *a = NULL;
-    lim_err err = lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(name), name, 0, &a);
-    if (err != LIM_OK)
-        return err;
-    err = router_open(g, a, &(lim_deploy_opts){ 0 }, NULL, &g->fallback);
-    if (err == LIM_OK) {
-        g->router = lim__router_ref(g->fallback);
-        version_push(g, a);
-        g->on_fault = LIM_ON_FAULT_REJECT;
-    }
-    lim__artifact_unref(a);
-    return err;
-}
-
-static void let_drain(group *g, lim__router *r)
-{
-    if (r == NULL)
-        return;
-    if (r != g->fallback && lim__router_pending(r) > 0)
-        g->draining[g->draining_count++] = r;
-    else
-        lim__router_unref(r);
-}
-
-void lim__group_router_fini(group *g)
-{
-    lim__router *all[3] = { g->router, g->previous, g->fallback };
-    for (uint32_t i = 0; i < g->draining_count; i++) {
-        lim__router_abandon(g->draining[i]);
-        lim__router_unref(g->draining[i]);
-    }
-    for (uint32_t i = 0; i < 3; i++)
-        if (all[i] != NULL) {
-            lim__router_abandon(all[i]);
-            lim__router_unref(all[i]);
-        }
-}
-
-lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *had, lim_hash *previous)
-{
-    lim__router *fresh = NULL;
-    if (g->draining_count == LIM__GROUP_VERSIONS_KEPT) {
-        lim__diag_set(diag, 0, 0, "%u earlier versions still have unfinished calls; deploy again when they have ended",
-                      g->draining_count);
-        return LIM_E_FULL;
-    }
-    lim_err err = router_open(g, d->artifact, &d->opts, diag, &fresh);
-    if (err != LIM_OK)
-        return err;
-    *had = g->deployed;
-    memcpy(previous->b, lim__router_artifact(g->router)->hash, sizeof previous->b);
-    version_push(g, d->artifact);
-    let_drain(g, g->previous);
-    g->previous = g->router;
-    g->router = fresh; /* the swap: whatever is decided from here on is decided by the new one */
-    g->on_fault = d->opts.on_fault != 0 ? d->opts.on_fault : LIM_ON_FAULT_REJECT;
-    g->deployed = true;
-    LIM__EVENT(g->bus, g->self, "deploy", { "group", lim__bytes(g->name, g->name_len) },
-               { "version", lim__str(g->versions[0].id) },
-               { "previous", lim__str(g->version_count > 1 ? g->versions[1].id : "") });
-    lim__group_unpark(g, NULL, true);
-    LIM__LIST_EACH(node, &g->members)
-        lim__group_unpark(g, LIM_CONTAINER(node, member, node), true);
-    lim__group_dispatch(g);
-    return LIM_OK;
 }

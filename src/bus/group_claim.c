@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * group_claim.c - what conversations want of a group, from the first wish to the end of the conversation.
+ *
+ * A claim is made by the first `want` of a conversation and ends with it: its monitor is the one place where everything
+ * that the conversation holds here is given back, however it ends. In between it waits, is leased, rests and wants
+ * again. A task's claim has an item in the line, and the item lives as long as the claim: while a task is out, or
+ * between two wishes, its order key is taken and its fairness key's place is used. So there is no counter that could
+ * leak.
+ *
+ * A lease that its member may come back for is *old*: it keeps the member's place while the task is offered to others.
+ *
+ * Invariants (group_check, with those of group_place.c):
+ *   K1  a claim is in g->claims under its conversation and in g->watched under its monitor, from want to end.
+ *   K2  claim->lease.id != 0 exactly in state LEASED; old leases have a member each, and are in that one's list.
+ *   K3  a task's item is OUT exactly in states LEASED and RESTING, but for a RESTING one that could not be taken out
+ * because another of its order key was: that one is not in the line (NONE). K4  g->unique holds exactly the living
+ * tasks with a unique key that came first. */
+#include "bus/group.h"
+#include "base/base.h"
+#include "bus/agent.h"
+#include <stdlib.h>
+
+/* ---- leases ---- */
+
+static void lease_end(group *g, lease *l)
+{
+    member *m = l->member;
+    uint64_t took_us = (lim_now_ns(g->self) - l->since_ns) / 1000;
+    uint32_t us = took_us > UINT32_MAX ? UINT32_MAX : (uint32_t)took_us;
+    m->view.latency_us = m->completed++ == 0 ? us : (uint32_t)(((uint64_t)m->view.latency_us * 7 + us) / 8);
+    m->view.in_flight--;
+    m->view.stamp = ++g->stamp;
+    m->seen_ns = lim_now_ns(g->self);
+    g->leased_count--;
+    lim__list_remove(&l->node);
+    l->id = 0;
+    if (m->pid.id == 0 && lim__list_empty(&m->leases))
+        lim__member_free(g, m);
+}
+
+static void old_end(group *g, lease **at)
+{
+    lease *l = *at;
+    *at = l->next;
+    lease_end(g, l);
+    lim__free(lim__proc_sched(g->self), l, sizeof *l);
+}
+
+/* The current lease becomes an old one: its member keeps its place until it comes back, or its conversation has done
+ * with it. For want of memory it is over. */
+static void suspend(group *g, claim *c)
+{
+    if (c->lease.id == 0)
+        return;
+    lease *l = lim__alloc(lim__proc_sched(g->self), sizeof *l);
+    if (l == NULL) {
+        lease_end(g, &c->lease);
+        return;
+    }
+    *l = c->lease;
+    l->next = c->old;
+    c->old = l;
+    lim__list_init(&l->node);
+    lim__list_push(&c->lease.member->leases, &l->node);
+    lim__list_remove(&c->lease.node);
+    c->lease.id = 0;
+}
+
+void lim__claim_lease(group *g, claim *c, member *m)
+{
+    LIM_ASSERT(lim__member_has_place(m) && c->lease.id == 0);
+    lim__list_remove(&c->node);
+    if (c->is_task)
+        lim__line_out(&g->line, &lim__claim_task(c)->item, lim_now_ns(g->self));
+    else
+        g->ask_count--;
+    c->state = CLAIM_LEASED;
+    c->member = NULL;
+    c->lease.id = lim__wait_ref(g->bus);
+    c->lease.member = m;
+    c->lease.claim = c;
+    c->lease.since_ns = lim_now_ns(g->self);
+    lim__list_push(&m->leases, &c->lease.node);
+    m->view.in_flight++;
+    m->view.stamp = ++g->stamp;
+    g->leased_count++;
+    g->dispatched++;
+    lim__letter_free(lim__proc_sched(g->self), c->want);
+    c->want = NULL;
+}
+
+/* ---- waiting ---- */
+
+/* Asks by their order: from the end, because most are the newest. */
+static void insert(lim__list *line, claim *c)
+{
+    lim__list *after = line->prev;
+    if (after != line && LIM_CONTAINER(line->next, claim, node)->order > c->order)
+        after = line; /* back to the front: it was in line before */
+    while (after != line && LIM_CONTAINER(after, claim, node)->order > c->order)
+        after = after->prev;
+    lim__list_push_front(after, &c->node);
+}
+
+void lim__claim_wait(group *g, claim *c)
+{
+    lim__list_remove(&c->node);
+    c->member = NULL;
+    c->state = CLAIM_WAITING;
+    if (!c->is_task)
+        insert(&g->asks, c);
+    else if (lim__claim_task(c)->item.state == LIM__ITEM_HELD)
+        lim__line_unhold(&g->line, &lim__claim_task(c)->item);
+}
+
+void lim__claim_hold(group *g, claim *c, lim__list *where)
+{
+    LIM_ASSERT(c->is_task && c->state == CLAIM_WAITING);
+    (void)g;
+    lim__line_hold(&g->line, &lim__claim_task(c)->item);
+    c->state = CLAIM_HELD;
+    lim__list_push(where, &c->node);
+}
+
+void lim__claim_routing(group *g, claim *c)
+{
+    if (c->is_task && lim__claim_task(c)->item.state == LIM__ITEM_READY)
+        lim__line_hold(&g->line, &lim__claim_task(c)->item);
+    lim__list_remove(&c->node);
+    c->state = CLAIM_ROUTING;
+    lim__list_push(&g->routing, &c->node);
+}
+
+uint32_t lim__group_queued(const group *g)
+{
+    return lim__line_count(&g->line, LIM__ITEM_NONE) - lim__line_count(&g->line, LIM__ITEM_OUT);
+}
+
+/* ---- answers ---- */
+
+void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail)
+{
+    size_t len = strlen(detail);
+    lim__refused *r = lim__letter_new(lim__proc_sched(g->self), &lim__type_refused, sizeof *r + len);
+    g->refused++;
+    if (r == NULL) {
+        lim_exit_process(g->self, conv, LIM_KILL);
+        return;
+    }
+    *r = (lim__refused){ .why = why,
+                         .limit = limit,
+                         .current = current,
+                         .retry_after_ms = limit != 0 ? LIM__GROUP_RETRY_MS : 0,
+                         .detail_len = (uint16_t)len };
+    memcpy(r->detail, detail, len);
+    (void)!lim__send_reserved(g->self, conv, r);
+}
+
+static void send_queued(group *g, const claim *c)
+{
+    lim__queued *q = lim__letter_new(lim__proc_sched(g->self), &lim__type_queued, sizeof *q);
+    if (q == NULL)
+        return;
+    uint32_t waiting = lim__group_queued(g);
+    *q = (lim__queued){
+        .admission = { .verdict = LIM_ACCEPT, .limit = g->config.limit, .current = waiting },
+        .policy = g->config.policy,
+    };
+    if (waiting > g->config.high_water) {
+        q->admission.verdict = LIM_DEFER;
+        q->admission.why = LIM_WHY_QUEUE_FULL;
+    } else if (g->paused) {
+        q->admission.verdict = LIM_DEFER;
+        q->admission.why = LIM_WHY_PAUSED;
+    }
+    (void)!lim__send_reserved(g->self, c->conv, q);
+}
+
+static lim__outcome_letter *outcome_copy(group *g, const lim__outcome_letter *o)
+{
+    size_t bytes = sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
+    lim__outcome_letter *copy = lim__letter_new(lim__proc_sched(g->self), &lim__type_outcome, bytes);
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy, o, bytes);
+    copy->payload = lim__msg_ref(o->payload);
+    return copy;
+}
+
+static void send_stands_for(group *g, lim_pid to, lim_pid other, const lim__outcome_letter *outcome)
+{
+    lim__stands_for *s = lim__letter_new(lim__proc_sched(g->self), &lim__type_stands_for, sizeof *s);
+    if (s != NULL)
+        *s = (lim__stands_for){ .task = other };
+    if (s != NULL && outcome != NULL && (s->outcome = outcome_copy(g, outcome)) == NULL) {
+        lim__letter_free(lim__proc_sched(g->self), s);
+        s = NULL;
+    }
+    if (s == NULL)
+        lim__group_refuse(g, to, LIM_WHY_MEMORY, 0, 0, "out of memory");
+    else
+        (void)!lim__send_reserved(g->self, to, s);
+}
+
+/* ---- idempotency keys ---- */
+
+static void once_free(group *g, once *o)
+{
+    lim__list_remove(&o->node);
+    lim__smap_remove(&g->once, lim__bytes(o->key, o->key_len));
+    if (o->outcome != NULL)
+        lim__letter_free(lim__sched_current(), o->outcome);
+    lim__free(lim__sched_current(), o, sizeof *o + o->key_len);
+}
+
+void lim__group_expire(group *g)
+{
+    uint64_t now_ns = lim_now_ns(g->self);
+    LIM__LIST_EACH_SAFE(node, tmp, &g->onces) {
+        once *o = LIM_CONTAINER(node, once, node);
+        if (o->until_ns > now_ns)
+            return;
+        if (o->outcome != NULL || lim__map_get(&g->claims, o->task.id) == NULL)
+            once_free(g, o);
+    }
+}
+
+void lim__group_forget_once(group *g, lim_bytes key)
+{
+    once *o = key.len > 0 ? lim__smap_get(&g->once, key) : NULL;
+    if (o != NULL)
+        once_free(g, o);
+}
+
+static once *once_new(group *g, lim_bytes key, lim_pid conv)
+{
+    once *o = lim__alloc(lim__proc_sched(g->self), sizeof *o + key.len);
+    if (o == NULL)
+        return NULL;
+    *o = (once){ .task = conv, .until_ns = lim_now_ns(g->self) + g->config.remember_ns, .key_len = (uint8_t)key.len };
+    memcpy(o->key, key.ptr, key.len);
+    if (lim__smap_put(&g->once, lim__bytes(o->key, o->key_len), o) != LIM_OK) {
+        lim__free(lim__proc_sched(g->self), o, sizeof *o + key.len);
+        return NULL;
+    }
+    lim__list_init(&o->node);
+    lim__list_push(&g->onces, &o->node);
+    return o;
+}
+
+void lim__group_outcome(group *g, const lim_signal *signal)
+{
+    const lim__outcome_letter *o = signal->body.ptr;
+    const claim *c = lim__map_get(&g->claims, signal->from.id);
+    if (c == NULL || !c->is_task || ((const task *)(const void *)c)->terms == NULL)
+        return;
+    once *key = lim__smap_get(&g->once, ((const task *)(const void *)c)->terms->idempotency_key);
+    if (key == NULL || key->task.id != o->conv.id || key->outcome != NULL)
+        return;
+    key->outcome = lim__letter_keep(g->self, signal);
+}
+
+/* ---- a new task ---- */
+
+/* Is it one that is there already? True: it was answered. */
+static bool is_known(group *g, const lim__want *w)
+{
+    const lim__terms *terms = w->terms;
+    if (terms == NULL)
+        return false;
+    lim__group_expire(g);
+    const once *o = terms->idempotency_key.len > 0 ? lim__smap_get(&g->once, terms->idempotency_key) : NULL;
+    if (o != NULL) {
+        send_stands_for(g, w->conv, o->task, o->outcome);
+        return true;
+    }
+    task *other = terms->unique_key.len > 0 ? lim__smap_get(&g->unique, terms->unique_key) : NULL;
+    if (other == NULL)
+        return false;
+    bool waits = other->claim.state != CLAIM_LEASED && other->claim.state != CLAIM_RESTING;
+    if (terms->on_duplicate == LIM_UNIQUE_REPLACE && waits) {
+        lim__group_refuse(g, other->claim.conv, LIM_WHY_REPLACED, 0, 0, "a newer task with its unique key came");
+        lim__claim_end(g, &other->claim, true);
+        return false;
+    }
+    if (terms->on_duplicate == LIM_UNIQUE_REJECT)
+        lim__group_refuse(g, w->conv, LIM_WHY_DUPLICATE, 0, 0, "a task with this unique key waits or runs already");
+    else
+        send_stands_for(g, w->conv, other->claim.conv, NULL);
+    return true;
+}
+
+static bool admits(group *g, const lim__want *w)
+{
+    uint32_t waiting = lim__group_queued(g);
+    if (g->draining) {
+        lim__group_refuse(g, w->conv, LIM_WHY_CLOSING, 0, 0, "the queue is draining: it takes nothing new");
+    } else if (waiting >= g->config.limit) {
+        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, g->config.limit, waiting, "the queue is at its limit");
+    } else if (is_known(g, w)) {
+        return false;
+    } else if (w->terms != NULL && w->terms->idempotency_key.len > 0 && g->once.count >= g->config.remember_max) {
+        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, g->config.remember_max, (uint32_t)g->once.count,
+                          "the queue remembers as many idempotency keys as it may");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static lim_err task_enter(group *g, task *t, const lim__want *w)
+{
+    const lim__terms *terms = lim__terms_or_default(w->terms);
+    uint64_t now_ns = lim_now_ns(g->self);
+    t->terms = lim__terms_ref(w->terms);
+    t->attempts = w->attempts;
+    t->losses = w->losses;
+    t->item = (lim__item){ .id = w->conv.id,
+                           .type = lim__bytes(w->type, w->type_len),
+                           .key = terms->key,
+                           .order_key = terms->order_key,
+                           .weight = terms->weight,
+                           .priority = terms->priority,
+                           .due_ns = w->due_ns != 0         ? w->due_ns
+                                     : terms->delay_ns != 0 ? now_ns + terms->delay_ns
+                                                            : 0 };
+    lim_err err = lim__line_add(&g->line, &t->item, now_ns);
+    if (err != LIM_OK)
+        return err;
+    bool first = terms->unique_key.len > 0 && lim__smap_get(&g->unique, terms->unique_key) == NULL;
+    if (first && lim__smap_put(&g->unique, terms->unique_key, t) != LIM_OK)
+        return LIM_E_NOMEM;
+    t->unique = first ? terms->unique_key : lim__bytes(NULL, 0);
+    if (terms->idempotency_key.len > 0 && lim__smap_get(&g->once, terms->idempotency_key) == NULL &&
+        once_new(g, terms->idempotency_key, w->conv) == NULL)
+        return LIM_E_NOMEM;
+    return LIM_OK;
+}
+
+static void claim_free(claim *c)
+{
+    lim__sched *s = lim__sched_current();
+    if (c->want != NULL)
+        lim__letter_free(s, c->want);
+    if (c->is_task)
+        lim__terms_unref(lim__claim_task(c)->terms);
+    lim__free(s, c, c->is_task ? sizeof(task) : sizeof(claim));
+}
+
+static lim_err claim_new(group *g, lim__want *w, claim **out)
+{
+    bool is_task = w->kind == LIM__KIND_TASK;
+    size_t bytes = is_task ? sizeof(task) : sizeof(claim);
+    claim *c = lim__alloc(lim__proc_sched(g->self), bytes);
+    if (c == NULL)
+        return LIM_E_NOMEM;
+    memset(c, 0, bytes);
+    *c = (claim){ .conv = w->conv, .state = CLAIM_WAITING, .is_task = is_task, .since_ns = lim_now_ns(g->self) };
+    lim__list_init(&c->node);
+    lim__list_init(&c->lease.node);
+    lim_err err = lim_monitor(g->self, w->conv, &c->monitor);
+    if (err == LIM_OK)
+        err = lim__map_put(&g->watched, c->monitor, c);
+    if (err == LIM_OK)
+        err = lim__map_put(&g->claims, w->conv.id, c);
+    if (err == LIM_OK && is_task)
+        err = task_enter(g, lim__claim_task(c), w);
+    if (err == LIM_OK) {
+        c->want = w;
+        *out = c;
+        return LIM_OK;
+    }
+    if (is_task && lim__claim_task(c)->terms != NULL) {
+        const once *o = lim__smap_get(&g->once, lim__claim_task(c)->terms->idempotency_key);
+        if (o != NULL && o->task.id == w->conv.id)
+            once_free(g, (once *)(uintptr_t)o);
+    }
+    c->node.next = c->node.prev = &c->node;
+    lim__claim_end(g, c, c->monitor != 0);
+    return err;
+}
+
+/* ---- wanting ---- */
+
+static void want_new(group *g, lim__want *w)
+{
+    claim *c = NULL;
+    if (w->kind == LIM__KIND_TASK && !w->again && !admits(g, w)) {
+        lim__letter_free(lim__proc_sched(g->self), w);
+        return;
+    }
+    if (claim_new(g, w, &c) != LIM_OK) {
+        lim__group_refuse(g, w->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
+        lim__letter_free(lim__proc_sched(g->self), w);
+        return;
+    }
+    if (!c->is_task) {
+        c->order = w->again ? --g->front : ++g->back;
+        g->ask_count++;
+        lim__claim_wait(g, c);
+    }
+    uint64_t monitor = c->monitor;
+    bool again = w->again;
+    lim__group_dispatch(g);
+    c = lim__map_get(&g->watched, monitor); /* it may have been refused meanwhile */
+    if (c != NULL && c->is_task && !again && c->state != CLAIM_LEASED)
+        send_queued(g, c);
+}
+
+/* One that had a lease wants another one. What it had is over (it was released), or old. */
+static void want_again(group *g, claim *c, lim__want *w)
+{
+    uint64_t now_ns = lim_now_ns(g->self);
+    if (c->state != CLAIM_LEASED && c->state != CLAIM_RESTING) {
+        (void)LIM_NEVER("it waits already");
+        lim__letter_free(lim__proc_sched(g->self), w);
+        return;
+    }
+    suspend(g, c);
+    c->want = w;
+    if (c->is_task) {
+        task *t = lim__claim_task(c);
+        t->attempts = w->attempts;
+        t->losses = w->losses;
+        if (t->item.state == LIM__ITEM_OUT) {
+            lim__line_again(&g->line, &t->item, now_ns, w->due_ns);
+        } else if (t->item.state == LIM__ITEM_NONE) {
+            t->item.due_ns = w->due_ns;
+            if (lim__line_add(&g->line, &t->item, now_ns) != LIM_OK) {
+                lim__group_refuse(g, c->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
+                lim__claim_end(g, c, true);
+                return;
+            }
+        }
+    } else {
+        c->order = --g->front;
+        g->ask_count++;
+    }
+    lim__claim_wait(g, c);
+    lim__group_dispatch(g);
+}
+
+void lim__group_want(group *g, const lim_signal *signal)
+{
+    lim__want *w = lim__letter_keep(g->self, signal);
+    claim *c = lim__map_get(&g->claims, w->conv.id);
+    if (c != NULL)
+        want_again(g, c, w);
+    else
+        want_new(g, w);
+}
+
+/* ---- releasing ---- */
+
+/* It has a lease again that nobody here gave it now (its worker came back), and wants no other. */
+static void rest(group *g, claim *c)
+{
+    lim__list_remove(&c->node);
+    c->member = NULL;
+    if (c->is_task) {
+        lim__item *i = &lim__claim_task(c)->item;
+        lim__line_why why = lim__line_why_item(&g->line, i, lim_now_ns(g->self));
+        if (why.how == LIM__LINE_ORDERED && why.before->state == LIM__ITEM_OUT)
+            lim__line_remove(&g->line, i, lim_now_ns(g->self));
+        else
+            lim__line_out(&g->line, i, lim_now_ns(g->self));
+    } else {
+        g->ask_count--;
+    }
+    lim__letter_free(lim__proc_sched(g->self), c->want);
+    c->want = NULL;
+    c->state = CLAIM_RESTING;
+}
+
+void lim__group_release(group *g, const lim_signal *signal)
+{
+    const lim__release *r = signal->body.ptr;
+    claim *c = lim__map_get(&g->claims, signal->from.id);
+    if (c == NULL)
+        return;
+    if (r->lease == 0) {
+        if (c->state != CLAIM_LEASED && c->state != CLAIM_RESTING)
+            rest(g, c);
+    } else if (c->lease.id == r->lease) {
+        lease_end(g, &c->lease);
+        c->state = CLAIM_RESTING;
+    } else {
+        for (lease **at = &c->old; *at != NULL; at = &(*at)->next)
+            if ((*at)->id == r->lease) {
+                old_end(g, at);
+                break;
+            }
+    }
+    lim__group_unpark(g, NULL, false);
+    lim__group_dispatch(g);
+}
+
+void lim__claim_end(group *g, claim *c, bool demonitor)
+{
+    bool waited = c->state != CLAIM_LEASED && c->state != CLAIM_RESTING;
+    lim__list_remove(&c->node);
+    if (c->lease.id != 0)
+        lease_end(g, &c->lease);
+    while (c->old != NULL)
+        old_end(g, &c->old);
+    if (c->monitor != 0)
+        lim__map_remove(&g->watched, c->monitor);
+    if (lim__map_get(&g->claims, c->conv.id) == c)
+        lim__map_remove(&g->claims, c->conv.id);
+    if (demonitor && c->monitor != 0)
+        lim_demonitor(g->self, c->monitor);
+    if (c->is_task) {
+        task *t = lim__claim_task(c);
+        if (t->item.state != LIM__ITEM_NONE)
+            lim__line_remove(&g->line, &t->item, lim_now_ns(g->self));
+        if (t->unique.len > 0)
+            lim__smap_remove(&g->unique, t->unique);
+        if (!waited)
+            g->completed++;
+    } else if (waited && c->want != NULL) {
+        g->ask_count--;
+    }
+    claim_free(c);
+    lim__group_unpark(g, NULL, false);
+}
+
+void lim__group_claims_fini(group *g)
+{
+    size_t pos = 0;
+    uint64_t key;
+    void *value;
+    while (lim__map_next(&g->claims, &pos, &key, &value)) {
+        claim *c = value;
+        for (lease *l = c->old, *next; l != NULL; l = next) {
+            next = l->next;
+            lim__free(lim__sched_current(), l, sizeof *l);
+        }
+        claim_free(c);
+    }
+    while (!lim__list_empty(&g->onces))
+        once_free(g, LIM_CONTAINER(g->onces.next, once, node));
+    lim__map_fini(&g->claims);
+    lim__smap_fini(&g->unique);
+    lim__smap_fini(&g->once);
+    lim__line_fini(&g->line);
+}
