@@ -246,14 +246,20 @@
     X(send, "to all its participants",                                                                                 \
       "6a 00 00000005 0000000e | 00000001 | 0000000000000000 | 6869",                                                  \
       .stream = 5, .corr = 1, .payload = B("hi"))                                                                      \
-    X(sent, "",                                                                                                        \
-      "6b 00 00000005 0000000e | 00000001 | 00000001 | 01 | 00 | 00 | 00 | 0000",                                      \
-      .stream = 5, .first_corr = 1, .count = 1, .verdict = 1)                                                          \
+    X(sent, "its only participant got it",                                                                             \
+      "6b 00 00000005 00000022 | 00000001 | 00000001 | 01 | 00 | 00 | 00 | 00000001 | 00000001 | 00000000 "            \
+      "| 00000000 | 00000000 | 0000",                                                                                  \
+      .stream = 5, .first_corr = 1, .count = 1, .verdict = 1, .matched = 1, .delivered = 1)                            \
     X(sent, "refused: a conversation that has ended (4) cannot become active (2) again; why 11: closing",              \
-      "6b 00 00000005 00000029 | 00000002 | 00000001 | 03 | 0b | 04 | 02 | 001b "                                      \
-      "636c6f7365642063616e6e6f74206265636f6d6520616374697665",                                                        \
+      "6b 00 00000005 0000003d | 00000002 | 00000001 | 03 | 0b | 04 | 02 | 00000000 | 00000000 | 00000000 "            \
+      "| 00000000 | 00000000 | 001b 636c6f7365642063616e6e6f74206265636f6d6520616374697665",                           \
       .stream = 5, .first_corr = 2, .count = 1, .verdict = 3, .why = 11, .phase = 4, .wanted = 2,                      \
       .detail = B("closed cannot become active"))                                                                      \
+    X(sent, "refused: nobody receives, and 1024 messages wait already; try again in 100 ms",                           \
+      "6b 00 00000005 00000022 | 00000003 | 00000001 | 03 | 18 | 00 | 00 | 00000000 | 00000000 | 00000400 "            \
+      "| 00000400 | 00000064 | 0000",                                                                                  \
+      .stream = 5, .first_corr = 3, .count = 1, .verdict = 3, .why = 24, .limit = 1024, .current = 1024,               \
+      .retry_after_ms = 100)                                                                                           \
     X(message, "from the participant 9",                                                                               \
       "6c 00 00000005 00000017 | 0000000000000009 | 0000000000000001 | 00 | 00 | 68656c6c6f",                          \
       .stream = 5, .from = 9, .seq = 1, .payload = B("hello"))                                                         \
