@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "base/map.h"
 #include "bus/conv.h"
+#include "bus/history.h"
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -130,7 +131,7 @@ static bool for_owners(const lim__letter_type *type)
 {
     return type == &lim__type_outcome || type == &lim__type_admitted || type == &lim__type_done ||
            type == &lim__type_exited || type == &lim__type_joined || type == &lim__type_deployed ||
-           type == &type_forget;
+           type == &lim__type_shown || type == &type_forget;
 }
 
 static void on_exit_signal(agent *a, lim_process *self, const lim_signal *signal)
@@ -145,6 +146,10 @@ static void on_exit_signal(agent *a, lim_process *self, const lim_signal *signal
 
 static void show_convs(agent *a, lim_process *self, const lim__show *show)
 {
+    if (show->what == LIM__SHOW_HISTORY) {
+        lim__history_show(a->bus, self, show);
+        return;
+    }
     lim__buf buf = { 0 };
     lim__json j = lim__json_begin(&buf);
     uint32_t n = 0;

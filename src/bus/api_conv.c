@@ -209,3 +209,60 @@ lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant
         lim__agent_forget(bus, agent, ref); /* it ended just now: on_exit is told so */
     return LIM_OK;
 }
+
+/* ---- histories ---- */
+
+static lim_err each_entry(lim_bytes json, lim_on_history *each, void *ctx, uint64_t *entries)
+{
+    lim__doc *doc = lim__doc_new();
+    lim_err err = doc == NULL ? LIM_E_NOMEM : lim__doc_parse(doc, json, NULL);
+    if (err == LIM_OK) {
+        lim__val root = lim__doc_root(doc);
+        lim__iter it = lim__iter_begin(lim__val_get(root, "history"));
+        while (lim__iter_next(&it)) {
+            lim_history_entry e = { .n = lim__val_u64(it.val, "n", 0),
+                                    .at_wall_us = lim__val_u64(it.val, "at_us", 0),
+                                    .kind = lim__val_bytes(it.val, "kind", lim__bytes("", 0)),
+                                    .who = lim__val_bytes(it.val, "who", lim__bytes("", 0)),
+                                    .detail = lim__val_bytes(it.val, "detail", lim__bytes("", 0)),
+                                    .bytes = lim__val_u64(it.val, "bytes", 0) };
+            each(ctx, &e);
+        }
+        *entries = lim__val_u64(root, "entries", 0);
+    }
+    lim__doc_free(doc);
+    return err;
+}
+
+lim_err lim_conv_history(lim_bus *bus, lim_conv conv, uint64_t after, lim_on_history *each, void *ctx,
+                         uint64_t *entries)
+{
+    lim__blocker b;
+    lim_pid to = pid_of(conv.id);
+    if (!lim__may_block() || each == NULL)
+        return LIM_E_MISUSE;
+    if (conv.id == 0 || lim__pid_scheduler(to) >= lim__sched_count(bus->rt))
+        return LIM_E_NOTFOUND;
+    lim_pid agent = lim__agent_for(bus, to);
+    lim__show *show = lim__letter_new(NULL, &lim__type_show, sizeof *show);
+    if (show == NULL)
+        return LIM_E_NOMEM;
+    lim__blocker_init(&b, bus, pid_of(0));
+    *show = (lim__show){
+        .reply_to = agent, .ref = b.wait.ref, .only = to, .after = after, .what = LIM__SHOW_HISTORY, .max = 1
+    };
+    lim_err err = lim__agent_expect(bus, agent, &b.wait, false);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, show);
+    } else {
+        (void)!lim__post_reserved(bus->rt, agent, show); /* gone: so is the wait */
+        lim__blocker_wait(&b, agent, UINT64_MAX);
+        const lim__shown *shown = b.body;
+        err = b.err != LIM_OK   ? b.err
+              : shown == NULL   ? LIM_E_CLOSED
+              : shown->len == 0 ? LIM_E_NOTFOUND
+                                : each_entry(lim__bytes(shown->json, shown->len), each, ctx, entries);
+    }
+    lim__blocker_fini(&b);
+    return err;
+}

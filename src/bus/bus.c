@@ -8,6 +8,7 @@
 #include "bus/agent.h"
 #include "bus/letters.h"
 #include "bus/box.h"
+#include "bus/history.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -22,6 +23,7 @@ static void bus_free(lim_bus *bus)
     lim__groups_free(bus->groups);
     lim__artifacts_free(bus->artifacts);
     lim__ended_free(bus->ended);
+    lim__histories_free(bus->histories);
     lim__boxes_free(bus->boxes);
     free(bus->system);
     free(bus);
@@ -33,10 +35,11 @@ static lim_err open_parts(lim_bus *bus)
     bus->groups = lim__groups_new(bus->os->random(bus->os));
     bus->artifacts = lim__artifacts_new();
     bus->ended = lim__ended_new();
+    bus->histories = lim__histories_new(bus->os->random(bus->os));
     bus->boxes = lim__boxes_new(bus->os->random(bus->os));
     bus->system = lim__system_new();
-    if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL || bus->boxes == NULL ||
-                          bus->system == NULL))
+    if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
+                          bus->histories == NULL || bus->boxes == NULL || bus->system == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);

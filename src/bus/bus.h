@@ -16,6 +16,7 @@
 
 typedef struct lim__groups lim__groups;
 typedef struct lim__ended lim__ended;
+typedef struct lim__histories lim__histories;
 
 /* Hears what the bus promises about outcomes, for auditors; on the scheduler where it happens. */
 typedef struct lim__ear {
@@ -32,6 +33,7 @@ struct lim_bus {
     lim__artifacts *artifacts; /* any thread */
     struct lim__boxes *boxes;  /* of participants that are pulled; any thread */
     lim__ended *ended;         /* summaries of ended conversations; any thread */
+    lim__histories *histories; /* of conversations that are traced (history.c) */
     lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */
     lim_pid supervisor;        /* of the processes behind the $sys groups */
     void *system;              /* what each of those starts with */

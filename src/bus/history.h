@@ -11,7 +11,7 @@
 #include "bus/bus.h"
 #include "bus/letters.h"
 
-enum { LIM__HISTORY_MAX = 512 };
+enum { LIM__HISTORY_MAX = 512, LIM__HISTORY_DETAIL_MAX = 255 /* longer texts are cut there */ };
 
 /* `code`: what a step function needs to be replayed (exchanges: lim__ex_event and facts; talks: lim__phase_event), or 0. */
 typedef struct lim__history_note {
@@ -25,12 +25,21 @@ typedef struct lim__history lim__history;
 /* NULL: no memory, and nothing is kept. */
 lim__history *lim__history_new(lim_bus *bus, lim_process *self);
 void lim__history_add(lim__history *h, lim_process *self, const lim__history_note *note); /* h NULL: nothing */
-/* When the conversation ends: into what is remembered (bounded per scheduler); takes h. NULL is a no-op. */
-void lim__history_end(lim__history *h, lim_process *self);
-void lim__history_free(lim__history *h); /* of one that is not remembered; NULL is a no-op */
+/* When the conversation ends: into what is remembered (bounded per scheduler); takes h. NULL is a no-op. On the
+ * conversation's scheduler, also in its on_end. */
+void lim__history_end(lim__history *h);
 /* "entries": n, "history": [ {n, at_us, kind, who, detail, bytes, code} ... ] of those after `after`, into an open object. */
 void lim__history_json(const lim__history *h, uint64_t after, lim__json *j);
+/* The same of one that lives on the calling scheduler, found by its id; false: it has none. */
+bool lim__history_living_json(lim_bus *bus, lim_pid conv, uint64_t after, lim__json *j);
 /* The same of one that has ended; false: not remembered. Any thread. */
 bool lim__history_ended_json(lim_bus *bus, lim_pid conv, uint64_t after, lim__json *j);
+/* Answers a `show` of LIM__SHOW_HISTORY: {"id", "entries", "history", "living"}, or nothing at all: not known. As the agent
+ * of the conversation's scheduler, or as anybody if it has ended. */
+void lim__history_show(lim_bus *bus, lim_process *self, const lim__show *show);
+
+/* All of a bus's: those that live, by scheduler, and those that have ended. */
+lim__histories *lim__histories_new(uint64_t seed); /* NULL: no memory */
+void lim__histories_free(lim__histories *all);     /* after the runtime has ended; NULL is a no-op */
 
 #endif
