@@ -4,26 +4,63 @@
 #include "base/base.h"
 #include "bus/agent.h"
 #include "bus/api.h"
+#include "data/options.h"
+#include <stdio.h>
 #include <stdlib.h>
+
+/* What the letter says beside the usual; INVALID: an option is malformed, or the conversation is too deep. */
+static lim_err open_terms(const lim_conv_opts *o, lim__terms **out)
+{
+    lim__buf block = { 0 };
+    lim_err err = lim__options_open(&block, o, NULL);
+    if (err == LIM_OK)
+        err = lim__terms_parse(lim__buf_bytes(&block), NULL, out);
+    lim__buf_fini(&block);
+    if (err == LIM_OK && lim__terms_or_default(*out)->hops > LIM_HOPS_MAX) {
+        lim__terms_unref(*out);
+        err = LIM_E_INVALID;
+    }
+    return err;
+}
+
+static lim_err open_check(lim_bus *bus, const lim_conv_opts *o)
+{
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
+        (o->group != NULL && o->participant.id != 0) ||
+        (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
+        return LIM_E_MISUSE;
+    if (lim__api_closing(bus))
+        return LIM_E_CLOSED;
+    return o->group != NULL && !lim__channel_name_ok(lim__str(o->group)) ? LIM_E_INVALID : LIM_OK;
+}
+
+static lim_err open_letter(lim_bus *bus, const lim_conv_opts *o, lim__open **out)
+{
+    lim__terms *terms = NULL;
+    lim_err err = open_terms(o, &terms);
+    if (err == LIM_OK)
+        err = lim__api_letter(LIM__KIND_TALK, o->group, NULL, lim__bytes(NULL, 0), out);
+    if (err != LIM_OK) {
+        lim__terms_unref(terms);
+        return err;
+    }
+    (*out)->terms = terms;
+    (*out)->deadline_ns = lim__api_deadline(bus, lim__options_timeout(o->timeout_ms, &o->cause));
+    (*out)->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
+    (*out)->participant = pid_of(o->participant.id);
+    return LIM_OK;
+}
 
 lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *o, lim_conv *out)
 {
     lim__blocker b;
     lim__open *open;
     lim_pid conv;
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
-        (o->group != NULL && o->participant.id != 0))
-        return LIM_E_MISUSE;
-    if (lim__api_closing(bus))
-        return LIM_E_CLOSED;
-    if (o->group != NULL && !lim__channel_name_ok(lim__str(o->group)))
-        return LIM_E_INVALID;
-    lim_err err = lim__api_letter(LIM__KIND_TALK, o->group, NULL, lim__bytes(NULL, 0), &open);
+    lim_err err = open_check(bus, o);
+    if (err == LIM_OK)
+        err = open_letter(bus, o, &open);
     if (err != LIM_OK)
         return err;
-    open->deadline_ns = lim__api_deadline(bus, o->timeout_ms);
-    open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
-    open->participant = pid_of(o->participant.id);
     lim__blocker_init(&b, bus, pid_of(0));
     lim_pid near = o->group != NULL ? lim__group_find(bus, lim__str(o->group)) : open->participant;
     err = lim__api_begin(bus, lim__agent_for(bus, near), open, &b.wait, &conv);
@@ -66,14 +103,30 @@ static lim_err talk_outcome(lim_bus *bus, lim_conv conv, void *letter, lim_outco
     return err;
 }
 
+/* `type`: of a lim__join_conv. */
+static lim_err membership(lim_bus *bus, lim_conv conv, const lim__letter_type *type, lim_participant who, bool required)
+{
+    if (!lim__may_block() || who.id == 0)
+        return LIM_E_MISUSE;
+    lim__join_conv *j = lim__letter_new(NULL, type, sizeof *j);
+    if (j != NULL)
+        *j = (lim__join_conv){ .participant = pid_of(who.id), .required = required };
+    return talk_done(bus, conv, j);
+}
+
 lim_err lim_conv_join(lim_bus *bus, lim_conv conv, lim_participant participant)
 {
-    if (!lim__may_block() || participant.id == 0)
-        return LIM_E_MISUSE;
-    lim__join_conv *j = lim__letter_new(NULL, &lim__type_join_conv, sizeof *j);
-    if (j != NULL)
-        *j = (lim__join_conv){ .participant = pid_of(participant.id) };
-    return talk_done(bus, conv, j);
+    return membership(bus, conv, &lim__type_join_conv, participant, false);
+}
+
+lim_err lim_conv_join_required(lim_bus *bus, lim_conv conv, lim_participant participant)
+{
+    return membership(bus, conv, &lim__type_join_conv, participant, true);
+}
+
+lim_err lim_conv_leave(lim_bus *bus, lim_conv conv, lim_participant participant)
+{
+    return membership(bus, conv, &lim__type_leave_conv, participant, false);
 }
 
 lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes payload, lim_admission *out)
@@ -88,15 +141,18 @@ lim_err lim_conv_send(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes
         *t = (lim__tell){ .to = pid_of(to.id), .payload = msg };
     else
         lim__msg_unref(msg);
-    lim_err err = talk_done(bus, conv, t);
-    if (err != LIM_OK && err != LIM_E_FULL)
+    if (t == NULL)
+        return LIM_E_NOMEM;
+    lim__blocker b;
+    lim_err err = lim__api_call(bus, &b, conv, t, UINT64_MAX);
+    if (err != LIM_OK)
         return err;
-    *out = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
-                            .matched = 1,
-                            .delivered = err == LIM_OK,
-                            .why = err == LIM_OK ? LIM_WHY_NONE : LIM_WHY_PARTICIPANT_FULL,
-                            .retry_after_ms = err == LIM_OK ? 0 : 100 };
-    return LIM_OK;
+    const lim__done *d = b.body;
+    err = b.err != LIM_OK ? b.err : d == NULL ? LIM_E_GONE : d->admission.verdict == 0 ? d->err : LIM_OK;
+    if (err == LIM_OK)
+        *out = d->admission;
+    lim__blocker_fini(&b);
+    return err;
 }
 
 lim_err lim_conv_receive(lim_bus *bus, lim_conv conv, int64_t timeout_ms, lim_outcome *out)
@@ -207,6 +263,103 @@ lim_err lim_conv_notify(lim_bus *bus, lim_conv conv, lim_participant participant
     uint64_t ref = letter->ref;
     if (lim__post_reserved(bus->rt, to, letter) != LIM_OK)
         lim__agent_forget(bus, agent, ref); /* it ended just now: on_exit is told so */
+    return LIM_OK;
+}
+
+/* ---- from outside: by name, by signal ---- */
+
+lim_err lim_conv_find(lim_bus *bus, const char *name, lim_conv *out)
+{
+    if (name == NULL)
+        return LIM_E_MISUSE;
+    lim_pid conv = lim_whereis(bus->rt, name);
+    if (lim__conv_kind_of(bus, conv) != LIM__KIND_TALK)
+        return LIM_E_NOTFOUND;
+    *out = (lim_conv){ conv.id };
+    return LIM_OK;
+}
+
+/* One segment of a channel's name, and not the system's. */
+static bool segment_ok(lim_bytes name)
+{
+    return lim__channel_name_ok(name) && memchr(name.ptr, '.', name.len) == NULL && *(const char *)name.ptr != '$';
+}
+
+lim_err lim_conv_signal(lim_bus *bus, lim_conv conv, const char *name, lim_bytes payload)
+{
+    lim_bytes text = lim__str(name);
+    if (name == NULL)
+        return LIM_E_MISUSE;
+    if (!segment_ok(text))
+        return LIM_E_INVALID;
+    if (payload.len > bus->opts.payload_bytes_max)
+        return LIM_E_TOOBIG;
+    if (lim__conv_kind_of(bus, pid_of(conv.id)) == 0)
+        return LIM_E_GONE;
+    lim__msg *msg = lim__msg_new(payload);
+    lim__signal_in *m = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_signal_in, sizeof *m + text.len);
+    if (m == NULL) {
+        lim__msg_unref(msg);
+        return LIM_E_NOMEM;
+    }
+    *m = (lim__signal_in){ .payload = msg, .name_len = (uint8_t)text.len };
+    memcpy(m->name, text.ptr, text.len);
+    return lim__post(bus->rt, pid_of(conv.id), m);
+}
+
+lim_err lim_conv_say_to(lim_bus *bus, const lim_delivery *d, lim_participant to, lim_bytes payload)
+{
+    lim__sched *s = lim__sched_current();
+    lim_process *self = s != NULL ? lim__local_process(s, pid_of(d->self.id)) : NULL;
+    if (payload.len > bus->opts.payload_bytes_max)
+        return LIM_E_TOOBIG;
+    lim__msg *msg = lim__msg_new(payload);
+    lim__say *say = msg == NULL ? NULL : lim__letter_new(self != NULL ? s : NULL, &lim__type_say, sizeof *say);
+    if (say == NULL) {
+        lim__msg_unref(msg);
+        return LIM_E_NOMEM;
+    }
+    *say = (lim__say){ .from = pid_of(d->self.id), .to = pid_of(to.id), .payload = msg };
+    return self != NULL ? lim__send(self, pid_of(d->conv.id), say) : lim__post(bus->rt, pid_of(d->conv.id), say);
+}
+
+/* ---- names of workflow engines ---- */
+
+static lim_err part_ok(const char *part, const char *text, lim_diag *diag)
+{
+    const char *fault = text[0] == '\0'               ? "is empty"
+                        : strchr(text, '.') != NULL   ? "has a dot"
+                        : !segment_ok(lim__str(text)) ? "has something else than A-Z a-z 0-9 _ - or is too long"
+                                                      : NULL;
+    if (fault == NULL)
+        return LIM_OK;
+    lim__diag_set(diag, 0, 0, "%s '%.60s' %s", part, text, fault);
+    return LIM_E_INVALID;
+}
+
+lim_err lim_workflow_name(const char *kind, const char *ns, const char *id, char out[256], lim_diag *diag)
+{
+    if (kind == NULL || ns == NULL || id == NULL)
+        return LIM_E_MISUSE;
+    bool dispatch = strcmp(kind, "dispatch") == 0;
+    if (!dispatch && strcmp(kind, "signal") != 0 && strcmp(kind, "history") != 0) {
+        lim__diag_set(diag, 0, 0, "kind '%.60s' is not dispatch, signal or history", kind);
+        return LIM_E_INVALID;
+    }
+    lim_err err = part_ok("namespace", ns, diag);
+    if (err == LIM_OK)
+        err = part_ok(dispatch ? "task_queue" : "workflow_id", id, diag);
+    if (err != LIM_OK)
+        return err;
+    if (strlen("aion...") + strlen(kind) + strlen(ns) + strlen(id) > 255) {
+        lim__diag_set(diag, 0, 0, "%s '%.60s' is too long: a name has at most 255 bytes",
+                      strlen(ns) > strlen(id) ? "namespace"
+                      : dispatch              ? "task_queue"
+                                              : "workflow_id",
+                      strlen(ns) > strlen(id) ? ns : id);
+        return LIM_E_INVALID;
+    }
+    snprintf(out, 256, "aion.%s.%s.%s", kind, ns, id);
     return LIM_OK;
 }
 

@@ -12,6 +12,7 @@
  *   T3  a dead participant stays in the list (its end can be asked for) and is never sent anything. */
 #include "base/base.h"
 #include "bus/conv.h"
+#include <stdio.h>
 
 enum { TAG_CALL = 1, TAG_WHOLE, INBOX_MAX = 1024, PARTIES_MAX = 256 };
 
@@ -119,6 +120,12 @@ static void done(lim_process *self, lim_pid from, uint64_t ref, lim_err err)
     if (d == NULL)
         return;
     *d = (lim__done){ .ref = ref, .conv = lim_self(self), .err = err };
+    if (err == LIM_OK || err == LIM_E_FULL)
+        d->admission = (lim_admission){ .verdict = err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
+                                        .matched = 1,
+                                        .delivered = err == LIM_OK,
+                                        .why = err == LIM_OK ? LIM_WHY_NONE : LIM_WHY_PARTICIPANT_FULL,
+                                        .retry_after_ms = err == LIM_OK ? 0 : 100 };
     (void)!lim__send_reserved(self, from, d);
 }
 
@@ -559,6 +566,14 @@ static void on_open(talk *t, lim_process *self, const lim_signal *signal)
 {
     t->open = lim__letter_keep(self, signal);
     t->phase = LIM_PHASE_CREATED;
+    lim_bytes name = lim__terms_or_default(t->open->terms)->name;
+    char text[LIM__TERMS_KEY_MAX + 1];
+    snprintf(text, sizeof text, "%.*s", (int)name.len, (const char *)name.ptr);
+    lim_err taken = name.len == 0 ? LIM_OK : lim_register(t->bus->rt, text, lim_self(self));
+    if (taken != LIM_OK) {
+        opened_answer(t, self, taken);
+        return;
+    }
     uint64_t now_ns = lim_now_ns(self), deadline = t->open->deadline_ns;
     if (deadline != UINT64_MAX &&
         lim_timer_start(self, deadline > now_ns ? deadline - now_ns : 0, TAG_WHOLE, &t->whole_timer) != LIM_OK)
