@@ -608,5 +608,6 @@ void lim__group_admin(group *g, const lim__admin *a)
     }
     lim__json_close(&j);
     lim__doc_free(doc);
+    lim__group_dispatch(g); /* a limit may have been lifted, or time may pass differently: GR8 */
     lim__shown_send(g->self, &(lim__show){ .reply_to = a->reply_to, .ref = a->ref }, &buf);
 }
