@@ -19,7 +19,8 @@ typedef struct lim__engine_ops {
     void (*close)(lim__router *r);
 } lim__engine_ops;
 
-extern const lim__engine_ops lim__engine_least_loaded, lim__engine_round_robin, lim__engine_lua;
+extern const lim__engine_ops lim__engine_lua;
+const lim__engine_ops *lim__engine_builtin(lim_bytes name, lim_diag *diag); /* NULL: there is no such strategy */
 
 struct lim__router {
     uint32_t refs; /* the owners' and one per unfinished call; one scheduler, so not atomic */

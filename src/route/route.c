@@ -57,15 +57,9 @@ static const lim__engine_ops *find_engine(const lim__artifact *a, lim_diag *diag
 {
     if (a->engine == LIM__ENGINE_LUA)
         return &lim__engine_lua;
-    if (a->engine == LIM__ENGINE_BUILTIN && lim__bytes_eq(a->bytes, lim__str("least_loaded")))
-        return &lim__engine_least_loaded;
-    if (a->engine == LIM__ENGINE_BUILTIN && lim__bytes_eq(a->bytes, lim__str("round_robin")))
-        return &lim__engine_round_robin;
     if (a->engine == LIM__ENGINE_BUILTIN)
-        lim__diag_set(diag, 0, 0, "no built-in strategy '%.*s': there are least_loaded and round_robin",
-                      (int)(a->bytes.len < 60 ? a->bytes.len : 60), (const char *)a->bytes.ptr);
-    else
-        lim__diag_set(diag, 0, 0, "the engine '%s' is not available", lim__engine_text(a->engine));
+        return lim__engine_builtin(a->bytes, diag);
+    lim__diag_set(diag, 0, 0, "the engine '%s' is not available", lim__engine_text(a->engine));
     return NULL;
 }
 

@@ -30,6 +30,93 @@ static void test_least_loaded_takes_the_largest_free_share(void **state)
     lim__router_unref(r);
 }
 
+static uint32_t choice(lim__router *r, const char *payload)
+{
+    lim__route_msg msg = { .payload = lim__str(payload) };
+    lim__route_result result;
+    assert_int_equal(lim__router_call(r, &msg, w.list, WORKERS, NULL, &result), LIM__ROUTE_DECIDED);
+    return result.index;
+}
+
+static void test_power_of_two_prefers_the_less_loaded_and_herds_nobody(void **state) /* proves GR3 */
+{
+    (void)state;
+    lim__router *r = builtin("power_of_two");
+    uint32_t count[WORKERS] = { 0 };
+    for (int i = 0; i < 4000; i++)
+        count[choice(r, "{}")]++;
+    for (uint32_t i = 1; i < WORKERS; i++)
+        assert_true(count[i] < count[i - 1]); /* worker i has i in flight */
+    assert_int_equal(count[WORKERS - 1], 0);  /* the most loaded loses against everybody */
+    assert_true(count[0] < 4000 * 2 / 5);
+    for (uint32_t i = 1; i < WORKERS; i++)
+        w.workers[i].in_flight = 10;
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(choice(r, "{}"), 0);
+    lim__router_unref(r);
+}
+
+static void test_hash_keeps_a_value_with_its_worker_when_others_leave(void **state) /* proves GR3 */
+{
+    (void)state;
+    lim__router *r = builtin("hash:user.id");
+    uint32_t at[200], moved = 0, used[WORKERS] = { 0 };
+    char payload[64];
+    for (uint32_t i = 0; i < 200; i++) {
+        snprintf(payload, sizeof payload, "{\"user\":{\"id\":%u}}", i);
+        at[i] = choice(r, payload);
+        used[at[i]]++;
+        assert_int_equal(choice(r, payload), at[i]);
+    }
+    for (uint32_t i = 0; i < WORKERS; i++)
+        assert_true(used[i] > 0);
+    const lim__candidate *gone = w.list[WORKERS - 1];
+    for (uint32_t i = 0; i < 200; i++) {
+        lim__route_result result;
+        snprintf(payload, sizeof payload, "{\"user\":{\"id\":%u}}", i);
+        lim__route_msg msg = { .payload = lim__str(payload) };
+        assert_int_equal(lim__router_call(r, &msg, w.list, WORKERS - 1, NULL, &result), LIM__ROUTE_DECIDED);
+        moved += result.index != at[i];
+        if (result.index != at[i])
+            assert_ptr_equal(w.list[at[i]], gone);
+    }
+    assert_int_equal(moved, used[WORKERS - 1]);
+    w.workers[at[7]].in_flight = 10; /* full: the next in rank, until there is room again */
+    assert_int_not_equal(choice(r, "{\"user\":{\"id\":7}}"), at[7]);
+    w.workers[at[7]].in_flight = 0;
+    assert_int_equal(choice(r, "{\"user\":{\"id\":7}}"), at[7]);
+    for (uint32_t i = 0; i < WORKERS; i++)
+        w.workers[i].in_flight = 5;
+    w.workers[3].in_flight = 4;
+    assert_int_equal(choice(r, "no json"), 3); /* no such field: the least loaded */
+    lim__router_unref(r);
+}
+
+static void test_affinity_prefers_those_with_the_tag(void **state) /* proves GR3 */
+{
+    (void)state;
+    lim__router *r = builtin("affinity:where");
+    assert_int_equal(choice(r, "{\"where\":\"gpu\"}"), 1); /* tagged are 1, 3, 5, 7 */
+    assert_int_equal(choice(r, "{\"where\":\"mars\"}"), 0);
+    assert_int_equal(choice(r, "{}"), 0);
+    for (uint32_t i = 1; i < WORKERS; i += 2)
+        w.workers[i].in_flight = 10;
+    assert_int_equal(choice(r, "{\"where\":\"gpu\"}"), 0); /* all of them are full */
+    lim__router_unref(r);
+}
+
+static void test_a_strategy_that_is_not_there_or_lacks_its_field_is_named(void **state)
+{
+    (void)state;
+    lim_diag diag;
+    lim__router *r = NULL;
+    assert_int_equal(try_open(LIM__ENGINE_BUILTIN, lim__str("hash:"), (lim__route_limits){ 0 }, &diag, &r), LIM_E_CODE);
+    assert_non_null(strstr(diag.text, "name a field"));
+    assert_int_not_equal(try_open(LIM__ENGINE_BUILTIN, lim__str("hasch:x"), (lim__route_limits){ 0 }, &diag, &r),
+                         LIM_OK);
+    assert_non_null(strstr(diag.text, "hash:FIELD"));
+}
+
 static void test_least_loaded_spreads_ties_evenly_and_repeatably(void **state)
 {
     (void)state;
@@ -766,6 +853,10 @@ int main(void)
 #define T(name) cmocka_unit_test_setup(name, setup)
     const struct CMUnitTest tests[] = {
         T(test_least_loaded_takes_the_largest_free_share),
+        T(test_power_of_two_prefers_the_less_loaded_and_herds_nobody),
+        T(test_hash_keeps_a_value_with_its_worker_when_others_leave),
+        T(test_affinity_prefers_those_with_the_tag),
+        T(test_a_strategy_that_is_not_there_or_lacks_its_field_is_named),
         T(test_least_loaded_spreads_ties_evenly_and_repeatably),
         T(test_round_robin_goes_around_and_skips_the_full),
         T(test_nobody_to_choose_from_is_none_for_every_engine),
