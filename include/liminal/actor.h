@@ -10,9 +10,11 @@
  *      process     --lim_send---------'  (pointer push when both are on one scheduler)
  *
  * A handler must not block, unless its process was spawned `blocking`; it may do anything with the `self` it was given,
- * and only until it returns. Rules of death are Erlang's: LIM_NORMAL is ignored by those who do not trap, any other
- * reason ends them with the same reason, LIM_KILL cannot be trapped and is seen by others as LIM_KILLED; who traps gets
- * a LIM_SIGNAL_EXIT.
+ * and only until it returns. Processes take turns: a slice is what is in the mailbox when it begins, at most 64 signals
+ * and 64 KiB sent, so a handler that sends much in one call should do so in steps.
+ *
+ * Rules of death are Erlang's: LIM_NORMAL is ignored by those who do not trap, any other reason ends them with the same
+ * reason, LIM_KILL cannot be trapped and is seen by others as LIM_KILLED; who traps gets a LIM_SIGNAL_EXIT.
  *
  * Contracts: A anywhere. B blocks, so never inside a handler. P only with the `self` of the handler that runs. */
 #ifndef LIMINAL_ACTOR_H
@@ -68,18 +70,20 @@ typedef struct lim_signal { /* VIEW */
     uint64_t ref;
     lim_reason reason;
     uint64_t at_ns;                       /* EXIT, DOWN: monotonic instant at which the death was observed */
-    lim_bytes body;
+    lim_bytes body;                       /* 16-aligned, whatever the sender's was */
     const struct lim__letter_type *type;  /* private to liminal; NULL for everything sent through this header */
 } lim_signal;
 
 /* ---- runtime ---- */
-/* A handler took longer than it may. The clock is not read after each signal but after a few, and at once where signals
- * take long: so `suspects` processes shared the time, and it was this one if there is only one. Each is told of. */
+/* A handler took longer than it may, or sent more than 4 MiB (each message with a header of 64 bytes) in one call. The
+ * clock is not read after each signal but after a few, and at once where signals take long: so `suspects` processes
+ * shared the time, and it was this one if there is only one. Each is told of. */
 typedef struct lim_overrun { /* VIEW */
     const char *name; /* of the spawn options */
     lim_pid pid;      /* it may have ended since */
     uint64_t took_ns;
     uint32_t suspects;
+    uint64_t output_bytes; /* what it sent, if that was too much; 0: it took too long */
 } lim_overrun;
 typedef struct lim_runtime_opts {
     size_t size;
@@ -91,6 +95,9 @@ typedef struct lim_runtime_opts {
     void (*on_overrun)(void *ctx, const lim_overrun *overrun); /* on the scheduler, not as a process; must not block.
                                * NULL: only counted */
     void *ctx;
+    uint32_t spin_us;         /* how long a scheduler that has just worked looks for more before it sleeps: answers come
+                               * sooner, at the price of a processor. One scheduler of the program at a time does so.
+                               * 0: it sleeps at once; 1000 at most, else INVALID. Not with own_loop */
 } lim_runtime_opts;
 LIM_API lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out); /* B */
 /* Waits until the blocking handlers that run have returned, ends every process with LIM_KILLED, joins the threads, frees

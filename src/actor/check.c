@@ -6,16 +6,20 @@ enum { WALK_MAX = 64 }; /* of long lists only a beginning is walked: a check mus
 
 static void check_mailbox(const lim_process *p) /* M3 */
 {
-    uint32_t counted = 0, seen = 0;
+    uint32_t counted = 0, reserved = 0, seen = 0;
     const lim__letter *l = p->head;
     for (; l && seen < WALK_MAX; l = l->next, seen++) {
         LIM_ASSERT(l->to.id == p->pid.id);
         LIM_ASSERT(l->kind >= LIM__MESSAGE && l->kind <= LIM__VOID);
-        LIM_ASSERT(!(l->flags & LIM__RESERVED));
+        LIM_ASSERT(l->flags != (LIM__COUNTED | LIM__RESERVED));
         counted += l->flags & LIM__COUNTED ? 1 : 0;
+        reserved += l->flags & LIM__RESERVED ? 1 : 0;
     }
-    uint32_t local = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
+    uint32_t local = atomic_load_explicit(&p->inner->local, memory_order_relaxed);
+    uint64_t far = atomic_load_explicit(&lim__slot_of(p->sched, p->pid)->far, memory_order_relaxed);
     LIM_ASSERT(l ? counted <= local : counted == local);
+    LIM_ASSERT(reserved <= lim__far_taken(far) - atomic_load_explicit(&p->inner->ended, memory_order_relaxed));
+    LIM_ASSERT((int32_t)(lim__far_granted(far) - lim__far_taken(far)) >= 0);
     LIM_ASSERT((p->head == NULL) == (p->tail == &p->head));
 }
 
@@ -60,7 +64,7 @@ void lim__proc_check(const lim_process *p)
     LIM_ASSERT(p->phase >= LIM__IDLE && p->phase <= LIM__GHOST);
     if (p->phase == LIM__GHOST)
         return;
-    LIM_ASSERT(p->slot->u.process == p);
+    LIM_ASSERT(atomic_load_explicit(&p->inner->process, memory_order_relaxed) == p);
     LIM_ASSERT(p->phase != LIM__IDLE || !p->head);
     LIM_ASSERT(p->blocking || (p->phase != LIM__AWAY && p->phase != LIM__AWAY_ENDING)); /* B1 */
     check_mailbox(p);

@@ -6,12 +6,12 @@
  * "any thread" and is reached in one of three ways only:
  *
  *      inbox       a stack of letters: anybody pushes with one CAS, the owner takes everything with one exchange
- *      slot        looked up by pid: is it alive, is there room (and the place reserved in `remote`)
+ *      slot        looked up by pid: is it alive, is there room (and a far place taken)
  *      counters    read by the census
  *
  *      lim_send(self) --same scheduler--> mailbox of the target            (pointer push)
  *           |
- *           `--other scheduler--> outbox[target] --end of turn, one CAS--> inbox --next turn--> mailbox
+ *           `--other scheduler--> outbox[target] --soon, one CAS--> inbox --soon--> mailbox      (sched.c: when)
  *      lim_runtime_send (host thread) ------------------one CAS----------> inbox
  *
  * Everything that reaches a process is a letter and waits in its mailbox in the order it came: messages, exits, and
@@ -33,7 +33,9 @@ enum {
     LIM__EVENTS_MAX = 2,
     LIM__TURN_SIGNALS_MAX = 8,
     LIM__SLICE_SIGNALS_MAX = 1,
+    LIM__SLICE_OUTPUT_MAX = 256,
     LIM__LINKS_SCANNED_MAX = 2,
+    LIM__GRANT_MAX = 2,
     LIM__TABLE_MIN = 1,
     LIM__MAGAZINE_MAX = 1,
     LIM__MAGAZINE_LARGE_MAX = 1,
@@ -44,7 +46,9 @@ enum {
     LIM__EVENTS_MAX = 256,        /* readiness events taken per turn */
     LIM__TURN_SIGNALS_MAX = 4096, /* signals handled per turn */
     LIM__SLICE_SIGNALS_MAX = 64,  /* signals one process handles before the next one's turn */
+    LIM__SLICE_OUTPUT_MAX = 64 * 1024, /* bytes, each message with its header, that end a process's slice */
     LIM__LINKS_SCANNED_MAX = 16,  /* more links than this are found through a map */
+    LIM__GRANT_MAX = 64,          /* places of a mailbox that other threads may take before its owner is asked again */
     LIM__TABLE_MIN = 64,          /* first size of the timer heap and of the table of numbers */
     LIM__MAGAZINE_MAX = 256,      /* blocks of a class kept by a scheduler */
     LIM__MAGAZINE_LARGE_MAX = 16,
@@ -62,7 +66,10 @@ enum {
     LIM__BLOCKING_DEFAULT = 4,
     LIM__BLOCKING_MAX = 64,
     LIM__OVERRUN_MS_DEFAULT = 10,
+    LIM__CALL_OUTPUT_MAX = 4 * 1024 * 1024, /* of one call of a handler: more is an overrun */
+    LIM__SPIN_US_MAX = 1000,
     LIM__SIGNALS_PER_LOOK = 32, /* signals between two looks at the clock, unless they take long */
+    LIM__LETTERS_AHEAD = 4,     /* whose lines are on their way here while a batch is turned over */
     LIM__LOOKS_PER_PUSH = 2,    /* looks between two looks at inbox and outboxes */
 };
 #define LIM__BODY_BYTES_MAX (1u << 30)
@@ -121,8 +128,8 @@ typedef enum lim__kind {
 } lim__kind;
 
 enum {
-    LIM__COUNTED = 1,  /* in its slot's `local` */
-    LIM__RESERVED = 2, /* in its slot's `remote` */
+    LIM__COUNTED = 1,  /* in its slot's inner `local` */
+    LIM__RESERVED = 2, /* has a far place */
 };
 
 typedef struct lim__letter {
@@ -130,7 +137,10 @@ typedef struct lim__letter {
     lim_pid to, from;
     uint64_t ref;
     const lim__letter_type *type;
-    uint64_t at_ns;
+    union {
+        uint64_t at_ns;
+        const struct lim__letter *earlier; /* in an outbox or inbox: one to be fetched while this is read; or NULL */
+    };
     uint32_t tag, len; /* len: of the body, which follows */
     uint32_t reason;
     uint8_t kind, flags, klass, unused;
@@ -140,24 +150,31 @@ static_assert(sizeof(lim__letter) == 64, "a letter's header is one cache line, i
 /* For an exit sent by hand; NULL: no memory, and LIM__SPARE_LETTERS under way already. */
 lim__letter *lim__exit_letter(lim_runtime *rt, lim__sched *s);
 
-/* ---- slots: what the world knows of a process ---- */
+/* ---- slots: what the world knows of a process ----
+ * In two halves, so that a busy sender and a busy receiver do not take one cache line from each other with each message:
+ * far senders write the slot, the owner writes the inner half, and neither looks at the other's but now and then. */
 typedef struct lim__slot {
     /* any thread */
     _Atomic uint64_t pid;         /* 0: free. Released by the spawner, cleared by the owner */
-    _Atomic uint32_t remote;      /* places reserved by other threads, not yet in the mailbox */
-    _Atomic uint32_t local;       /* counted messages in the mailbox; written by the owner only */
+    _Atomic uint64_t far;         /* places for other threads: taken 32 | granted 32, counted since the slot was made */
     _Atomic uint32_t mailbox_max;
     _Atomic uint8_t named;        /* the registry may know it */
     _Atomic uint8_t mark;         /* lim__pid_mark */
     uint8_t shared;               /* set once: it goes back to the list that other threads spawn from */
-    union {
-        lim_process *process; /* owner only, valid while pid is set */
-        struct {
-            uint32_t generation, next; /* while free: of the next tenant; index + 1 of the next free slot */
-        } idle;
-    } u;
+    struct {
+        uint32_t generation, next; /* while free: of the next tenant; index + 1 of the next free slot */
+    } idle;
 } lim__slot;
-static_assert(sizeof(lim__slot) == 32, "two slots per cache line");
+typedef struct lim__inner { /* written by the owner, but for `process` of a spawn from elsewhere */
+    _Atomic(lim_process *) process; /* NULL: free. Released by the spawner */
+    _Atomic uint32_t local;         /* counted messages in the mailbox */
+    _Atomic uint32_t ended;         /* far places that were taken and are free again, since the slot was made */
+} lim__inner;
+typedef struct lim__chunk {
+    lim__slot slots[LIM__CHUNK_SLOTS];
+    lim__inner inners[LIM__CHUNK_SLOTS];
+} lim__chunk;
+static_assert(sizeof(lim__slot) == 32 && sizeof(lim__inner) == 16, "two slots, four inner halves per cache line");
 static_assert(LIM__CHUNKS_MAX * LIM__CHUNK_SLOTS <= 1 << LIM__SLOT_BITS, "every slot has a pid");
 
 typedef struct lim__slot_list { /* FIFO of free slots, by index + 1 */
@@ -237,7 +254,7 @@ typedef enum lim__phase {
 struct lim_process { /* owner only */
     lim_pid pid;
     lim__sched *sched;
-    lim__slot *slot;
+    lim__inner *inner;
     lim__letter *head, **tail; /* mailbox */
     lim_process *run_next, *dying_next;
     lim_on_signal *on_signal;
@@ -295,31 +312,31 @@ typedef struct lim__heap_entry {
 
 typedef struct lim__outbox {
     lim__letter *newest, *oldest; /* newest->next->...->oldest */
+    const lim__letter *recent[LIM__LETTERS_AHEAD]; /* by count: the last ones pushed */
+    uint32_t count;
 } lim__outbox;
 
 struct lim__sched {
     /* any thread */
     _Alignas(64) _Atomic(lim__letter *) inbox; /* newest first */
-    _Atomic uint32_t sleeping;                 /* 1: whoever pushes and exchanges it to 0 must wake */
+    _Alignas(64) _Atomic uint32_t sleeping;    /* 1: whoever pushes and exchanges it to 0 must wake */
+    uint32_t index;                            /* set once, as the following: read with each push */
+    lim_runtime *rt;
+    _Atomic(lim__chunk *) *chunks;             /* entries are set once */
+    lim__os *os;
+    lim__poller *poller;
+    lim__thread thread;
     _Alignas(64) _Atomic uint64_t phase;       /* odd while in a turn; turns = phase / 2 */
     _Atomic uint64_t born_here, born_from_elsewhere, died;
     _Atomic uint32_t busy_permille;
     _Atomic uint32_t spared_wakes;   /* for the mutation lost_wake */
     _Atomic uint64_t busy_window_ns; /* when that share was last computed */
     lim__counters counters;
-    _Atomic(lim__slot *) *chunks; /* entries are set once */
 
     /* under `slots_lock` */
     _Alignas(64) lim__mutex slots_lock;
     lim__slot_list shared_free; /* slots that other threads spawn into */
     uint32_t chunk_count;
-
-    /* set once */
-    lim_runtime *rt;
-    lim__os *os;
-    lim__poller *poller;
-    uint32_t index;
-    lim__thread thread;
 
     /* owner only */
     _Alignas(64) lim_process *run_head, **run_tail;
@@ -339,12 +356,17 @@ struct lim__sched {
     uint32_t turns_since_poll;
     uint64_t busy_ns, busy_from_ns;
     uint64_t turn_ends_ns;
+    uint64_t output;     /* bytes of messages sent in this slice, or by this handler of a socket or a flush */
     uint64_t looked_ns;  /* when the clock was last read while handlers ran */
     uint32_t until_look; /* signals until the clock is read again */
     uint32_t look_every; /* signals from look to look: 1 where they take long */
     uint32_t looks;      /* until inbox and outboxes are looked at */
     uint32_t suspect_count;
     lim__suspect suspects[LIM__SIGNALS_PER_LOOK];
+    uint32_t quiet_slices; /* since something last went into an outbox, while there is something in one */
+    uint32_t until_glance; /* slices until the inbox is looked at within the turn */
+    bool dealt;          /* the inbox was dealt within this turn */
+    bool has_token;      /* for spinning */
     bool worked; /* the last turn found something to do: worth a spin */
     int event_count, event_next;
     lim__magazine magazines[LIM__CLASS_COUNT];
@@ -379,9 +401,23 @@ static inline void lim__bump(_Atomic uint64_t *counter, uint64_t delta) /* owner
     uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
     atomic_store_explicit(counter, n + delta, memory_order_relaxed);
 }
+static inline void lim__bump32(_Atomic uint32_t *counter, uint32_t delta)
+{
+    uint32_t n = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, n + delta, memory_order_relaxed);
+}
 #define LIM__COUNT(s, rt_, field, delta)                                                                               \
     ((s) ? lim__bump(&(s)->counters.field, (uint64_t)(delta))                                                          \
          : (void)atomic_fetch_add_explicit(&(rt_)->host.field, (uint64_t)(delta), memory_order_relaxed))
+/* A message or an answer is on its way. */
+static inline void lim__count_message(lim_runtime *rt, lim__sched *s, const lim__letter *l)
+{
+    uint64_t bytes = sizeof *l + l->len;
+    LIM__COUNT(s, rt, messages, 1);
+    LIM__COUNT(s, rt, letter_bytes, bytes);
+    if (s)
+        s->output += bytes;
+}
 
 /* ---- pids ---- */
 static inline uint32_t lim__pid_sched(lim_pid pid)
@@ -411,23 +447,30 @@ static inline lim__sched *lim__sched_of(const lim_runtime *rt, lim_pid pid)
 {
     return lim__pid_node(pid) == 0 ? rt->scheds[lim__pid_sched(pid)] : NULL;
 }
-/* The slot a pid names, whoever lives there now; NULL: it never existed. Any thread. */
-static inline lim__slot *lim__slot_of(const lim__sched *s, lim_pid pid)
+static inline lim__chunk *lim__chunk_of(const lim__sched *s, uint32_t index)
 {
-    uint32_t index = lim__pid_slot(pid);
     if (LIM__CHUNKS_MAX * LIM__CHUNK_SLOTS < 1 << LIM__SLOT_BITS && index >= LIM__CHUNKS_MAX * LIM__CHUNK_SLOTS)
         return NULL; /* only in the hostile build */
-    lim__slot *chunk = atomic_load_explicit(&s->chunks[index / LIM__CHUNK_SLOTS], memory_order_acquire);
-    return LIM_LIKELY(chunk != NULL) ? &chunk[index % LIM__CHUNK_SLOTS] : NULL;
+    return atomic_load_explicit(&s->chunks[index / LIM__CHUNK_SLOTS], memory_order_acquire);
+}
+/* The slot a pid names, and its inner half, whoever lives there now; NULL: it never existed. Any thread. */
+static inline lim__slot *lim__slot_of(const lim__sched *s, lim_pid pid)
+{
+    lim__chunk *chunk = lim__chunk_of(s, lim__pid_slot(pid));
+    return LIM_LIKELY(chunk != NULL) ? &chunk->slots[lim__pid_slot(pid) % LIM__CHUNK_SLOTS] : NULL;
+}
+static inline lim__inner *lim__inner_of(const lim__sched *s, lim_pid pid)
+{
+    lim__chunk *chunk = lim__chunk_of(s, lim__pid_slot(pid));
+    return LIM_LIKELY(chunk != NULL) ? &chunk->inners[lim__pid_slot(pid) % LIM__CHUNK_SLOTS] : NULL;
 }
 /* The living process on its own scheduler, ENDING ones included; NULL: gone. Owner only. */
 static inline lim_process *lim__process_of(const lim__sched *s, lim_pid pid)
 {
-    lim__slot *slot = lim__slot_of(s, pid);
+    lim__inner *inner = lim__inner_of(s, pid);
     /* acquire: pairs with the release of a spawn on another thread */
-    if (LIM_UNLIKELY(!slot || !pid.id || atomic_load_explicit(&slot->pid, memory_order_acquire) != pid.id))
-        return NULL;
-    return slot->u.process;
+    lim_process *p = LIM_LIKELY(inner != NULL) ? atomic_load_explicit(&inner->process, memory_order_acquire) : NULL;
+    return LIM_LIKELY(p && p->pid.id == pid.id) ? p : NULL;
 }
 static inline bool lim__ending(const lim_process *p)
 {
@@ -568,16 +611,33 @@ static inline lim__letter *lim__mailbox_take(lim_process *p)
         __builtin_prefetch(p->head); /* in a long mailbox the next one has left the nearest cache */
     else
         p->tail = &p->head;
-    if (l->flags & LIM__COUNTED) {
-        uint32_t n = atomic_load_explicit(&p->slot->local, memory_order_relaxed);
-        atomic_store_explicit(&p->slot->local, n - 1, memory_order_relaxed);
-    }
+    if (l->flags & LIM__COUNTED)
+        lim__bump32(&p->inner->local, (uint32_t)-1);
+    else if (l->flags & LIM__RESERVED)
+        lim__bump32(&p->inner->ended, 1);
     return l;
 }
+/* ---- places ---- */
+static inline uint32_t lim__far_granted(uint64_t far)
+{
+    return (uint32_t)far;
+}
+static inline uint32_t lim__far_taken(uint64_t far)
+{
+    return (uint32_t)(far >> 32);
+}
+/* Messages that are in the mailbox or on their way to it. */
+static inline uint32_t lim__places_used(const lim__slot *slot, const lim__inner *inner)
+{
+    uint32_t ended = atomic_load_explicit(&inner->ended, memory_order_acquire);
+    return atomic_load_explicit(&inner->local, memory_order_relaxed) +
+           lim__far_taken(atomic_load_explicit(&slot->far, memory_order_relaxed)) - ended;
+}
+void lim__grant_revoke(lim__slot *slot); /* what was granted and not taken */
 /* Where a message will go: a place reserved, to be used or given back. */
 typedef struct lim__place {
     lim_process *near; /* on the calling scheduler; NULL: elsewhere */
-    lim__slot *slot;   /* elsewhere: one of its `remote` places is ours */
+    lim__slot *slot;   /* elsewhere: one of its far places is ours */
     lim__sched *sched;
 } lim__place;
 lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *out);
@@ -586,8 +646,10 @@ void lim__place_use(lim__sched *s, lim__place *place, lim__letter *l);
 void lim__deal(lim__sched *s, lim__letter *l);  /* to a mailbox of this scheduler, or undeliverable */
 void lim__route(lim__sched *s, lim__letter *l); /* a signal: mailbox here, or outbox; never counted */
 void lim__inbox_push(lim__sched *target, lim__letter *newest, lim__letter *oldest);
+bool lim__inbox_glance(const lim__sched *s); /* something is there */
 void lim__inbox_deal(lim__sched *s);
 void lim__outboxes_push(lim__sched *s);
+void lim__outboxes_push_awake(lim__sched *s); /* to wake somebody can wait until there is more to say */
 
 /* ---- process.c ---- */
 /* Marks the end; bury_all finishes it when no handler is on the stack. */
@@ -688,11 +750,16 @@ static inline void lim__suspect_add(lim__sched *s, const lim_process *p)
     u->pid = p->pid;
     u->name = p->name;
 }
+void lim__flood(lim__sched *s);
 static inline void lim__handler_done(lim__sched *s)
 {
+    if (LIM_UNLIKELY(s->output > LIM__SLICE_OUTPUT_MAX))
+        lim__flood(s);
+    s->output = 0;
     if (LIM_UNLIKELY(--s->until_look == 0))
         lim__look(s, s->os->now_ns(s->os));
 }
+void lim__spin_end(lim__sched *s);
 void lim__watches_serve(lim__sched *s);
 void lim__watches_end(lim__sched *s, lim_process *p);
 void lim__flushes_run(lim__sched *s);

@@ -5,60 +5,118 @@
  * scheduler's inbox: a stack, pushed with one CAS (a whole outbox at a time), taken whole with one exchange, reversed
  * and dealt out in order.
  *
- *      same scheduler    place_take: room?  ------------------------------------> mailbox
- *      other scheduler   place_take: slot->remote += 1, room? --> outbox --CAS--> inbox --deal--> mailbox
- *      host thread       place_take: slot->remote += 1, room? ------------CAS--> inbox --deal--> mailbox
+ *      same scheduler    place_take: room?  ----------------------------------> mailbox
+ *      other scheduler   place_take: a far place, room? --> outbox --CAS--> inbox --deal--> mailbox
+ *      host thread       place_take: a far place, room? ------------CAS--> inbox --deal--> mailbox
+ *
+ * What costs time between two processors is a cache line that has to move, so as few as possible do: the line of the
+ * inbox, and those of the letters. Far places are granted by the dozen: `far` counts, in one word, how many were ever
+ * taken and how many may be taken without asking. Only when the grant is used up does a sender look at the owner's
+ * counts. Whatever was granted and not taken counts as used for the owner's own sends; when that makes the mailbox look
+ * full they revoke it and look again, so nobody is refused because of it.
  *
  * Invariants:
  *   M1  a letter is in exactly one place.
  *   M2  what one sender pushed first is dealt first: outboxes and the inbox keep order, and a host thread pushes onto
  *       one inbox directly.
- *   M3  slot->local is the number of COUNTED letters in the mailbox; slot->remote the number of RESERVED letters on
- *       their way. A reservation ends exactly once: dealt (it becomes COUNTED), dead on arrival, or given back.
- *   M4  messages are counted against mailbox_max, signals never: a full mailbox can still be told to die.
- *   M5  after a push, `sleeping` is read; before a sleep, `sleeping` is set and then the inbox read, both sequentially
- *       consistent: one of the two sees the other, so no wake is lost.
+ *   M3  inner->local is the number of COUNTED letters in the mailbox; taken - inner->ended the number of RESERVED
+ * letters in it or on their way to it. A far place ends exactly once: its letter leaves the mailbox, is dead on
+ * arrival, or never was sent (then it is given back to the grant). granted >= taken. M4  messages are counted against
+ * mailbox_max, signals never: a full mailbox can still be told to die. M5  after a push, `sleeping` is read; before a
+ * sleep, `sleeping` is set and then the inbox read, both sequentially consistent: one of the two sees the other, so no
+ * wake is lost.
  *
- * The limit is exact for each sender alone. The owner's own sends read `remote` without a fence, so while schedulers
- * race for the last place of one mailbox it may hold one message more per racing scheduler, never fewer. */
+ * The limit is exact for each sender alone. Owner and others read each other's counts without a fence, and a grant is
+ * at most a quarter of what is free: so while schedulers race for the last place of one mailbox it may hold one message
+ * more per racing scheduler, never fewer. */
 #include "actor/internal.h"
 
 /* ---- places ---- */
+void lim__grant_revoke(lim__slot *slot)
+{
+    uint64_t far = atomic_load_explicit(&slot->far, memory_order_relaxed);
+    while (lim__far_granted(far) != lim__far_taken(far)) {
+        uint64_t none = far >> 32 << 32 | lim__far_taken(far);
+        if (atomic_compare_exchange_weak_explicit(&slot->far, &far, none, memory_order_relaxed, memory_order_relaxed))
+            return;
+    }
+}
+
+/* With the unspent part of the grant it would be. */
+static __attribute__((noinline)) bool is_full(lim__slot *slot, const lim__inner *inner, uint32_t max)
+{
+    lim__grant_revoke(slot);
+    return lim__places_used(slot, inner) >= max;
+}
+
+/* The way of most messages: one look at the chunk has to do. */
 static inline lim_err place_near(lim__sched *s, lim_pid to, lim__place *out)
 {
-    lim__slot *slot = lim__slot_of(s, to);
-    if (LIM_UNLIKELY(!slot || !to.id || atomic_load_explicit(&slot->pid, memory_order_acquire) != to.id))
+    uint32_t index = lim__pid_slot(to);
+    lim__chunk *chunk = lim__chunk_of(s, index);
+    if (LIM_UNLIKELY(!chunk))
         return LIM_E_GONE;
-    lim_process *p = slot->u.process;
-    if (LIM_UNLIKELY(lim__ending(p)))
+    lim__inner *inner = &chunk->inners[index % LIM__CHUNK_SLOTS];
+    lim_process *p = atomic_load_explicit(&inner->process, memory_order_acquire);
+    if (LIM_UNLIKELY(!p || p->pid.id != to.id || lim__ending(p)))
         return LIM_E_GONE;
-    uint64_t used = (uint64_t)atomic_load_explicit(&slot->local, memory_order_relaxed) +
-                    atomic_load_explicit(&slot->remote, memory_order_relaxed);
-    if (LIM_UNLIKELY(used >= atomic_load_explicit(&slot->mailbox_max, memory_order_relaxed)))
+    lim__slot *slot = &chunk->slots[index % LIM__CHUNK_SLOTS];
+    uint32_t granted = lim__far_granted(atomic_load_explicit(&slot->far, memory_order_relaxed));
+    uint32_t max = atomic_load_explicit(&slot->mailbox_max, memory_order_relaxed);
+    uint64_t used = (uint64_t)atomic_load_explicit(&inner->local, memory_order_relaxed) +
+                    (granted - atomic_load_explicit(&inner->ended, memory_order_relaxed));
+    if (LIM_UNLIKELY(used >= max) && is_full(slot, inner, max))
         return LIM_E_FULL;
     *out = (lim__place){ .near = p, .slot = slot };
     return LIM_OK;
 }
 
+/* How many places may be taken now; 0: none is free. */
+static uint32_t grant(const lim__slot *slot, const lim__inner *inner)
+{
+    uint32_t used = lim__places_used(slot, inner);
+    uint32_t max = atomic_load_explicit(&slot->mailbox_max, memory_order_relaxed);
+    if (used >= max)
+        return 0;
+    uint32_t share = (max - used) / 4;
+    return share < 1 ? 1 : share < LIM__GRANT_MAX ? share : LIM__GRANT_MAX;
+}
+
+static lim_err far_take(lim__slot *slot, const lim__inner *inner)
+{
+    uint64_t far = atomic_load_explicit(&slot->far, memory_order_relaxed), next;
+    do {
+        uint32_t granted = lim__far_granted(far);
+        if (LIM_UNLIKELY(granted == lim__far_taken(far))) {
+            uint32_t more = grant(slot, inner);
+            if (more == 0)
+                return LIM_E_FULL;
+            granted += more;
+        }
+        next = (uint64_t)(lim__far_taken(far) + 1) << 32 | granted;
+    } while (
+        !atomic_compare_exchange_weak_explicit(&slot->far, &far, next, memory_order_acq_rel, memory_order_relaxed));
+    return LIM_OK;
+}
+
+/* The pid is read again because the place is only worth something if it was taken while the process lived. */
 static lim_err place_far(lim__sched *target, lim_pid to, lim__place *out)
 {
-    lim__slot *slot = target ? lim__slot_of(target, to) : NULL;
-    if (!slot || !to.id || atomic_load_explicit(&slot->pid, memory_order_acquire) != to.id)
+    uint32_t index = lim__pid_slot(to);
+    lim__chunk *chunk = target && to.id ? lim__chunk_of(target, index) : NULL;
+    if (LIM_UNLIKELY(!chunk))
         return LIM_E_GONE;
-    /* acquire: pairs with the release in unreserve: who sees `remote` shrink sees `local` grown. The pid is read
-     * again because the place is only worth something if it was reserved while the process lived. */
-    uint64_t used = atomic_fetch_add_explicit(&slot->remote, 1, memory_order_acq_rel);
+    lim__slot *slot = &chunk->slots[index % LIM__CHUNK_SLOTS];
+    if (atomic_load_explicit(&slot->pid, memory_order_acquire) != to.id)
+        return LIM_E_GONE;
+    lim_err err = far_take(slot, &chunk->inners[index % LIM__CHUNK_SLOTS]);
     *out = (lim__place){ .slot = slot, .sched = target };
-    if (atomic_load_explicit(&slot->pid, memory_order_acquire) != to.id) {
+    if (LIM_LIKELY(atomic_load_explicit(&slot->pid, memory_order_acquire) == to.id))
+        return err;
+    if (err == LIM_OK)
         lim__place_give_back(out);
-        return LIM_E_GONE;
-    }
-    used += atomic_load_explicit(&slot->local, memory_order_relaxed);
-    if (used >= atomic_load_explicit(&slot->mailbox_max, memory_order_relaxed)) {
-        lim__place_give_back(out);
-        return LIM_E_FULL;
-    }
-    return LIM_OK;
+    lim__grant_revoke(slot); /* it may have been granted by the measure of another mailbox */
+    return LIM_E_GONE;
 }
 
 lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *out)
@@ -69,7 +127,7 @@ lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *
 void lim__place_give_back(lim__place *place)
 {
     if (!place->near)
-        atomic_fetch_sub_explicit(&place->slot->remote, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&place->slot->far, 1ull << 32, memory_order_release);
 }
 
 /* ---- to other schedulers ---- */
@@ -91,26 +149,55 @@ void lim__inbox_push(lim__sched *target, lim__letter *newest, lim__letter *oldes
     while (!atomic_compare_exchange_weak(&target->inbox, &head, newest)); /* M5; release: pairs with inbox_deal */
 }
 
+/* Who knows when it died needs that place. */
+static inline bool points_back(const lim__letter *l)
+{
+    return l->kind != LIM__EXIT && l->kind != LIM__DOWN;
+}
+
+static inline void point_back(lim__outbox *o, lim__letter *l)
+{
+    const lim__letter **recent = &o->recent[o->count % LIM__LETTERS_AHEAD];
+    l->earlier = o->count++ < LIM__LETTERS_AHEAD ? NULL : *recent;
+    *recent = l;
+}
+
 static void outbox_push(lim__sched *s, lim__sched *target, lim__letter *l)
 {
     lim__outbox *o = &s->outbox[target->index];
+    if (points_back(l))
+        point_back(o, l);
     l->next = o->newest;
     if (!o->newest)
         o->oldest = l;
     o->newest = l;
     s->outbox_mask |= 1ull << target->index;
+    s->quiet_slices = 0;
+}
+
+static void outbox_flush(lim__sched *s, uint32_t i)
+{
+    lim__outbox *o = &s->outbox[i];
+    lim__sched *target = s->rt->scheds[i];
+    s->outbox_mask &= ~(1ull << i);
+    lim__inbox_push(target, o->newest, o->oldest);
+    o->newest = o->oldest = NULL;
+    o->count = 0;
+    lim__sched_wake(s, target);
 }
 
 void lim__outboxes_push(lim__sched *s)
 {
-    while (s->outbox_mask) {
-        uint32_t i = (uint32_t)__builtin_ctzll(s->outbox_mask);
-        s->outbox_mask &= s->outbox_mask - 1;
-        lim__outbox *o = &s->outbox[i];
-        lim__sched *target = s->rt->scheds[i];
-        lim__inbox_push(target, o->newest, o->oldest);
-        *o = (lim__outbox){ 0 };
-        lim__sched_wake(s, target);
+    while (s->outbox_mask)
+        outbox_flush(s, (uint32_t)__builtin_ctzll(s->outbox_mask));
+}
+
+void lim__outboxes_push_awake(lim__sched *s)
+{
+    for (uint64_t mask = s->outbox_mask; mask; mask &= mask - 1) {
+        uint32_t i = (uint32_t)__builtin_ctzll(mask);
+        if (atomic_load_explicit(&s->rt->scheds[i]->sleeping, memory_order_relaxed) == 0)
+            outbox_flush(s, i);
     }
 }
 
@@ -125,18 +212,11 @@ static void send_far(lim__sched *s, lim__sched *target, lim__letter *l)
 }
 
 /* ---- messages ---- */
-static inline void count_message(lim_runtime *rt, lim__sched *s, const lim__letter *l)
-{
-    LIM__COUNT(s, rt, messages, 1);
-    LIM__COUNT(s, rt, letter_bytes, sizeof *l + l->len);
-}
-
 static inline void push_near(lim__sched *s, const lim__place *place, lim__letter *l)
 {
-    uint32_t n = atomic_load_explicit(&place->slot->local, memory_order_relaxed);
-    atomic_store_explicit(&place->slot->local, n + 1, memory_order_relaxed);
+    lim__bump32(&place->near->inner->local, 1);
     l->flags = LIM__COUNTED;
-    count_message(s->rt, s, l);
+    lim__count_message(s->rt, s, l);
     lim__mailbox_push(place->near, l);
 }
 
@@ -147,7 +227,7 @@ void lim__place_use(lim__sched *s, lim__place *place, lim__letter *l)
         return;
     }
     l->flags = LIM__RESERVED;
-    count_message(place->sched->rt, s, l);
+    lim__count_message(place->sched->rt, s, l);
     send_far(s, place->sched, l);
 }
 
@@ -222,6 +302,7 @@ static lim__letter *readdress(void *body, lim_pid from, lim_pid to)
     l->from = from;
     l->kind = LIM__MESSAGE;
     l->flags = 0;
+    l->earlier = NULL;
     l->ref = 0;
     l->tag = 0;
     l->reason = 0;
@@ -248,7 +329,7 @@ static lim_err send_uncounted(lim_runtime *rt, lim__sched *s, lim_pid from, lim_
         lim__letter_drop(s, l);
         return LIM_E_GONE;
     }
-    count_message(rt, s, l);
+    lim__count_message(rt, s, l);
     lim__sched *target = lim__sched_of(rt, to);
     if (target == s)
         lim__deal(s, l);
@@ -291,12 +372,15 @@ static void mailbox_push_front(lim_process *p, lim__letter *l)
 void lim__deal(lim__sched *s, lim__letter *l)
 {
     lim_process *p = lim__process_of(s, l->to);
-    if (LIM_UNLIKELY(!p))
+    if (LIM_UNLIKELY(!p)) {
+        if (l->flags & LIM__RESERVED)
+            lim__bump32(&lim__inner_of(s, l->to)->ended, 1);
         lim__signal_undeliverable(s, l);
-    else if (LIM__MUTATION("exit_overtakes_reply") && l->kind == LIM__EXIT)
+    } else if (LIM__MUTATION("exit_overtakes_reply") && l->kind == LIM__EXIT) {
         mailbox_push_front(p, l);
-    else
+    } else {
         lim__mailbox_push(p, l);
+    }
 }
 
 void lim__route(lim__sched *s, lim__letter *l)
@@ -310,53 +394,40 @@ void lim__route(lim__sched *s, lim__letter *l)
         lim__signal_undeliverable(s, l);
 }
 
-/* Ends n reservations of one slot at once; `local` has already grown by those that reached the mailbox. */
-static void unreserve(lim__slot *slot, uint32_t n)
+static void fetch_ahead(const lim__letter *l)
 {
-    if (n)
-        atomic_fetch_sub_explicit(&slot->remote, n, memory_order_release); /* pairs with place_far */
+    __builtin_prefetch(l);
+    __builtin_prefetch((const char *)(l + 1) - 1);
 }
 
-static void deal_reserved(lim__sched *s, lim__letter *l, lim__slot *slot)
+/* The first thing that a reader does: while the letter's lines move here, there is other work to do. */
+bool lim__inbox_glance(const lim__sched *s)
 {
-    l->flags = 0;
-    if (atomic_load_explicit(&slot->pid, memory_order_acquire) == l->to.id) {
-        uint32_t n = atomic_load_explicit(&slot->local, memory_order_relaxed);
-        atomic_store_explicit(&slot->local, n + 1, memory_order_relaxed);
-        l->flags = LIM__COUNTED;
-    }
-    lim__deal(s, l);
+    const lim__letter *newest = atomic_load_explicit(&s->inbox, memory_order_relaxed);
+    if (newest)
+        fetch_ahead(newest);
+    return newest != NULL;
 }
 
 void lim__inbox_deal(lim__sched *s)
 {
-    if (!atomic_load_explicit(&s->inbox, memory_order_relaxed))
+    if (!lim__inbox_glance(s))
         return;
     /* acquire: pairs with inbox_push */
     lim__letter *stack = atomic_exchange_explicit(&s->inbox, NULL, memory_order_acquire), *fifo = NULL;
+    if (stack && stack->next)
+        lim__spin_end(s); /* this takes longer than an answer */
     while (stack) {
         lim__letter *next = stack->next;
+        if (points_back(stack) && stack->earlier)
+            fetch_ahead(stack->earlier);
         stack->next = fifo;
         fifo = stack;
         stack = next;
     }
-    lim__slot *run = NULL; /* of letters to the same process: one decrement for all */
-    uint32_t run_length = 0;
     while (fifo) {
         lim__letter *l = fifo;
         fifo = l->next;
-        if (!(l->flags & LIM__RESERVED)) {
-            lim__deal(s, l);
-            continue;
-        }
-        lim__slot *slot = lim__slot_of(s, l->to);
-        if (slot != run) {
-            unreserve(run, run_length);
-            run = slot;
-            run_length = 0;
-        }
-        run_length++;
-        deal_reserved(s, l, slot);
+        lim__deal(s, l);
     }
-    unreserve(run, run_length);
 }

@@ -16,8 +16,8 @@ static puppet *small_box(world *w, uint32_t scheduler, uint32_t max)
 
 static uint32_t places_taken(world *w, const puppet *p)
 {
-    lim__slot *slot = lim__slot_of(lim__sched_at(w->rt, lim__pid_scheduler(p->pid)), p->pid);
-    return atomic_load(&slot->remote) + atomic_load(&slot->local);
+    lim__sched *home = lim__sched_at(w->rt, lim__pid_scheduler(p->pid));
+    return lim__places_used(lim__slot_of(home, p->pid), lim__inner_of(home, p->pid));
 }
 
 static void do_fill(lim_process *self, puppet *p, void *other)
@@ -79,6 +79,72 @@ static void test_places_reserved_at_a_process_that_dies_are_given_back(void **st
     assert_nothing_left(w, 1);
     world_close(w);
     free(a), free(b);
+}
+
+/* Sends until it is refused; err is the last answer, ref how many went. */
+static void do_send_until_full(lim_process *self, puppet *p, void *other)
+{
+    for (p->ref = 0; (p->err = lim_send(self, ((puppet *)other)->pid, 1, lim__str("x"))) == LIM_OK;)
+        p->ref++;
+}
+
+static uint32_t host_sends_until_full(world *w, const puppet *to)
+{
+    uint32_t n = 0;
+    while (lim_runtime_send(w->rt, to->pid, 1, lim__str("x")) == LIM_OK)
+        n++;
+    return n;
+}
+
+static void test_a_mailbox_takes_exactly_what_it_may_whoever_fills_it(void **state) /* proves RT3 */
+{
+    (void)state;
+    for (uint32_t max = 1; max < 700; max = max * 2 + 1) {
+        world *w = world_open(2);
+        puppet *near = puppet_new(w, 1, false), *far = puppet_new(w, 0, false), *to = small_box(w, 1, max);
+        for (uint32_t first = 0; first <= max && first < 40; first++) { /* so many from elsewhere, the rest from here */
+            for (uint32_t i = 0; i < first; i++)
+                assert_int_equal(lim_runtime_send(w->rt, to->pid, 1, lim__str("x")), LIM_OK);
+            lim__inbox_deal(lim__sched_at(w->rt, 1));
+            act(w, near, do_send_until_full, to);
+            (void)step(w, 1);
+            assert_int_equal(near->err, LIM_E_FULL);
+            settle(w);
+            assert_int_equal(places_taken(w, to), 0);
+            assert_int_equal(host_sends_until_full(w, to), max);
+            settle(w);
+            act(w, far, do_send_until_full, to);
+            (void)step(w, 0);
+            assert_int_equal(far->ref, max);
+            assert_int_equal(host_sends_until_full(w, to), 0);
+            settle(w);
+        }
+        assert_nothing_left(w, 3);
+        world_close(w);
+        free(near), free(far), free(to);
+    }
+}
+
+static void test_a_grant_does_not_outlive_its_mailbox(void **state) /* proves RT1 RT3 */
+{
+    (void)state;
+    world *w = world_open(1);
+    puppet *big = small_box(w, 0, 1000), *others[LIM__CHUNK_SLOTS];
+    lim__slot *slot = lim__slot_of(lim__sched_at(w->rt, 0), big->pid);
+    assert_int_equal(lim_runtime_send(w->rt, big->pid, 1, lim__str("x")), LIM_OK);
+    assert_true(lim__far_granted(atomic_load(&slot->far)) > lim__far_taken(atomic_load(&slot->far)));
+    lim_runtime_exit(w->rt, big->pid, LIM_KILL);
+    settle(w);
+    for (uint32_t i = 0; i < LIM__CHUNK_SLOTS; i++) { /* each slot has another tenant */
+        others[i] = small_box(w, 0, 1);
+        assert_int_equal(host_sends_until_full(w, others[i]), 1);
+    }
+    settle(w);
+    assert_nothing_left(w, LIM__CHUNK_SLOTS);
+    world_close(w);
+    for (uint32_t i = 0; i < LIM__CHUNK_SLOTS; i++)
+        free(others[i]);
+    free(big);
 }
 
 static void do_count_to_eight(lim_process *self, puppet *p, void *other)
@@ -280,6 +346,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_full_mailbox_says_so_and_still_takes_an_exit),
         cmocka_unit_test(test_places_reserved_at_a_process_that_dies_are_given_back),
+        cmocka_unit_test(test_a_mailbox_takes_exactly_what_it_may_whoever_fills_it),
+        cmocka_unit_test(test_a_grant_does_not_outlive_its_mailbox),
         cmocka_unit_test(test_each_sender_is_seen_in_its_order),
         cmocka_unit_test(test_bodies_of_every_size_arrive),
         cmocka_unit_test(test_the_pool_gives_blocks_of_every_size),

@@ -52,15 +52,14 @@ void lim__slots_fini(lim__sched *s)
 
 static lim__slot *slot_at(lim__sched *s, uint32_t index)
 {
-    lim__slot *chunk = atomic_load_explicit(&s->chunks[index / LIM__CHUNK_SLOTS], memory_order_acquire);
-    return &chunk[index % LIM__CHUNK_SLOTS];
+    return &lim__chunk_of(s, index)->slots[index % LIM__CHUNK_SLOTS];
 }
 
 static void slot_list_push(lim__sched *s, lim__slot_list *list, uint32_t index)
 {
-    slot_at(s, index)->u.idle.next = 0;
+    slot_at(s, index)->idle.next = 0;
     if (list->last)
-        slot_at(s, list->last - 1)->u.idle.next = index + 1;
+        slot_at(s, list->last - 1)->idle.next = index + 1;
     else
         list->first = index + 1;
     list->last = index + 1;
@@ -72,7 +71,7 @@ static lim__slot *slot_list_pop(lim__sched *s, lim__slot_list *list, uint32_t *i
         return NULL;
     *index = list->first - 1;
     lim__slot *slot = slot_at(s, *index);
-    list->first = slot->u.idle.next;
+    list->first = slot->idle.next;
     if (!list->first)
         list->last = 0;
     return slot;
@@ -83,13 +82,13 @@ static lim_err slots_grow_locked(lim__sched *s, lim__slot_list *list, bool share
 {
     if (s->chunk_count == LIM__CHUNKS_MAX)
         return LIM_E_NOMEM;
-    lim__slot *chunk = lim__alloc(NULL, LIM__CHUNK_SLOTS * sizeof *chunk);
+    lim__chunk *chunk = lim__alloc(NULL, sizeof *chunk);
     if (!chunk)
         return LIM_E_NOMEM;
-    memset((void *)chunk, 0, LIM__CHUNK_SLOTS * sizeof *chunk);
+    memset((void *)chunk, 0, sizeof *chunk);
     for (uint32_t i = 0; i < LIM__CHUNK_SLOTS; i++) {
-        chunk[i].shared = shared;
-        chunk[i].u.idle.generation = 1; /* pid 0 is nobody */
+        chunk->slots[i].shared = shared;
+        chunk->slots[i].idle.generation = 1; /* pid 0 is nobody */
     }
     uint32_t first = s->chunk_count * LIM__CHUNK_SLOTS;
     atomic_store_explicit(&s->chunks[s->chunk_count++], chunk, memory_order_release);
@@ -98,7 +97,7 @@ static lim_err slots_grow_locked(lim__sched *s, lim__slot_list *list, bool share
     return LIM_OK;
 }
 
-/* A free slot for the caller alone; its next generation is still in u.idle. */
+/* A free slot for the caller alone; its next generation is still in idle. */
 static lim__slot *slot_take(lim__sched *s, bool shared, uint32_t *index)
 {
     lim__slot_list *list = shared ? &s->shared_free : &s->free;
@@ -123,7 +122,7 @@ static void slot_give(lim__sched *s, lim__slot *slot, uint32_t index, uint32_t g
     bool shared = slot->shared;
     if (shared)
         pthread_mutex_lock(&s->slots_lock);
-    slot->u.idle.generation = generation;
+    slot->idle.generation = generation;
     slot_list_push(s, shared ? &s->shared_free : &s->free, index);
     if (shared)
         pthread_mutex_unlock(&s->slots_lock);
@@ -139,6 +138,11 @@ uint64_t lim__population(const lim__sched *s)
     uint64_t died = atomic_load_explicit(&s->died, memory_order_relaxed);
     return atomic_load_explicit(&s->born_here, memory_order_relaxed) +
            atomic_load_explicit(&s->born_from_elsewhere, memory_order_relaxed) - died;
+}
+
+static lim__slot *slot_of(const lim_process *p)
+{
+    return slot_at(p->sched, lim__pid_slot(p->pid));
 }
 
 /* ---- spawn ---- */
@@ -189,8 +193,8 @@ static lim_process *process_new(lim__sched *home, lim__sched *here, const lim_sp
 /* From here on the process is alive for everybody who learns its pid. */
 static void publish(lim__sched *home, lim__sched *here, lim_process *p, const lim_spawn_opts *o)
 {
-    lim__slot *slot = p->slot;
-    slot->u.process = p;
+    lim__slot *slot = slot_of(p);
+    atomic_store_explicit(&p->inner->process, p, memory_order_release); /* pairs with process_of */
     atomic_store_explicit(&slot->mark, 0, memory_order_release);
     atomic_store_explicit(&slot->mailbox_max, o->mailbox_max ? o->mailbox_max : LIM__MAILBOX_DEFAULT,
                           memory_order_relaxed);
@@ -199,7 +203,7 @@ static void publish(lim__sched *home, lim__sched *here, lim_process *p, const li
     else
         atomic_fetch_add_explicit(&home->born_from_elsewhere, 1, memory_order_relaxed);
     LIM__COUNT(here, home->rt, processes, 1);
-    atomic_store_explicit(&slot->pid, p->pid.id, memory_order_release); /* pairs with process_of and place_far */
+    atomic_store_explicit(&slot->pid, p->pid.id, memory_order_release); /* pairs with place_far */
 }
 
 /* A process with a slot, known to nobody yet. */
@@ -209,19 +213,20 @@ static lim_process *conceive(lim__sched *home, lim__sched *here, const lim_spawn
     if (!p)
         return NULL;
     uint32_t index;
-    p->slot = slot_take(home, here != home, &index);
-    if (!p->slot) {
+    const lim__slot *slot = slot_take(home, here != home, &index);
+    if (!slot) {
         lim__process_free(here, p);
         return NULL;
     }
-    *generation = p->slot->u.idle.generation;
+    *generation = slot->idle.generation;
     p->pid.id = lim__pid_make(home->index, index, *generation);
+    p->inner = lim__inner_of(home, p->pid);
     return p;
 }
 
 static void misconceive(lim__sched *home, lim__sched *here, lim_process *p, uint32_t generation)
 {
-    slot_give(home, p->slot, lim__pid_slot(p->pid), generation);
+    slot_give(home, slot_of(p), lim__pid_slot(p->pid), generation);
     lim__process_free(here, p);
 }
 
@@ -343,7 +348,8 @@ void lim__process_free(lim__sched *s, lim_process *p)
 
 static void clear_pid(lim__sched *s, lim_process *p)
 {
-    lim__slot *slot = p->slot;
+    lim__slot *slot = slot_of(p);
+    atomic_store_explicit(&p->inner->process, NULL, memory_order_relaxed); /* only we look */
     atomic_store(&slot->pid, 0); /* seq_cst, as is `named`: registry.c sees the end or we see the name */
     if (LIM_UNLIKELY(atomic_load(&slot->named)))
         lim__registry_forget(s->rt, p->pid);
@@ -351,9 +357,10 @@ static void clear_pid(lim__sched *s, lim_process *p)
 
 static void release_slot(lim__sched *s, lim_process *p)
 {
-    lim__slot *slot = p->slot;
+    lim__slot *slot = slot_of(p);
     uint32_t generation = generation_of(p->pid) + (LIM__MUTATION("stale_id") ? 0 : 1);
-    atomic_store_explicit(&slot->local, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->inner->local, 0, memory_order_relaxed);
+    lim__grant_revoke(slot); /* it was granted for this mailbox */
     slot_give(s, slot, lim__pid_slot(p->pid), generation);
 }
 
@@ -393,9 +400,10 @@ void lim__process_kill_all(lim__sched *s)
     uint32_t count = s->chunk_count * LIM__CHUNK_SLOTS;
     pthread_mutex_unlock(&s->slots_lock);
     for (uint32_t i = 0; i < count; i++) {
-        lim__slot *slot = slot_at(s, i);
-        if (atomic_load_explicit(&slot->pid, memory_order_acquire))
-            lim__process_end(slot->u.process, LIM_KILLED);
+        lim__inner *inner = &lim__chunk_of(s, i)->inners[i % LIM__CHUNK_SLOTS];
+        lim_process *p = atomic_load_explicit(&inner->process, memory_order_acquire);
+        if (p)
+            lim__process_end(p, LIM_KILLED);
     }
     lim__bury_all(s);
     while (s->run_head) { /* only ghosts are left */

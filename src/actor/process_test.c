@@ -143,7 +143,7 @@ static void test_a_slot_whose_generation_would_wrap_is_retired(void **state) /* 
     act(w, a, do_exit, REASON(LIM_NORMAL));
     settle(w);
     lim__slot *slot = lim__slot_of(lim__sched_at(w->rt, 0), a->pid);
-    slot->u.idle.generation = (1u << LIM__GENERATION_BITS) - 1;
+    slot->idle.generation = (1u << LIM__GENERATION_BITS) - 1;
     free(a);
     uint32_t seen = 0;
     for (uint32_t i = 0; i < 4 * LIM__CHUNK_SLOTS; i++) {

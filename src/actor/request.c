@@ -108,8 +108,7 @@ lim_err lim_respond(lim_process *self, const lim_signal *request, lim_bytes body
     l->reason = LIM_NORMAL;
     if (body.len)
         memcpy(l + 1, body.ptr, body.len);
-    lim__bump(&s->counters.messages, 1);
-    lim__bump(&s->counters.letter_bytes, sizeof *l + l->len);
+    lim__count_message(s->rt, s, l);
     lim__route(s, l);
     return LIM_OK;
 }

@@ -84,8 +84,11 @@ lim_err lim_runtime_open(const lim_runtime_opts *opts, lim_runtime **out)
         return LIM_E_MISUSE;
     if (opts->own_loop && opts->scheduler_count != 1)
         return LIM_E_MISUSE;
+    if (opts->spin_us > LIM__SPIN_US_MAX)
+        return LIM_E_INVALID;
     return open_runtime(&(lim__runtime_opts){ .scheduler_count = opts->scheduler_count,
                                               .threads = !opts->own_loop,
+                                              .spin_us = opts->spin_us,
                                               .blocking_max = opts->blocking_max,
                                               .overrun_ms = opts->overrun_ms,
                                               .on_overrun = opts->on_overrun,

@@ -6,8 +6,10 @@
  *               to one connection is visible to what the next one reads
  *   3 sockets   on_ready of every ready watch (loop.c)
  *   4 timers    those due go to their mailboxes
- *   5 processes round robin, 64 signals each, until the queue is empty or the turn's budget is spent. Every 64 signals
- *               outboxes are pushed, and something in the inbox ends the turn: a busy scheduler answers others
+ *   5 processes round robin, until the queue is empty or the turn's budget is spent. A slice is what was in the mailbox
+ *               when it began, 64 signals and 64 KiB of output at most. Between slices outboxes are pushed when three
+ *               slices added nothing to them, and every sixteenth time the inbox is dealt; every 64 signals outboxes
+ *               are pushed anyway, and a turn in which others sent something ends: a busy scheduler answers others
  *   6 outboxes  one CAS per target scheduler, one wake per sleeping one: their wake-up overlaps with our sends
  *   7 flushes   one write per dirty connection (loop.c)
  *
@@ -23,11 +25,12 @@
 #include "actor/internal.h"
 #include <stdlib.h>
 
-enum { SPIN_LOOKS = 64, SPIN_TRIES = 32, SLOW_SIGNAL_NS = 400, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
+enum { SPIN_LOOKS = 64, SPIN_TRIES = 64, SLOW_SIGNAL_NS = 400, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
+enum { SLICES_PER_GLANCE = 16, QUIET_SLICES_MAX = 3 };
 #define SECOND_NS 1000000000ull
 
 static _Thread_local lim__sched *current __attribute__((tls_model("initial-exec")));
-static atomic_flag spin_token = ATOMIC_FLAG_INIT;
+static _Alignas(64) _Atomic bool spin_token; /* somebody has it */
 
 lim__sched *lim__sched_current(void)
 {
@@ -123,11 +126,33 @@ static int64_t time_to_wait(lim__sched *s, int64_t max_wait_ns, uint64_t now)
 }
 
 /* Only one scheduler of the process spins at a time. Whoever has the token now may just be receiving what we sent it,
- * and will let go of it in a moment: so we try for about a microsecond. */
-static bool spin_begin(void)
+ * and will let go of it in a moment: so we try for about a microsecond. True: we have it. False: we do not, or
+ * something came. */
+static bool spin_begin(lim__sched *s)
 {
-    for (int i = 0; i < SPIN_TRIES; i++) {
-        if (!atomic_flag_test_and_set_explicit(&spin_token, memory_order_acquire))
+    for (int i = 0; i < SPIN_TRIES && !s->has_token; i++) {
+        s->has_token = !atomic_load_explicit(&spin_token, memory_order_relaxed) &&
+                       !atomic_exchange_explicit(&spin_token, true, memory_order_acquire);
+        if (lim__inbox_glance(s))
+            return false;
+        relax();
+    }
+    return s->has_token;
+}
+
+/* Who found something keeps the token until it has passed on what came of it: letting go costs as much as a message. */
+void lim__spin_end(lim__sched *s)
+{
+    if (LIM_LIKELY(!s->has_token))
+        return;
+    s->has_token = false;
+    atomic_store_explicit(&spin_token, false, memory_order_release);
+}
+
+static bool glance_often(lim__sched *s)
+{
+    for (int i = 0; i < SPIN_LOOKS; i++) {
+        if (lim__inbox_glance(s))
             return true;
         relax();
     }
@@ -138,28 +163,24 @@ static bool spin_begin(void)
 static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
 {
     uint64_t limit = s->rt->spin_ns;
-    if (limit == 0 || !s->worked || !spin_begin())
+    if (limit == 0 || !s->worked)
         return false;
+    if (!spin_begin(s))
+        return lim__inbox_glance(s);
     if (timeout_ns >= 0 && (uint64_t)timeout_ns < limit)
         limit = (uint64_t)timeout_ns;
     uint64_t deadline = now + limit;
-    bool found = false;
-    while (!found) {
-        for (int i = 0; i < SPIN_LOOKS && !found; i++) {
-            found = atomic_load_explicit(&s->inbox, memory_order_relaxed) != NULL;
-            relax();
-        }
-        if (found)
-            break;
+    while (!glance_often(s)) {
         poll_events(s, 0);
-        found = s->event_count > 0;
-        if (!found && s->os->now_ns(s->os) >= deadline)
-            break;
-        if (!found)
-            lim__thread_yield();
+        if (s->event_count > 0)
+            return true;
+        if (s->os->now_ns(s->os) >= deadline) {
+            lim__spin_end(s);
+            return false;
+        }
+        lim__thread_yield();
     }
-    atomic_flag_clear_explicit(&spin_token, memory_order_release);
-    return found;
+    return true;
 }
 
 /* The wake of a closing runtime may have been swallowed by a poll while spinning: the flag is looked at again too. */
@@ -177,7 +198,8 @@ static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
         s->looked_ns = s->busy_from_ns = s->os->now_ns(s->os); /* between turns the caller was elsewhere */
     bool ready = has_work(s);
     if (ready || max_wait_ns == 0) {
-        atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
+        if (!s->rt->threads) /* else it was cleared by who slept; others read it with each push */
+            atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
         if (!ready || !may_skip_poll(s))
             poll_events(s, 0);
         s->now_ns = s->os->now_ns(s->os);
@@ -193,16 +215,35 @@ static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
     s->looked_ns = s->now_ns = s->busy_from_ns = s->os->now_ns(s->os);
 }
 
-/* ---- who takes too long ---- */
+/* ---- who takes too long, or says too much ---- */
+static void tell_overrun(lim__sched *s, const lim__suspect *u, const lim_overrun *o)
+{
+    lim_overrun told = *o;
+    told.name = u->name;
+    told.pid = u->pid;
+    if (s->rt->on_overrun)
+        s->rt->on_overrun(s->rt->on_overrun_ctx, &told);
+}
+
 static void overrun(lim__sched *s, uint64_t took_ns)
 {
     uint32_t n = s->suspect_count < LIM__SIGNALS_PER_LOOK ? s->suspect_count : LIM__SIGNALS_PER_LOOK;
     lim__bump(&s->counters.overruns, 1);
-    for (uint32_t i = 0; s->rt->on_overrun && i < n; i++) {
-        const lim__suspect *u = &s->suspects[i];
-        lim_overrun o = { .name = u->name, .pid = u->pid, .took_ns = took_ns, .suspects = n };
-        s->rt->on_overrun(s->rt->on_overrun_ctx, &o);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        tell_overrun(s, &s->suspects[i], &(lim_overrun){ .took_ns = took_ns, .suspects = n });
+}
+
+/* Whoever ran last sent more than a slice may: the clock is looked at, since sending takes time. More than a handler
+ * may send is an overrun, and there is no doubt whose. */
+void lim__flood(lim__sched *s)
+{
+    const lim__suspect *u = &s->suspects[(s->suspect_count - 1) % LIM__SIGNALS_PER_LOOK];
+    s->until_look = 1;
+    if (s->output <= LIM__CALL_OUTPUT_MAX)
+        return;
+    lim__bump(&s->counters.overruns, 1);
+    uint64_t took = s->os->now_ns(s->os) - s->looked_ns;
+    tell_overrun(s, u, &(lim_overrun){ .took_ns = took, .suspects = 1, .output_bytes = s->output });
 }
 
 void lim__look(lim__sched *s, uint64_t now)
@@ -219,14 +260,14 @@ void lim__look(lim__sched *s, uint64_t now)
 }
 
 /* ---- processes ---- */
-/* Others should not wait for the end of a long turn. True: somebody sent something. */
+/* Others should not wait for the end of a long turn. True: somebody sends us something, too: turns are kept short. */
 static bool look_around(lim__sched *s)
 {
     if (--s->looks > 0)
         return false;
     s->looks = LIM__LOOKS_PER_PUSH;
     lim__outboxes_push(s);
-    return atomic_load_explicit(&s->inbox, memory_order_relaxed) != NULL;
+    return s->dealt || lim__inbox_glance(s);
 }
 
 /* A slice is bounded in time too, though handlers cannot be interrupted. */
@@ -238,22 +279,30 @@ static bool turn_is_over(lim__sched *s)
     return look_around(s) || s->looked_ns >= s->turn_ends_ns;
 }
 
-/* Handles up to `left` signals of the turn, a slice at most, of one process, which may be gone afterwards. Returns
- * what is left of the turn: 0 when its time is up. */
+/* One process handles what is in its mailbox, a slice at most and up to `left` signals; what it is sent meanwhile waits
+ * for its next slice. It may be gone afterwards. Returns what is left of the turn: 0 when its time is up. */
 static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t left)
 {
     uint32_t max = left < LIM__SLICE_SIGNALS_MAX ? left : LIM__SLICE_SIGNALS_MAX, n = 0;
+    const lim__letter *last = LIM_CONTAINER(p->tail, lim__letter, next);
     lim__letter *l;
     p->phase = LIM__RUNNING;
+    s->output = 0;
     lim__suspect_add(s, p);
     while (n < max && (l = lim__mailbox_take(p)) != NULL) {
         n++;
+        if (l == last)
+            max = n;
         if (LIM_LIKELY(l->kind == LIM__MESSAGE))
             lim__message_take(s, p, l);
         else
             lim__signal_take(s, p, l);
         bool stays = p->phase == LIM__RUNNING; /* it has not ended and is not away */
         lim__bury(s);
+        if (LIM_UNLIKELY(s->output > LIM__SLICE_OUTPUT_MAX)) {
+            lim__flood(s);
+            max = n;
+        }
         if (LIM_UNLIKELY(turn_is_over(s)))
             left = n;
         if (!stays)
@@ -270,6 +319,22 @@ static uint32_t run_slice(lim__sched *s, lim_process *p, uint32_t left)
     return left - n;
 }
 
+/* Between two processes: what came from other schedulers takes its place in the line, and what is for them goes as
+ * soon as nobody adds to it any more. Both in batches: a batch of one costs as much as one of sixteen. */
+static inline void exchange(lim__sched *s)
+{
+    if (LIM_UNLIKELY(--s->until_glance == 0)) {
+        s->until_glance = SLICES_PER_GLANCE;
+        lim__spin_end(s); /* this takes longer than an answer */
+        if (lim__inbox_glance(s)) {
+            lim__inbox_deal(s);
+            s->dealt = true;
+        }
+    }
+    if (s->outbox_mask && ++s->quiet_slices >= QUIET_SLICES_MAX)
+        lim__outboxes_push_awake(s);
+}
+
 static lim_process *run_pop(lim__sched *s)
 {
     lim_process *p = s->run_head;
@@ -284,6 +349,8 @@ static void run_processes(lim__sched *s)
     uint32_t left = LIM__TURN_SIGNALS_MAX;
     s->turn_ends_ns = s->now_ns + LIM__TURN_NS_MAX;
     s->looks = LIM__LOOKS_PER_PUSH;
+    s->until_glance = SLICES_PER_GLANCE;
+    s->dealt = false;
     while (s->run_head && left > 0) {
         lim_process *p = run_pop(s);
         if (p->phase == LIM__GHOST) {
@@ -291,15 +358,22 @@ static void run_processes(lim__sched *s)
             continue;
         }
         left = run_slice(s, p, left);
+        exchange(s);
     }
     s->since_poll += LIM__TURN_SIGNALS_MAX - left;
 }
 
 /* ---- the turn ---- */
-static void phase_step(lim__sched *s)
+static void phase_begin(lim__sched *s)
 {
     /* seq_cst: what a turn loads is loaded after its odd phase is visible; pairs with lim__quiet_stamp_take */
     atomic_store(&s->phase, atomic_load_explicit(&s->phase, memory_order_relaxed) + 1);
+}
+
+static void phase_end(lim__sched *s)
+{
+    uint64_t phase = atomic_load_explicit(&s->phase, memory_order_relaxed);
+    atomic_store_explicit(&s->phase, phase + 1, memory_order_release); /* pairs with lim__quiet_since */
 }
 
 static void check_sometimes(lim__sched *s)
@@ -330,7 +404,7 @@ bool lim__sched_turn(lim__sched *s, int64_t max_wait_ns)
 {
     lim__sched *outer = lim__sched_enter(s);
     wait_for_work(s, max_wait_ns);
-    phase_step(s);
+    phase_begin(s);
     busy_note(s, s->now_ns);
     lim__inbox_deal(s);
     lim__watches_serve(s);
@@ -338,12 +412,13 @@ bool lim__sched_turn(lim__sched *s, int64_t max_wait_ns)
     s->worked = s->event_count > 0 || s->run_head;
     run_processes(s);
     lim__outboxes_push(s);
+    lim__spin_end(s);
     if (s->flush_head) {
         lim__flushes_run(s);
         lim__outboxes_push(s);
     }
     check_sometimes(s);
-    phase_step(s);
+    phase_end(s);
     bool more = rest(s);
     lim__sched_leave(outer);
     return more;

@@ -357,6 +357,103 @@ static void test_the_p99_of_a_ping_is_under_queue_length_times_slice(void **stat
     free(c);
 }
 
+/* ---- the same while eight send floods ---- each call is more than a slice may send */
+enum { FLOOD_LETTERS = 40, FLOOD_BYTES = 2048, FLOOD_PINGS = 200, PING_EVERY_CALL = 7 };
+static_assert(FLOOD_LETTERS * FLOOD_BYTES > LIM__SLICE_OUTPUT_MAX, "a flood is more than a slice may send");
+typedef struct flooder {
+    crowd *c;
+    lim_pid sink;
+} flooder;
+
+static void sink_on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)self, (void)signal, (void)state;
+}
+
+static void flood_on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    static const char body[FLOOD_BYTES];
+    const flooder *f = state;
+    crowd *c = f->c;
+    (void)signal;
+    assert_int_equal(lim_send(self, lim_self(self), 0, lim__bytes(NULL, 0)), LIM_OK);
+    for (uint32_t i = 0; i < FLOOD_LETTERS; i++)
+        assert_int_equal(lim_send(self, f->sink, 0, lim__bytes(body, sizeof body)), LIM_OK);
+    if (++c->handled % PING_EVERY_CALL != 0 || c->sent_at != 0)
+        return;
+    c->sent_at = c->handled;
+    lim__sched *here = lim__sched_enter(NULL);
+    assert_int_equal(lim_runtime_send(c->w->rt, c->pinged, 0, lim__bytes(NULL, 0)), LIM_OK);
+    lim__sched_leave(here);
+}
+
+static void join_flooder(crowd *c)
+{
+    lim_spawn_opts o = { .size = sizeof o, .on_signal = sink_on_signal, .mailbox_max = 1 << 20 };
+    flooder f = { .c = c };
+    lim_pid pid;
+    assert_int_equal(lim_runtime_spawn(c->w->rt, &o, &f.sink), LIM_OK);
+    o = (lim_spawn_opts){
+        .size = sizeof o, .on_signal = flood_on_signal, .state_bytes = sizeof f, .init = &f, .init_bytes = sizeof f
+    };
+    assert_int_equal(lim_runtime_spawn(c->w->rt, &o, &pid), LIM_OK);
+    for (uint32_t i = 0; i < 50; i++) /* without a bound on output: so many calls in its slice */
+        assert_int_equal(lim_runtime_send(c->w->rt, pid, 0, lim__bytes(NULL, 0)), LIM_OK);
+}
+
+static void test_who_floods_yields_after_each_call(void **state) /* R10, proves RT10 */
+{
+    (void)state;
+    crowd *c = calloc(1, sizeof *c);
+    c->w = world_open(1);
+    c->pinged = join_crowd(c, pinged_on_signal, 0);
+    for (uint32_t i = 0; i < BUSY; i++)
+        join_flooder(c);
+    while (c->count < FLOOD_PINGS)
+        (void)step(c->w, 0);
+    qsort(c->waits, FLOOD_PINGS, sizeof c->waits[0], by_size);
+    /* in calls: those until the turn ends for what came in, then one of each */
+    assert_true(c->waits[FLOOD_PINGS - 1] <= BUSY + LIM__LOOKS_PER_PUSH + 1);
+    world_close(c->w);
+    free(c);
+}
+
+static void do_send_too_much(lim_process *self, puppet *p, void *sink)
+{
+    static const char body[1 << 20];
+    for (int i = 0; i < 5; i++)
+        p->err = lim_send(self, *(lim_pid *)sink, 0, lim__bytes(body, sizeof body));
+}
+
+static void note_overrun(void *ctx, const lim_overrun *o)
+{
+    *(lim_overrun *)ctx = *o;
+}
+
+static void test_a_handler_that_sends_too_much_is_an_overrun(void **state) /* proves RT10 RT11 */
+{
+    (void)state;
+    world *w = world_open(1);
+    lim_runtime_close(w->rt);
+    lim_overrun told = { 0 };
+    lim__runtime_opts opts = { .os = &w->os, .scheduler_count = 1, .on_overrun = note_overrun, .ctx = &told };
+    assert_int_equal(lim__runtime_open(&opts, &w->rt), LIM_OK);
+    puppet *a = puppet_new(w, 0, false), *before = puppet_new(w, 0, false), *sink = puppet_new(w, 0, false);
+    act(w, before, do_hello, sink);
+    act(w, a, do_send_too_much, &sink->pid);
+    settle(w);
+    assert_int_equal(a->err, LIM_OK);
+    assert_int_equal(told.pid.id, a->pid.id);
+    assert_string_equal(told.name, "puppet");
+    assert_int_equal(told.suspects, 1);
+    assert_true(told.output_bytes > LIM__CALL_OUTPUT_MAX);
+    lim_census c;
+    lim_runtime_census(w->rt, &c);
+    assert_int_equal(c.overruns, 1);
+    world_close(w);
+    free(a), free(before), free(sink);
+}
+
 static void do_slowly(lim_process *self, puppet *p, void *arg)
 {
     p->count++;
@@ -561,6 +658,8 @@ int main(void)
         cmocka_unit_test(test_one_turn_carries_a_message_from_inbox_to_the_other_schedulers_inbox),
         cmocka_unit_test(test_busy_processes_share_and_a_ping_waits_one_slice_each),
         cmocka_unit_test(test_the_p99_of_a_ping_is_under_queue_length_times_slice),
+        cmocka_unit_test(test_who_floods_yields_after_each_call),
+        cmocka_unit_test(test_a_handler_that_sends_too_much_is_an_overrun),
         cmocka_unit_test(test_a_turn_is_bounded_in_time_and_not_only_in_signals),
         cmocka_unit_test(test_an_idle_scheduler_sleeps_without_limit),
         cmocka_unit_test(test_a_scheduler_sleeps_exactly_until_its_next_timer),

@@ -58,6 +58,40 @@ static void do_kill(lim_process *self, puppet *p, void *other)
     lim_exit_process(self, ((puppet *)other)->pid, LIM_KILL);
 }
 
+static void do_trap(lim_process *self, puppet *p, void *on)
+{
+    (void)p;
+    lim_trap_exit(self, on != NULL);
+}
+
+static void test_trapping_can_be_switched_on_and_off(void **state) /* proves RT5 */
+{
+    (void)state;
+    for (uint32_t far = 0; far < 2; far++) {
+        world *w = world_open(2);
+        puppet *a = puppet_new(w, 0, false), *b = puppet_new(w, far, false), *c = puppet_new(w, far, false);
+        act(w, a, do_link, b);
+        act(w, a, do_link, c);
+        settle(w);
+        act(w, a, do_trap, w);
+        act(w, b, do_exit, REASON(LIM_FAULT));
+        settle(w);
+        assert_signal(a, 0, LIM_SIGNAL_EXIT, LIM_FAULT);
+        assert_int_equal(a->ends, 0);
+        lim_runtime_exit(w->rt, a->pid, LIM_LEFT); /* obeyed by what is so when its turn comes, ... */
+        act(w, a, do_trap, NULL);                  /* ... and this comes after it */
+        settle(w);
+        assert_signal(a, 1, LIM_SIGNAL_EXIT, LIM_LEFT);
+        act(w, c, do_exit, REASON(LIM_PROTOCOL));
+        settle(w);
+        assert_int_equal(a->count, 2);
+        assert_int_equal(a->end_reason, LIM_PROTOCOL);
+        assert_nothing_left(w, 0);
+        world_close(w);
+        free(a), free(b), free(c);
+    }
+}
+
 static void test_kill_cannot_be_trapped_and_is_seen_as_killed(void **state) /* R03, proves RT5 */
 {
     (void)state;
@@ -521,6 +555,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_trapping_process_sees_normal_and_abnormal_exits),
         cmocka_unit_test(test_who_does_not_trap_survives_normal_and_dies_of_the_rest),
+        cmocka_unit_test(test_trapping_can_be_switched_on_and_off),
         cmocka_unit_test(test_kill_cannot_be_trapped_and_is_seen_as_killed),
         cmocka_unit_test(test_after_unlink_no_exit_comes),
         cmocka_unit_test(test_an_exit_already_in_the_mailbox_is_swallowed_by_unlink),
