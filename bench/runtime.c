@@ -11,9 +11,14 @@
  *   best  A mean is the best of many short rounds: the machine's noise only ever adds.
  *   p50.. A distribution is taken over the single round trips of the round with the best mean, each with one reading of
  *         the clock in it (runtime_clock). On a machine with other work to do the two schedulers share one processor
- * now and then, and a crossing is then a switch of threads: that is no property of theirs. busy  Both schedulers always
- * have something else to run: a process that sends itself a message, and another, and another. `pipelined` keeps 256
- * round trips under way and tells the time per round trip.
+ * now and then, and a crossing is then a switch of threads: that is no property of theirs. single    One message under
+ * way, both schedulers awake: each looks for the other's with nothing else to do. busy      The same, while eight other
+ * processes on each scheduler send themselves a message, and another, and another: a message waits for their slices.
+ * p50.. as above. pipelined 256 round trips under way; the time per round trip. limit     What the machine allows,
+ * without any runtime: two threads and one word that both write (line), one word for each direction (lines), and one
+ * word for each direction through which a block of 64 bytes is handed over by compare-and-swap and exchange, as any
+ * lock-free inbox must (handover). How long a cache line takes from one processor to the other depends on where the two
+ * are just then, so single_to_limit is the median of many ratios, each of neighbours in time.
  *
  * Memory is what the kernel counts (resident pages), taken first, while the allocator has nothing to give again. */
 #include "actor/actor.h"
@@ -27,7 +32,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CALLERS = 64, BATCH = 256, SPIN_US = 50 /* as liminald */ };
+enum { CALLERS = 64, BATCH = 256, BUSY = 8, SPIN_US = 50 /* as liminald */ };
 
 static lim__os *os;
 static lim__hist hist;  /* of a round: written by one process, read when it has posted */
@@ -351,9 +356,23 @@ static void on_pipe(lim_process *self, const lim_signal *signal, void *state)
     tell(self, p->peer);
 }
 
-static double cross_pipelined(uint64_t count)
+static void on_busy(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)signal, (void)state;
+    tell(self, lim_self(self));
+}
+
+static void make_busy(lim_runtime *rt)
+{
+    for (uint32_t i = 0; i < 2 * BUSY; i++)
+        must(lim_runtime_send(rt, spawn(rt, i % 2, on_busy, NULL, 0), 1, nothing()));
+}
+
+static double pipelined(uint64_t count, bool busy)
 {
     lim_runtime *rt = open_two();
+    if (busy)
+        make_busy(rt);
     pipe_end p = { .peer = spawn(rt, 1, on_echo, NULL, 0), .left = count, .outstanding = BATCH };
     lim_pid a = spawn(rt, 0, on_pipe, &p, sizeof p);
     uint64_t t0 = now();
@@ -361,17 +380,21 @@ static double cross_pipelined(uint64_t count)
     return awaited(rt, t0, count);
 }
 
-static void on_busy(lim_process *self, const lim_signal *signal, void *state)
+static double cross_pipelined(uint64_t count)
 {
-    (void)signal, (void)state;
-    tell(self, lim_self(self));
+    return pipelined(count, false);
+}
+
+static double cross_busy_pipelined(uint64_t count)
+{
+    return pipelined(count, true);
 }
 
 static double cross(uint64_t count, bool timed, bool busy)
 {
     lim_runtime *rt = open_two();
-    for (uint32_t i = 0; busy && i < 2; i++)
-        must(lim_runtime_send(rt, spawn(rt, i, on_busy, NULL, 0), 1, nothing()));
+    if (busy)
+        make_busy(rt);
     ping p = { .peer = spawn(rt, 1, on_echo, NULL, 0), .left = count, .timed = timed, .host_waits = true };
     lim_pid a = spawn(rt, 0, on_ping, &p, sizeof p);
     uint64_t t0 = now();
@@ -392,6 +415,150 @@ static double cross_single_timed(uint64_t count)
 static double cross_busy_timed(uint64_t count)
 {
     return cross(count, true, true);
+}
+
+/* ---- what two processors can do ---- */
+typedef struct block {
+    _Alignas(64) uint64_t words[8];
+} block;
+typedef struct words { /* each in a line of its own, and the next line empty: processors fetch them in pairs */
+    _Alignas(128) _Atomic uint64_t there;
+    _Alignas(128) _Atomic uint64_t back;
+    _Alignas(128) _Atomic(block *) box[2][16]; /* the first of each */
+    uint64_t left;
+} words;
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void await(_Atomic uint64_t *word, uint64_t value)
+{
+    while (atomic_load_explicit(word, memory_order_acquire) != value)
+        relax();
+}
+
+static void *answer_line(void *arg)
+{
+    words *w = arg;
+    for (uint64_t i = 0; i < w->left; i++) {
+        await(&w->there, 2 * i + 1);
+        atomic_store_explicit(&w->there, 2 * i + 2, memory_order_release);
+    }
+    return NULL;
+}
+
+static void *answer_lines(void *arg)
+{
+    words *w = arg;
+    for (uint64_t i = 1; i <= w->left; i++) {
+        await(&w->there, i);
+        atomic_store_explicit(&w->back, i, memory_order_release);
+    }
+    return NULL;
+}
+
+static block *box_take(_Atomic(block *) *box)
+{
+    const block *seen;
+    while ((seen = atomic_load_explicit(box, memory_order_relaxed)) == NULL)
+        relax();
+    __builtin_prefetch(seen);
+    return atomic_exchange(box, NULL);
+}
+
+static void box_give(_Atomic(block *) *box, block *b)
+{
+    block *head = atomic_load_explicit(box, memory_order_relaxed);
+    for (size_t i = 0; i < 8; i++)
+        b->words[i]++;
+    while (!atomic_compare_exchange_weak(box, &head, b))
+        ;
+}
+
+static void *answer_handover(void *arg)
+{
+    words *w = arg;
+    for (uint64_t i = 0; i < w->left; i++)
+        box_give(&w->box[1][0], box_take(&w->box[0][0]));
+    return NULL;
+}
+
+static double with_thread(words *w, void *(*answer)(void *), void (*ask)(words *), uint64_t count)
+{
+    lim__thread thread;
+    w->left = count;
+    if (lim__thread_start(&thread, "limit", answer, w) != 0)
+        must(LIM_E_NOMEM);
+    uint64_t t0 = now();
+    ask(w);
+    double ns = (double)(now() - t0) / (double)count;
+    lim__thread_join(thread);
+    return ns;
+}
+
+static void ask_line(words *w)
+{
+    for (uint64_t i = 0; i < w->left; i++) {
+        atomic_store_explicit(&w->there, 2 * i + 1, memory_order_release);
+        await(&w->there, 2 * i + 2);
+    }
+}
+
+static void ask_lines(words *w)
+{
+    for (uint64_t i = 1; i <= w->left; i++) {
+        atomic_store_explicit(&w->there, i, memory_order_release);
+        await(&w->back, i);
+    }
+}
+
+static void ask_handover(words *w)
+{
+    static block only;
+    block *b = &only;
+    for (uint64_t i = 0; i < w->left; i++) {
+        box_give(&w->box[0][0], b);
+        b = box_take(&w->box[1][0]);
+    }
+}
+
+static double limit_line(uint64_t count)
+{
+    words w = { .left = 0 };
+    return with_thread(&w, answer_line, ask_line, count);
+}
+
+static double limit_lines(uint64_t count)
+{
+    words w = { .left = 0 };
+    return with_thread(&w, answer_lines, ask_lines, count);
+}
+
+static double limit_handover(uint64_t count)
+{
+    words w = { .left = 0 };
+    return with_thread(&w, answer_handover, ask_handover, count);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double single_to_limit(uint64_t count)
+{
+    double ratios[41];
+    for (size_t i = 0; i < 41; i++) {
+        double limit = limit_handover(10 * count); /* a thread's start is in it */
+        ratios[i] = cross_single(count) / limit;
+    }
+    qsort(ratios, 41, sizeof ratios[0], by_size);
+    return ratios[20];
 }
 
 /* ---- across schedulers: 64 callers, one server ---- */
@@ -473,7 +640,7 @@ static double requests_free(uint64_t count)
 }
 
 /* ---- what is measured, and how much of it ---- */
-typedef enum told { NS = 1, RATE, BYTES, KIB, PERCENTILES } told;
+typedef enum told { NS = 1, RATE, BYTES, KIB, TIMES, PERCENTILES } told;
 
 static const struct job {
     const char *name;
@@ -494,7 +661,12 @@ static const struct job {
     { "runtime_cross_pipelined", "two", NS, cross_pipelined, 100, 30000 },
     { "runtime_cross_single", "two", NS, cross_single, 40, 1000 },
     { "runtime_cross_single", "two", PERCENTILES, cross_single_timed, 10, 5000 },
-    { "runtime_cross_busy", "two", PERCENTILES, cross_busy_timed, 6, 1000 },
+    { "runtime_cross_busy", "two", PERCENTILES, cross_busy_timed, 10, 2000 },
+    { "runtime_cross_busy_pipelined", "two", NS, cross_busy_pipelined, 20, 30000 },
+    { "runtime_limit_line", "two", NS, limit_line, 40, 10000 },
+    { "runtime_limit_lines", "two", NS, limit_lines, 40, 10000 },
+    { "runtime_limit_handover", "two", NS, limit_handover, 40, 10000 },
+    { "runtime_cross_single_to_limit", "two", TIMES, single_to_limit, 1, 1000 },
     { "runtime_callers_64_apart", "two", RATE, callers_apart, 40, 19200 },
     { "runtime_callers_64_free", "two", RATE, callers_free, 40, 19200 },
     { "runtime_requests_64_apart", "two", RATE, requests_apart, 40, 19200 },
@@ -530,6 +702,9 @@ static void run(const struct job *j)
         break;
     case KIB:
         result(j->name, least, "KiB");
+        break;
+    case TIMES:
+        printf("RESULT %s %.2f x\n", j->name, least);
         break;
     case PERCENTILES:
         percentiles(j->name);

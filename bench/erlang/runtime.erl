@@ -17,6 +17,7 @@
 -export([init/1, handle_call/3, handle_cast/2]).
 -define(CALLERS, 64).
 -define(BATCH, 256).
+-define(BUSY, 8).
 -define(BUCKETS, 120001).
 
 now_ns() -> erlang:monotonic_time(nanosecond).
@@ -52,8 +53,9 @@ two() ->
     best_ns("runtime_cross_pipelined", 100, fun cross_pipelined/1, 10000),
     best_ns("runtime_cross_single", 40, fun cross_single/1, 1000),
     distribution("runtime_cross_single", 10, 5000, apart),
-    Busy = [spawn_opt(fun busy/0, [{scheduler, S}]) || S <- [1, 2]],
-    distribution("runtime_cross_busy", 6, 1000, apart),
+    Busy = [spawn_opt(fun busy/0, [{scheduler, S}]) || S <- [1, 2], _ <- lists:seq(1, ?BUSY)],
+    distribution("runtime_cross_busy", 10, 2000, apart),
+    best_ns("runtime_cross_busy_pipelined", 20, fun cross_pipelined/1, 10000),
     [exit(Pid, kill) || Pid <- Busy],
     best_rate("runtime_callers_64_apart", 40, fun(N) -> callers(N, apart) end, 6400),
     best_rate("runtime_callers_64_free", 40, fun(N) -> callers(N, free) end, 6400),
