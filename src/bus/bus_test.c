@@ -219,7 +219,7 @@ static void test_an_ask_without_a_reply_is_remembered_for_a_while(void **state) 
     lim_outcome o;
     char request[64], text[512];
     assert_int_equal(lim_ask(bus, "forgotten", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = 5000), &o), LIM_OK);
-    int len = snprintf(request, sizeof request, "{\"op\":\"show\",\"name\":\"%llx\"}", (unsigned long long)o.conv.id);
+    int len = snprintf(request, sizeof request, "{\"op\":\"show\",\"id\":\"%llx\"}", (unsigned long long)o.conv.id);
     lim_outcome_fini(&o);
     for (int i = 0; i < 1000; i++) { /* it ends a moment after its outcome */
         assert_int_equal(lim_ask(bus, "$sys.conversations", (lim_bytes){ request, (size_t)len },
@@ -753,41 +753,6 @@ static void test_exit_notifiers_fire_once_also_after_the_crash(void **state) /* 
     assert_int_equal(lim_conv_close(bus, c), LIM_OK);
 }
 
-/* ---- system groups ---- */
-
-static void test_the_system_groups_answer(void **state)
-{
-    lim_bus *bus = *state;
-    lim_outcome o;
-    static const char *asks[][3] = {
-        { "$sys.info", "{\"op\":\"info\"}", "\"durability\":\"memory\"" },
-        { "$sys.groups", "{\"op\":\"ls\"}", "\"name\":\"shown\"" },
-        { "$sys.groups", "{\"op\":\"show\",\"name\":\"shown\"}", "\"identity\":\"one\"" },
-        { "$sys.groups", "{\"op\":\"show\",\"name\":\"nix\"}", "\"code\":\"NOTFOUND\"" },
-        { "$sys.workers", "{\"op\":\"ls\"}", "\"identity\":\"one\"" },
-        { "$sys.workers", "{\"op\":\"show\",\"name\":\"one\"}", "\"group\":\"shown\"" },
-        { "$sys.workers", "{\"op\":\"show\",\"name\":\"two\"}", "\"code\":\"NOTFOUND\"" },
-        { "$sys.conversations", "{\"op\":\"ls\"}", "\"kind\":\"ask\"" },
-        { "$sys.artifacts", "{\"op\":\"load\",\"code\":\"return 1\"}", "\"error\"" },
-        { "$sys.artifacts", "{\"op\":\"ls\"}", "\"artifacts\":[" },
-        { "$sys.channels", "{\"op\":\"create\",\"name\":\"news\"}", "\"name\":\"news\"" },
-        { "$sys.channels", "{\"op\":\"ls\"}", "\"name\":\"news\"" },
-        { "$sys.channels", "nonsense", "not JSON" },
-        { "$sys.channels", "{\"op\":\"fly\",\"name\":\"x\"}", "unknown op" },
-    };
-    serve(bus, "shown", "one", 3, on_echo, NULL);
-    for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
-        char text[8192];
-        lim_bytes request = { asks[i][1], strlen(asks[i][1]) };
-        assert_int_equal(lim_ask(bus, asks[i][0], request, OPTS(lim_ask_opts, .timeout_ms = 5000), &o), LIM_OK);
-        assert_int_equal(o.how, LIM_HOW_REPLY);
-        snprintf(text, sizeof text, "%.*s", (int)o.payload.len, (const char *)o.payload.ptr);
-        if (strstr(text, asks[i][2]) == NULL)
-            fail_msg("%s %s answered %s, without %s", asks[i][0], asks[i][1], text, asks[i][2]);
-        lim_outcome_fini(&o);
-    }
-}
-
 /* ---- census ---- */
 
 static void test_the_census_returns_to_where_it_was(void **state) /* proves CV14 RT12 */
@@ -844,7 +809,6 @@ int main(void)
         T(test_exit_notifiers_fire_once_also_after_the_crash),
         T(test_what_is_sent_to_all_reaches_all_and_they_may_speak),
         T(test_draining_waits_for_what_runs_and_takes_nothing_new),
-        T(test_the_system_groups_answer),
         T(test_the_census_returns_to_where_it_was),
     };
     for (schedulers = 1; schedulers <= 2; schedulers++)

@@ -2,57 +2,94 @@
  * admin.c - ls, show and the rest of administration: JSON asks of the system groups, answered as tables or as they are.
  *
  * One table says for each noun which group answers, under which key the list comes, and which columns people see first.
- * What the server does not say is shown as `-`; what it says beyond the columns is in `show` and --json. */
-#include "cli/cli.h"
-#include "data/data.h"
+ * What the server does not say is shown as `-`; what it says beyond the columns is in `show` and --json. With --watch
+ * it is asked again and again: a terminal is drawn anew, anything else gets one block after the other. */
+#include "cli/admin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-enum { TIMEOUT_MS = 5000 };
+enum { PAGE = 1000, PAGES_DEFAULT = 100 /* rows, without --max */, INTERVAL_US = 2000000 };
 
-typedef struct noun {
-    const char *name, *group, *key, *id; /* id: what `show` and `rm` name one by */
-    const char *columns[14];             /* NULL-terminated */
-} noun;
-static const noun nouns[] = {
+static const cli_noun nouns[] = {
     { "channel",
       "$sys.channels",
       "channels",
       "name",
+      NULL,
+      false,
       { "name", "subscriptions", "published", "delivered", "deferred", "dropped", "rejected", "opened" } },
     { "group",
       "$sys.groups",
       "groups",
       "name",
+      NULL,
+      false,
       { "name", "members", "capacity", "in_flight", "queued", "held", "dispatched", "lost", "refused", "router",
         "why" } },
     { "queue",
-      "$sys.groups",
-      "groups",
-      "name",
-      { "name", "members", "capacity", "in_flight", "queued", "held", "dispatched", "lost", "refused", "router",
-        "why" } },
+      "$sys.queues",
+      "queues",
+      "queue",
+      NULL,
+      false,
+      { "name", "workers", "capacity", "in_flight", "queued", "paused", "draining", "dead", "dispatched", "lost",
+        "refused", "router", "why" } },
+    { "queue keys",
+      "$sys.queues",
+      "keys",
+      "queue",
+      "queue",
+      true,
+      { "key", "weight", "ready", "in_flight", "limited", "delayed", "behind", "held", "in_flight_max", "rate",
+        "rate_period_ms", "own_limit" } },
+    { "task",
+      "$sys.tasks",
+      "tasks",
+      "id",
+      "queue",
+      true,
+      { "id", "state", "type", "priority", "key", "order_key", "attempts", "losses", "worker", "age_ms",
+        "due_in_ms" } },
+    { "dead",
+      "$sys.dead",
+      "dead",
+      "id",
+      "queue",
+      false,
+      { "queue", "id", "type", "how", "why", "reason", "attempts", "losses", "bytes", "detail" } },
     { "worker",
       "$sys.workers",
       "workers",
-      "name",
-      { "group", "identity", "kind", "capacity", "in_flight", "completed", "tags", "types", "eligible", "why",
-        "tasks" } },
+      "identity",
+      "queue",
+      false,
+      { "group", "identity", "kind", "capacity", "in_flight", "completed", "last_seen_ms_ago", "tags", "types",
+        "eligible", "why", "tasks" } },
     { "conversation",
       "$sys.conversations",
       "conversations",
-      "name",
-      { "id", "kind", "phase", "group", "type", "participant", "attempts", "losses", "age_ms", "remaining_ms" } },
+      "id",
+      NULL,
+      false,
+      { "id", "name", "kind", "phase", "group", "type", "participant", "attempts", "losses", "age_ms",
+        "remaining_ms" } },
     { "artifact",
       "$sys.artifacts",
       "artifacts",
       "hash",
+      NULL,
+      false,
       { "short", "engine", "name", "bytes", "loaded_ms_ago", "used_by" } },
 };
 
-static const noun *noun_of(const struct cli *cli)
+const cli_noun *cli_noun_of(const struct cli *cli)
 {
+    for (size_t i = 0; i < LIM_COUNT(nouns); i++) {
+        if (strcmp(nouns[i].name, cli->command->name) == 0)
+            return &nouns[i];
+    }
     for (size_t i = 0; i < LIM_COUNT(nouns); i++) {
         if (strcmp(nouns[i].name, cli->args.words[0]) == 0)
             return &nouns[i];
@@ -60,167 +97,82 @@ static const noun *noun_of(const struct cli *cli)
     lim__panic(__FILE__, __LINE__, "a command of a noun that is not in the table");
 }
 
-/* ---- asking ---- */
+/* ---- asking, once or again and again ---- */
 
-typedef struct sys_ask {
-    struct cli *cli;
-    const char *what;
-    lim__doc *doc;
-    bool ended, good;
-} sys_ask;
-
-static int code_named(const char *name)
-{
-#define X(err, text)                                                                                                   \
-    if (strcmp(name, #err) == 0)                                                                                       \
-        return cli_err_code(LIM_E_##err);
-    LIM_ERR_MAP(X)
-#undef X
-    return CLI_FAILED;
-}
-
-/* Without "f.lua: " or "f.lua:7: " in front, which is said already. */
-static const char *without_place(const char *message, const char *what)
-{
-    size_t len = strlen(what);
-    if (strncmp(message, what, len) != 0 || message[len] != ':')
-        return message;
-    const char *rest = message + len + 1 + strspn(message + len + 1, "0123456789:");
-    return *rest == ' ' ? rest + 1 : message;
-}
-
-/* {"code","message","line","column"} as one line; a message with a place is code that somebody wrote. */
-static void tell_error(sys_ask *ask, lim__val error)
-{
-    char what[300];
-    int line = (int)lim__val_i64(error, "line", 0), column = (int)lim__val_i64(error, "column", 0);
-    int code = code_named(lim__val_str(error, "code", ""));
-    const char *message = without_place(lim__val_str(error, "message", "no reason was given"), ask->what);
-    if (line > 0)
-        snprintf(what, sizeof what, column > 0 ? "%s:%d:%d" : "%s:%d", ask->what, line, column);
-    else
-        snprintf(what, sizeof what, "%s", ask->what);
-    if (strstr(message, "; ")) {
-        cli_note("liminal: %s: %s", what, message);
-        ask->cli->told = true;
-        ask->cli->code = cli_worse(ask->cli->code, code);
-        return;
-    }
-    cli_fault(ask->cli, code, what, message,
-              code == CLI_FAILED      ? "mend it and deploy again, nothing has changed"
-              : code == CLI_NOT_FOUND ? "ls shows what there is"
-                                      : "see liminal help");
-}
-
-static void on_outcome(void *ctx, const lim_outcome *o)
-{
-    sys_ask *ask = ctx;
-    if (ask->cli->link == CLI_LINK_CLOSING)
-        return;
-    ask->ended = true;
-    if (o->how != LIM_HOW_REPLY) {
-        if (o->how != LIM_HOW_LOST) /* the link's own fault is what is told */
-            cli_outcome_fault(ask->cli, "", o);
-        return;
-    }
-    lim_diag diag = { 0 };
-    if (lim__doc_parse(ask->doc, o->payload, &diag) != LIM_OK) {
-        cli_fault(ask->cli, CLI_FAILED, ask->what, "the server's answer is not JSON",
-                  "see that both are of one version");
-        return;
-    }
-    lim__val error = lim__val_get(lim__doc_root(ask->doc), "error");
-    ask->good = error.kind != LIM__OBJECT;
-    if (!ask->good)
-        tell_error(ask, error);
-}
-
-bool cli_sys(struct cli *cli, const char *group, const char *what, lim_bytes request, lim__doc *doc)
-{
-    sys_ask ask = { .cli = cli, .what = what, .doc = doc };
-    int64_t us = cli->opts->timeout_us;
-    const lim_ask_opts opts = { .size = sizeof opts,
-                                .timeout_ms = us == 0             ? TIMEOUT_MS
-                                              : us == LIM_FOREVER ? LIM_FOREVER
-                                                                  : (us + 999) / 1000 };
-    if (!doc || (!cli->client && !cli_connect(cli, false)))
-        return false;
-    lim_err err = lim_client_ask_async(cli->client, group, request, &opts, on_outcome, &ask, NULL);
-    if (err != LIM_OK)
-        cli_err(cli, what, err, NULL);
-    while (err == LIM_OK && !ask.ended && !cli->ended)
-        cli_turn(cli);
-    if (err == LIM_OK && !ask.ended)
-        cli_finish(cli); /* before `ask` is gone */
-    return ask.good;
-}
-
-int cli_finish(struct cli *cli)
-{
-    cli_end(cli, CLI_DONE);
-    return cli->client ? cli_run(cli) : cli->code;
-}
-
-/* {"op":OP,KEY:NAME}; key NULL: without. */
-static void request_text(lim__buf *b, const char *op, const char *key, const char *name)
+lim__json cli_request(lim__buf *b, const char *op)
 {
     lim__json j = lim__json_begin(b);
     lim__json_open(&j, NULL, '{');
     lim__json_str(&j, "op", op);
-    if (key)
-        lim__json_str(&j, key, name);
-    lim__json_close(&j);
+    return j;
 }
 
-/* ---- showing ---- */
-
-/* As a cell: text as it is, lists and sets joined by commas, nothing for what is absent. */
-static void cell_text(lim__buf *b, lim__val v)
+bool cli_request_end(struct cli *cli, lim__json *j, const char *group, const char *what, lim__doc *doc)
 {
-    if (v.kind == LIM__ABSENT || v.kind == LIM__NULL) {
+    lim__json_close(j);
+    bool good = cli_sys(cli, group, what, lim__buf_bytes(j->buf), doc);
+    lim__buf_fini(j->buf);
+    return good;
+}
+
+void cli_block(struct cli *cli)
+{
+    bool first = !cli->printed;
+    cli->printed = true;
+    if (!cli->opts->watch || cli->opts->json)
         return;
-    } else if (v.kind == LIM__TEXT) {
-        lim__buf_add(b, v.text.ptr, v.text.len);
-    } else if (v.kind == LIM__BOOL) {
-        lim__buf_text(b, v.truth ? "yes" : "no");
-    } else if (v.kind == LIM__ARRAY || v.kind == LIM__OBJECT) {
-        lim__iter it = lim__iter_begin(v);
-        while (lim__iter_next(&it)) {
-            lim__buf_text(b, it.index ? "," : "");
-            if (v.kind == LIM__OBJECT)
-                lim__buf_add(b, it.key.ptr, it.key.len);
-            else
-                cell_text(b, it.val);
-        }
-    } else {
-        lim__json j = lim__json_begin(b);
-        lim__json_val(&j, NULL, v);
-    }
+    if (isatty(STDOUT_FILENO))
+        lim__buf_text(&cli->out, "\033[H\033[2J");
+    else if (!first)
+        lim__buf_text(&cli->out, "\n");
 }
 
-static bool any_has(lim__val list, const char *key)
+static void on_due(void *state)
 {
-    lim__iter it = lim__iter_begin(list);
-    while (lim__iter_next(&it)) {
-        if (lim__val_present(lim__val_get(it.val, key)))
-            return true;
-    }
-    return lim__val_count(list) == 0;
+    ((struct cli *)state)->due = true;
 }
 
-typedef struct row {
-    const noun *noun;
-    lim__val val;
-} row;
+static void on_interrupt(void *state)
+{
+    cli_end(state, CLI_DONE);
+}
+
+bool cli_pause(struct cli *cli, int64_t us)
+{
+    cli->due = false;
+    cli->on_alarm = on_due;
+    cli->alarm_ns = cli_now_ns() + (uint64_t)us * 1000;
+    while (!cli->due && !cli->ended)
+        cli_turn(cli);
+    return cli->due && !cli->ended;
+}
+
+int cli_repeat(struct cli *cli, void (*once)(struct cli *cli, lim__doc *doc))
+{
+    int64_t interval_us = cli->opts->interval_us ? cli->opts->interval_us : INTERVAL_US;
+    lim__doc *doc = lim__doc_new();
+    cli->state = cli;
+    if (cli->opts->watch || cli->opts->follow)
+        cli->on_interrupt = on_interrupt;
+    once(cli, doc);
+    while (cli->opts->watch && cli->code == CLI_DONE && cli_pause(cli, interval_us))
+        once(cli, doc);
+    cli_finish(cli);
+    cli_flush(cli);
+    lim__doc_free(doc);
+    return cli->code;
+}
+
+/* ---- ls ---- */
 
 /* By the first column, then the second, as bytes: the server lists in no order. */
-static int by_name(const void *a, const void *b)
+static int by_name(const void *a, const void *b, void *ctx)
 {
-    const row *rows[2] = { a, b };
+    const lim__val *rows[2] = { a, b };
+    const cli_noun *n = ctx;
     const lim_bytes none = { "", 0 };
     for (int c = 0; c < 2; c++) {
-        lim_bytes x = lim__val_bytes(rows[0]->val, rows[0]->noun->columns[c], none);
-        lim_bytes y = lim__val_bytes(rows[1]->val, rows[1]->noun->columns[c], none);
+        lim_bytes x = lim__val_bytes(*rows[0], n->columns[c], none), y = lim__val_bytes(*rows[1], n->columns[c], none);
         int order = memcmp(x.ptr, y.ptr, x.len < y.len ? x.len : y.len);
         if (order != 0 || x.len != y.len)
             return order != 0 ? order : (x.len > y.len) - (x.len < y.len);
@@ -228,198 +180,172 @@ static int by_name(const void *a, const void *b)
     return 0;
 }
 
-/* The list's objects in order, malloc'd. */
-static row *sorted(const noun *n, lim__val list, size_t *count)
+static bool where_given(struct cli *cli, lim__json *j)
 {
-    row *rows = calloc(lim__val_count(list) + 1, sizeof *rows);
-    lim__iter it = lim__iter_begin(list);
-    *count = 0;
-    while (rows && lim__iter_next(&it))
-        rows[(*count)++] = (row){ n, it.val };
-    if (rows)
-        qsort(rows, *count, sizeof *rows, by_name);
-    return rows;
-}
-
-/* A column that no row has is left out. */
-static void print_table(struct cli *cli, const noun *n, lim__val list, const row *rows, size_t row_count)
-{
-    const char *columns[LIM_COUNT(n->columns)];
-    size_t count = 0;
-    cli_table table;
-    for (size_t i = 0; n->columns[i]; i++) {
-        if (any_has(list, n->columns[i]))
-            columns[count++] = n->columns[i];
-    }
-    if (count == 0)
-        return;
-    cli_table_begin(&table, columns, count);
-    for (size_t i = 0; i < row_count * count; i++) {
-        lim__buf text = { 0 };
-        cell_text(&text, lim__val_get(rows[i / count].val, columns[i % count]));
-        cli_table_cell(&table, lim__buf_bytes(&text));
-        lim__buf_fini(&text);
-    }
-    cli_table_print(&table, &cli->out);
-    cli_table_fini(&table);
-}
-
-static void print_json(struct cli *cli, lim__val v)
-{
-    lim__json j = lim__json_begin(&cli->out);
-    lim__json_val(&j, NULL, v);
-    lim__buf_text(&cli->out, "\n");
-}
-
-static size_t widest_key(lim__val object)
-{
-    size_t width = 0;
-    lim__iter it = lim__iter_begin(object);
-    while (lim__iter_next(&it))
-        width = it.key.len > width ? it.key.len : width;
-    return width;
-}
-
-static bool has_objects(lim__val v)
-{
-    return v.kind == LIM__ARRAY && lim__val_at(v, 0).kind == LIM__OBJECT;
-}
-
-static void print_members(struct cli *cli, lim__val object, int indent);
-
-/* What stands under its key: an object's members, a list's objects as one line of JSON each. */
-static void print_below(struct cli *cli, lim__val v, int indent)
-{
-    lim__buf_text(&cli->out, "\n");
-    if (v.kind == LIM__OBJECT) {
-        print_members(cli, v, indent);
-        return;
-    }
-    lim__iter it = lim__iter_begin(v);
-    while (lim__iter_next(&it)) {
-        lim__buf_format(&cli->out, "%*s", indent, "");
-        print_json(cli, it.val);
-    }
-}
-
-/* One line a member: key and value, aligned. */
-static void print_members(struct cli *cli, lim__val object, int indent)
-{
-    int width = (int)widest_key(object);
-    lim__iter it = lim__iter_begin(object);
-    while (lim__iter_next(&it)) {
-        lim__buf_format(&cli->out, "%*s%.*s", indent, "", (int)it.key.len, (const char *)it.key.ptr);
-        if ((it.val.kind == LIM__OBJECT && lim__val_count(it.val) > 0) || has_objects(it.val)) {
-            print_below(cli, it.val, indent + 2);
-            continue;
+    const cli_list *where = &cli->opts->where;
+    if (where->count > 0)
+        lim__json_open(j, "where", '{');
+    for (size_t i = 0; i < where->count; i++) {
+        char key[256];
+        size_t len = strcspn(where->items[i], "=");
+        if (len == 0 || len >= sizeof key || where->items[i][len] == 0) {
+            cli_fault(cli, CLI_USAGE, "--where", where->items[i], "write KEY=VALUE, as in --where kind=ask");
+            return false;
         }
-        lim__buf_format(&cli->out, "%*s  ", width - (int)it.key.len, "");
-        size_t before = lim__buf_len(&cli->out);
-        cell_text(&cli->out, it.val);
-        lim__buf_text(&cli->out, lim__buf_len(&cli->out) == before ? "-\n" : "\n");
+        snprintf(key, sizeof key, "%.*s", (int)len, where->items[i]);
+        lim__json_str(j, key, where->items[i] + len + 1);
     }
+    if (where->count > 0)
+        lim__json_close(j);
+    return true;
 }
 
-static void print_one(struct cli *cli, lim__val v)
+/* Asks for the rows behind `after`, at most `max`. */
+static bool ask_page(struct cli *cli, const cli_noun *n, uint64_t after, uint32_t max, lim__doc *doc)
 {
-    if (cli->opts->json)
-        print_json(cli, v);
-    else
-        print_members(cli, v, 0);
+    const char *filter = n->filter ? cli_word(cli, 0) : NULL;
+    lim__buf b = { 0 };
+    lim__json j = cli_request(&b, cli->args.words[1]); /* ls, keys */
+    if (filter)
+        lim__json_str(&j, n->filter, filter);
+    if (n->paged && after > 0)
+        lim__json_u64(&j, "after", after);
+    if (max > 0)
+        lim__json_u64(&j, "max", max);
+    if (where_given(cli, &j))
+        return cli_request_end(cli, &j, n->group, filter ? filter : cli->command->name, doc);
+    lim__buf_fini(&b);
+    return false;
 }
 
-/* ---- the commands ---- */
-
-/* Asks once; `show` gets the reply if it was good. */
-static int once(struct cli *cli, const char *group, const char *what, lim__buf *request,
-                void (*show)(struct cli *, lim__val))
+/* Prints the rows; how many, and the cursor of the last. */
+static size_t print_page(struct cli *cli, const cli_noun *n, lim__val list, uint64_t *cursor)
 {
-    lim__doc *doc = lim__doc_new();
-    if (!doc)
-        cli_fault(cli, CLI_FAILED, what, "no memory", "free some");
-    if (cli_sys(cli, group, what, lim__buf_bytes(request), doc))
-        show(cli, lim__doc_root(doc));
-    int code = cli_finish(cli);
-    cli_flush(cli);
-    lim__doc_free(doc);
-    lim__buf_fini(request);
-    return code;
-}
-
-static void show_list(struct cli *cli, lim__val reply)
-{
-    const noun *n = noun_of(cli);
-    size_t count;
-    lim__val list = lim__val_get(reply, n->key);
-    row *rows = sorted(n, list, &count);
+    size_t count = 0;
+    lim__val *rows = calloc(lim__val_count(list) + 1, sizeof *rows);
+    lim__iter it = lim__iter_begin(list);
+    while (rows && lim__iter_next(&it))
+        rows[count++] = it.val;
     if (!rows)
         cli_fault(cli, CLI_FAILED, cli->command->name, "no memory", "free some");
-    else if (!cli->opts->json)
-        print_table(cli, n, list, rows, count);
+    else if (!n->paged)
+        qsort_r(rows, count, sizeof *rows, by_name, (void *)(uintptr_t)n);
+    if (rows && !cli->opts->json)
+        cli_value_table(cli, n->columns, rows, count);
     for (size_t i = 0; cli->opts->json && i < count; i++)
-        print_json(cli, rows[i].val);
+        cli_value_json(cli, rows[i]);
+    *cursor = count > 0 ? lim__val_u64(rows[count - 1], "cursor", 0) : 0;
     free(rows);
+    return count;
+}
+
+static void list_paged(struct cli *cli, const cli_noun *n, lim__doc *doc)
+{
+    uint32_t left = cli->opts->max ? cli->opts->max : PAGES_DEFAULT;
+    uint64_t after = 0;
+    for (size_t got = 1; left > 0; left -= (uint32_t)got) {
+        uint32_t max = left < PAGE ? left : PAGE;
+        if (!ask_page(cli, n, after, max, doc))
+            return;
+        if (after == 0)
+            cli_block(cli);
+        got = print_page(cli, n, lim__val_get(lim__doc_root(doc), n->list), &after);
+        if (got < max)
+            return;
+    }
+    if (!cli->opts->max)
+        cli_note("liminal: %s: these are the first %d; more with --max", cli->command->name, PAGES_DEFAULT);
+}
+
+static void list_once(struct cli *cli, lim__doc *doc)
+{
+    const cli_noun *n = cli_noun_of(cli);
+    uint64_t cursor;
+    if (n->paged) {
+        list_paged(cli, n, doc);
+        return;
+    }
+    if (!ask_page(cli, n, 0, cli->opts->max, doc))
+        return;
+    lim__val reply = lim__doc_root(doc);
+    cli_block(cli);
+    print_page(cli, n, lim__val_get(reply, n->list), &cursor);
+    if (lim__val_bool(reply, "incomplete", false))
+        cli_note("liminal: %s: somebody did not answer in time; the list is not complete", cli->command->name);
 }
 
 int cli_run_list(struct cli *cli)
 {
-    lim__buf request = { 0 };
-    request_text(&request, "ls", NULL, NULL);
-    return once(cli, noun_of(cli)->group, cli->command->name, &request, show_list);
+    return cli_repeat(cli, list_once);
+}
+
+/* ---- show, and what is done once ---- */
+
+static void show_once(struct cli *cli, lim__doc *doc)
+{
+    const cli_noun *n = cli_noun_of(cli);
+    lim__buf b = { 0 };
+    lim__json j = cli_request(&b, "show");
+    lim__json_str(&j, n->id, cli_word(cli, 0));
+    if (!cli_request_end(cli, &j, n->group, cli_word(cli, 0), doc))
+        return;
+    cli_block(cli);
+    cli_value_show(cli, lim__doc_root(doc));
 }
 
 int cli_run_show(struct cli *cli)
 {
-    lim__buf request = { 0 };
-    request_text(&request, "show", noun_of(cli)->id, cli_word(cli, 0));
-    return once(cli, noun_of(cli)->group, cli_word(cli, 0), &request, print_one);
+    return cli_repeat(cli, show_once);
 }
 
-/* What has been done is said by the exit code; --json shows the server's answer. */
-static void show_done(struct cli *cli, lim__val reply)
+int cli_once(struct cli *cli, lim__json *j, const char *group, const char *what,
+             void (*show)(struct cli *cli, lim__val reply))
 {
-    if (cli->opts->json)
-        print_json(cli, reply);
+    lim__doc *doc = lim__doc_new();
+    bool good = cli_request_end(cli, j, group, what, doc);
+    if (good && show)
+        show(cli, lim__doc_root(doc));
+    else if (good && cli->opts->json)
+        cli_value_json(cli, lim__doc_root(doc));
+    cli_finish(cli);
+    cli_flush(cli);
+    lim__doc_free(doc);
+    return cli->code;
+}
+
+int cli_do(struct cli *cli, const char *group, const char *op, const char *key, const char *word,
+           void (*show)(struct cli *cli, lim__val reply))
+{
+    lim__buf b = { 0 };
+    lim__json j = cli_request(&b, op);
+    if (key)
+        lim__json_str(&j, key, word);
+    return cli_once(cli, &j, group, word ? word : cli->command->name, show);
 }
 
 int cli_run_remove(struct cli *cli)
 {
-    lim__buf request = { 0 };
-    request_text(&request, "rm", noun_of(cli)->id, cli_word(cli, 0));
-    return once(cli, noun_of(cli)->group, cli_word(cli, 0), &request, show_done);
+    const cli_noun *n = cli_noun_of(cli);
+    return cli_do(cli, n->group, "rm", n->id, cli_word(cli, 0), NULL);
 }
 
 int cli_run_channel_create(struct cli *cli)
 {
-    lim__buf request = { 0 };
-    lim__json j = lim__json_begin(&request);
-    lim__json_open(&j, NULL, '{');
-    lim__json_str(&j, "op", "create");
+    lim__buf b = { 0 };
+    lim__json j = cli_request(&b, "create");
     lim__json_str(&j, "name", cli_word(cli, 0));
     lim__json_bool(&j, "allow_hold", cli->opts->allow_hold);
-    lim__json_close(&j);
-    return once(cli, "$sys.channels", cli_word(cli, 0), &request, show_done);
+    return cli_once(cli, &j, "$sys.channels", cli_word(cli, 0), NULL);
 }
 
 int cli_run_channel_close(struct cli *cli)
 {
-    lim__buf request = { 0 };
-    request_text(&request, "close", "name", cli_word(cli, 0));
-    return once(cli, "$sys.channels", cli_word(cli, 0), &request, show_done);
-}
-
-int cli_run_conversation_cancel(struct cli *cli)
-{
-    lim__buf request = { 0 };
-    request_text(&request, "cancel", "name", cli_word(cli, 0));
-    return once(cli, "$sys.conversations", cli_word(cli, 0), &request, show_done);
+    return cli_do(cli, "$sys.channels", "close", "name", cli_word(cli, 0), NULL);
 }
 
 int cli_run_info(struct cli *cli)
 {
-    lim__buf request = { 0 };
-    request_text(&request, "info", NULL, NULL);
-    return once(cli, "$sys.info", "info", &request, print_one);
+    return cli_do(cli, "$sys.info", "info", NULL, NULL, cli_value_show);
 }
 
 int cli_run_version(struct cli *cli)

@@ -11,6 +11,11 @@
 
 static const char *const policies[] = { "hold", "drop-oldest", "drop-newest", "close", NULL };
 static const char *const faults[] = { "reject", "previous", "least-loaded", NULL };
+static const char *const duplicates[] = { "reject", "replace", "join", NULL };
+static const char *const priorities[] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", NULL };
+static_assert(LIM_UNIQUE_REJECT == 1 && LIM_UNIQUE_REPLACE == 2 && LIM_UNIQUE_JOIN == 3,
+              "duplicates are in the order of lim_unique");
+static_assert(LIM_PRIORITY(0) == 1, "priorities are as lim_dispatch_opts has them");
 static_assert(LIM_HOLD_BACK == 1 && LIM_DROP_OLDEST == 2 && LIM_DROP_NEWEST == 3 && LIM_CLOSE_SUB == 4,
               "policies are in the order of lim_policy");
 static_assert(LIM_ON_FAULT_REJECT == 1 && LIM_ON_FAULT_PREVIOUS == 2 && LIM_ON_FAULT_LEAST_LOADED == 3,
@@ -47,6 +52,35 @@ static const cli_flag flags[] = {
     { "on-fault", CLI_CHOICE, AT(on_fault), "WHAT", "who decides when the function fails", faults, false },
     { "allow-hold", CLI_SWITCH, AT(allow_hold), NULL, "subscriptions with policy hold may make publishes rejected",
       NULL, false },
+    { "watch", CLI_SWITCH, AT(watch), NULL, "show it again and again", NULL, false },
+    { "interval", CLI_DURATION, AT(interval_us), "D", "how often --watch looks (default 2s)", NULL, false },
+    { "where", CLI_MANY, AT(where), "KEY=VALUE", "only those: kind, phase, group, type, name or an attribute; several",
+      NULL, false },
+    { "follow", CLI_SWITCH, AT(follow), NULL, "print its history as it happens, until it ends", NULL, false },
+    { "all", CLI_SWITCH, AT(all), NULL, "all of them: ask everybody in the group, every dead letter of the queue", NULL,
+      false },
+    { "any", CLI_SWITCH, AT(any), NULL, "ask everybody; the first reply counts, the others are cancelled", NULL,
+      false },
+    { "quorum", CLI_NUMBER, AT(quorum), "N", "with --all: so many replies are enough", NULL, false },
+    { "stream", CLI_SWITCH, AT(stream), NULL, "the answer comes in parts, a line each", NULL, false },
+    { "compensate", CLI_TEXT, AT(compensate), "QUEUE", "when the participant dies, a task in QUEUE shall undo it", NULL,
+      false },
+    { "trace", CLI_SWITCH, AT(trace), NULL, "keep its history: conversation show", NULL, false },
+    { "priority", CLI_CHOICE, AT(priority), "N", "9 goes first (default 4)", priorities, false },
+    { "key", CLI_TEXT, AT(key), "K", "fairness key: keys share the queue, and may have limits", NULL, false },
+    { "weight", CLI_NUMBER, AT(weight), "N", "of its key, 1 to 1000 (default 1)", NULL, false },
+    { "order-key", CLI_TEXT, AT(order_key), "K", "tasks with one order key run one at a time, in order", NULL, false },
+    { "unique-key", CLI_TEXT, AT(unique_key), "K", "at most one task with it waits or runs", NULL, false },
+    { "on-duplicate", CLI_CHOICE, AT(on_duplicate), "WHAT", "when there is one with its unique key already", duplicates,
+      false },
+    { "idempotency-key", CLI_TEXT, AT(idempotency_key), "K", "given again, the first one's outcome is the answer", NULL,
+      false },
+    { "delay", CLI_DURATION, AT(delay_us), "D", "not before", NULL, false },
+    { "start-to-close", CLI_DURATION, AT(start_to_close_us), "D", "one attempt takes at most so long", NULL, false },
+    { "progress", CLI_DURATION, AT(progress_us), "D", "without progress for so long its worker counts as stuck", NULL,
+      false },
+    { "report-to", CLI_TEXT, AT(report_to), "ID", "a conversation that gets the outcome, too", NULL, false },
+    { "clear", CLI_SWITCH, AT(clear), NULL, "take the limit away", NULL, false },
 };
 static_assert(LIM_COUNT(flags) <= 64, "cli_args.given has a bit for each");
 

@@ -55,12 +55,15 @@ typedef struct cli_list {
     size_t count;
 } cli_list;
 typedef struct cli_opts { /* zero: not given */
-    const char *server, *exec, *identity, *builtin;
-    bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect;
-    uint32_t max, window, backlog, capacity, memory_bytes;
-    int64_t timeout_us, cpu_us, wall_us;
-    int policy, on_fault; /* 1 + the index of the choice: the values of lim_policy and lim_on_fault */
-    cli_list types, tags;
+    const char *server, *exec, *identity, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
+    const char *report_to;
+    bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
+    bool stream, trace, clear;
+    uint32_t max, window, backlog, capacity, memory_bytes, quorum, weight;
+    int64_t timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us, progress_us;
+    int policy, on_fault, on_duplicate; /* 1 + the index of the choice: the values of the enums in liminal.h */
+    int priority;                       /* likewise: LIM_PRIORITY */
+    cli_list types, tags, where;
 } cli_opts;
 
 typedef enum cli_kind { CLI_SWITCH = 1, CLI_TEXT, CLI_MANY, CLI_NUMBER, CLI_SIZE, CLI_DURATION, CLI_CHOICE } cli_kind;
@@ -75,7 +78,7 @@ typedef struct cli_flag {
 } cli_flag;
 const cli_flag *cli_flags(size_t *count);
 
-enum { CLI_WORDS_MAX = 16 };
+enum { CLI_WORDS_MAX = 40 };
 typedef struct cli_args {
     cli_opts opts;
     const char *words[CLI_WORDS_MAX]; /* what is no flag: the command first */
@@ -127,6 +130,7 @@ struct cli {
     enum { CLI_LINK_NEW = 0, CLI_LINK_UP, CLI_LINK_AWAY, CLI_LINK_LOST, CLI_LINK_CLOSING } link;
     bool ended, told;            /* told: a fault was printed */
     bool out_gone;               /* nobody reads standard output any more */
+    bool printed, due;           /* admin.c: a block is there already; a pause is over */
     int code;
     char detail[240];            /* why the connection broke */
     uint64_t alarm_ns;           /* when on_alarm is due, 0: never */
@@ -197,7 +201,7 @@ void cli_table_cell(cli_table *t, lim_bytes text); /* row by row; empty: "-" */
 void cli_table_print(cli_table *t, lim__buf *out); /* aligned; columns of numbers to the right */
 void cli_table_fini(cli_table *t);
 
-/* ---- asks of system groups (admin.c) ---- */
+/* ---- asks of system groups (sys.c; what is built on them: admin.h) ---- */
 /* Connects if need be, sends one JSON request and waits for the reply, which is parsed into doc. False: told (`what` is
  * what the fault is about), and cli->code is set. cli_finish follows in either case. */
 struct lim__doc;
@@ -207,7 +211,9 @@ int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
     X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
-    X(channel_close) X(conversation_cancel) X(info) X(events) X(version) X(help) X(completion)
+    X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge)                      \
+    X(queue_unpark) X(task_cancel) X(task_retry) X(dead) X(worker_drain) X(conversation_show)    \
+    X(conversation_cancel) X(conversation_signal) X(info) X(events) X(version) X(help) X(completion)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X

@@ -8,14 +8,19 @@
 
 #include <stdio.h>
 
+#define LOOK "watch interval timeout"
 #define NOUN_ROWS(noun, example)                                                                                       \
-    { noun " ls", "", "list them", "liminal " noun " ls", "timeout", 0, 0, cli_run_list },                             \
+    { noun " ls", "", "list them", "liminal " noun " ls", LOOK, 0, 0, cli_run_list },                                  \
     {                                                                                                                  \
-        noun " show", "NAME", "show one", "liminal " noun " show " example, "timeout", 1, 1, cli_run_show              \
+        noun " show", "NAME", "show one", "liminal " noun " show " example, LOOK, 1, 1, cli_run_show                   \
     }
 #define REMOVE_ROW(noun, what, example)                                                                                \
     {                                                                                                                  \
         noun " rm", "NAME", what, "liminal " noun " rm " example, "timeout", 1, 1, cli_run_remove                      \
+    }
+#define STATE_ROW(verb, what, flags)                                                                                   \
+    {                                                                                                                  \
+        "queue " verb, "QUEUE", what, "liminal queue " verb " thumbs", flags, 1, 1, cli_run_queue_state                \
     }
 #define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
 #define SUB_FLAGS   "max window backlog policy reconnect"
@@ -42,11 +47,53 @@ static const cli_command commands[] = {
       "timeout", 1, 1, cli_run_channel_close },
     NOUN_ROWS("group", "echo"),
     REMOVE_ROW("group", "forget its routing function, and the group when nobody is in it", "echo"),
-    NOUN_ROWS("queue", "thumbs"),
-    NOUN_ROWS("worker", "worker-1"),
-    NOUN_ROWS("conversation", "400000002a"),
-    { "conversation cancel", "ID", "end a conversation or task: cancelled", "liminal conversation cancel 400000002a",
-      "timeout", 1, 1, cli_run_conversation_cancel },
+    { "queue ls", "", "list them", "liminal queue ls --watch", LOOK, 0, 0, cli_run_list },
+    { "queue show", "QUEUE", "its numbers, rules and workers", "liminal queue show thumbs", LOOK, 1, 1, cli_run_show },
+    { "queue why", "QUEUE", "why its tasks wait, in one line", "liminal queue why thumbs", LOOK, 1, 1,
+      cli_run_queue_why },
+    { "queue configure", "QUEUE NAME=VALUE...", "set its rules; queue show lists them",
+      "liminal queue configure thumbs attempts_max=5 backoff_min=1s rate=100", "timeout", 2, 30,
+      cli_run_queue_configure },
+    { "queue limit", "QUEUE KEY NAME=VALUE...", "a limit of one fairness key's own",
+      "liminal queue limit thumbs customer-7 in_flight_max=2", "clear timeout", 2, 5, cli_run_queue_limit },
+    STATE_ROW("pause", "hand out nothing; what runs goes on", "timeout"),
+    STATE_ROW("resume", "hand out again, after pause or drain", "timeout"),
+    STATE_ROW("drain", "take no new tasks; --wait: until nothing waits or runs", "wait timeout"),
+    { "queue purge", "QUEUE", "end every task that waits: refused{purged}", "liminal queue purge thumbs", "timeout", 1,
+      1, cli_run_queue_purge },
+    { "queue keys", "QUEUE", "its fairness keys, and what waits for each", "liminal queue keys thumbs --max 1000",
+      LOOK " max", 1, 1, cli_run_list },
+    { "queue unpark", "QUEUE KEY", "go on with the tasks of a parked order key", "liminal queue unpark thumbs order-17",
+      "timeout", 2, 2, cli_run_queue_unpark },
+    { "task ls", "QUEUE", "what waits and runs in a queue", "liminal task ls thumbs --max 1000", LOOK " max", 1, 1,
+      cli_run_list },
+    { "task show", "ID", "a task that waits, runs or has ended", "liminal task show 400000002a", LOOK, 1, 1,
+      cli_run_show },
+    { "task cancel", "ID", "end it: cancelled", "liminal task cancel 400000002a", "timeout", 1, 1,
+      cli_run_task_cancel },
+    { "task retry", "ID", "try a delayed one now", "liminal task retry 400000002a", "timeout", 1, 1,
+      cli_run_task_retry },
+    { "dead ls", "[QUEUE]", "tasks that ended without a result", "liminal dead ls thumbs", LOOK " max", 0, 1,
+      cli_run_list },
+    { "dead show", "ID", "one of them, with its payload", "liminal dead show 400000002a", LOOK, 1, 1, cli_run_show },
+    { "dead replay", "ID, or QUEUE --all", "dispatch it again", "liminal dead replay thumbs --all", "all timeout", 1, 1,
+      cli_run_dead },
+    { "dead drop", "ID, or QUEUE --all", "forget it", "liminal dead drop 400000002a", "all timeout", 1, 1,
+      cli_run_dead },
+    { "worker ls", "[QUEUE]", "list them", "liminal worker ls", LOOK, 0, 1, cli_run_list },
+    { "worker show", "IDENTITY", "show one", "liminal worker show worker-1", LOOK, 1, 1, cli_run_show },
+    { "worker drain", "IDENTITY [QUEUE]", "give it nothing new; what it has goes on", "liminal worker drain worker-1",
+      "timeout", 1, 2, cli_run_worker_drain },
+    { "worker resume", "IDENTITY [QUEUE]", "give it work again", "liminal worker resume worker-1", "timeout", 1, 2,
+      cli_run_worker_drain },
+    { "conversation ls", "", "list them", "liminal conversation ls --where kind=ask --where customer=7",
+      LOOK " where max", 0, 0, cli_run_list },
+    { "conversation show", "ID|NAME", "show one and its history", "liminal conversation show 400000002a --follow",
+      LOOK " follow", 1, 1, cli_run_conversation_show },
+    { "conversation cancel", "ID|NAME", "end a conversation or task: cancelled",
+      "liminal conversation cancel 400000002a", "timeout", 1, 1, cli_run_conversation_cancel },
+    { "conversation signal", "ID|NAME SIGNAL [PAYLOAD|-]", "tell whoever works on it something",
+      "liminal conversation signal 400000002a stop '{\"after\":3}'", "timeout", 2, 3, cli_run_conversation_signal },
     NOUN_ROWS("artifact", "9f86d081"),
     REMOVE_ROW("artifact", "forget it; versions that use it keep it until they are retired", "9f86d081"),
     { "events", "", "print what happens on the bus", "liminal events", "max reconnect", 0, 0, cli_run_events },

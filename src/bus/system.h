@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * system.h - the inside of the $sys groups, shared by system.c (the processes and the table of what they know),
+ * system_answer.c (answers, and gathering them from others), system_bus.c, system_queue.c and system_conv.c (the ops). */
+#ifndef LIM__SYSTEM_H
+#define LIM__SYSTEM_H
+
+#include "base/base.h"
+#include "base/list.h"
+#include "bus/bus.h"
+#include "bus/conv.h"
+#include "bus/letters.h"
+
+enum {
+    LIM__SYS_GATHER_MS = 1000, /* whoever has not said its part by then is left out */
+    LIM__SYS_LS_MAX = 1000,    /* items that one group or agent lists, unless the request says otherwise */
+    LIM__SYS_LS_MOST = 100000
+};
+
+typedef enum lim__service {
+    LIM__SYS_INFO = 1, LIM__SYS_CHANNELS, LIM__SYS_GROUPS, LIM__SYS_QUEUES, LIM__SYS_TASKS, LIM__SYS_DEAD, LIM__SYS_WORKERS,
+    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS
+} lim__service;
+
+typedef struct lim__asker { /* whom an answer goes to */
+    lim_pid conv;
+    uint64_t lease;
+} lim__asker;
+
+typedef enum lim__gather_how {
+    LIM__GATHER_JOIN = 1, /* parts are pieces of the list, as text */
+    LIM__GATHER_PICK,     /* parts are objects: their member `what` is a piece of the list */
+    LIM__GATHER_EACH,     /* every part that is no refusal is an item of the list; none at all: refused */
+    LIM__GATHER_MATCH,    /* parts are pieces of a list: the answer is the item whose identity is `what` */
+    LIM__GATHER_FIRST,    /* the answer is the first part that is no refusal, */
+    LIM__GATHER_PICK_FIRST /* or the first item of its member `what` */
+} lim__gather_how;
+
+typedef struct lim__system lim__system;
+typedef struct lim__gather { /* an answer that is being put together */
+    lim__list node;
+    uint64_t ref, timer;
+    lim__asker asker;
+    lim__gather_how how;
+    uint32_t waiting, got;
+    char what[256];
+    lim_pid conv;            /* which it is about, for `none`, */
+    uint64_t after;          /* and from where on */
+    char code[16], why[320]; /* of the refusal that says most; "": none came */
+    /* Answers when nobody had it, and nobody said more than that; NULL: refused. */
+    void (*none)(lim__system *s, struct lim__gather *g);
+    lim__buf body;
+} lim__gather;
+
+struct lim__system { /* one process */
+    lim_bus *bus;
+    lim__service service;
+    lim_process *self;   /* during a signal */
+    lim__doc *doc, *part;
+    lim__val root;       /* of the request at hand */
+    lim__list gathers;
+    uint64_t next_ref;
+    lim__asker asker;    /* whom answer and refuse speak to now */
+};
+
+/* One op of one group: `fields` are the names that a request may have beside "op", separated by spaces. */
+typedef struct lim__sys_op {
+    lim__service service;
+    const char *name, *fields;
+    void (*run)(lim__system *s);
+} lim__sys_op;
+
+/* ---- answering: each request once ---- */
+void lim__sys_answer(lim__system *s, lim__buf *json); /* takes the buffer's contents */
+void lim__sys_refuse(lim__system *s, lim_err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void lim__sys_refuse_diag(lim__system *s, lim_err err, const lim_diag *diag);
+void lim__sys_answer_id(lim__system *s, lim_pid conv); /* {"id":"4d"}: it has been done */
+
+/* ---- fields of the request; false: refused already ---- */
+bool lim__sys_name(lim__system *s, const char *key, lim_bytes *out);
+bool lim__sys_id(lim__system *s, const char *key, lim_pid *out);
+bool lim__sys_max(lim__system *s, uint32_t *out);
+bool lim__sys_given(const lim__system *s, const char *key);
+
+/* ---- gathering ---- */
+/* `list`: the key of the list in the answer; `what`: see lim__gather. NULL: refused already. */
+lim__gather *lim__gather_begin(lim__system *s, lim__gather_how how, const char *list, lim_bytes what);
+void lim__gather_show(lim__system *s, lim__gather *g, lim_pid who, const lim__show *show, lim_bytes where);
+/* The request as it came, its op with `subject` in front, to a group. */
+void lim__gather_admin(lim__system *s, lim__gather *g, lim_pid group, const char *subject);
+void lim__gather_groups(lim__system *s, lim__gather *g, lim__show_what what); /* shows of all, */
+void lim__gather_admins(lim__system *s, lim__gather *g, const char *subject); /* or the request to all, */
+void lim__gather_all(lim__system *s, lim__gather *g, lim_bytes json);         /* or this one */
+void lim__gather_ready(lim__system *s, lim__gather *g);                       /* everybody has been asked */
+void lim__gather_part(lim__system *s, uint64_t ref, lim_bytes json);
+void lim__gather_timer(lim__system *s, uint64_t timer);
+void lim__gather_end(lim__system *s, lim__gather *g);
+lim__gather *lim__gather_find(lim__system *s, uint64_t ref); /* NULL: over */
+void lim__gather_drop(lim__system *s);                       /* all, unanswered */
+
+/* ---- the ops ---- */
+#define LIM__SYS_RUN_MAP(X)                                                                                            \
+    X(info) X(channel_ls) X(channel_show) X(channel_create) X(channel_close) X(group_ls) X(group_show)                 \
+    X(group_deploy) X(group_rm) X(artifact_ls) X(artifact_show) X(artifact_load) X(artifact_rm) X(queue_ls)            \
+    X(queue_show) X(queue_make) X(queue_op) X(task_ls) X(task_show) X(task_cancel) X(task_retry) X(dead_ls)            \
+    X(dead_show) X(dead_op) X(worker_ls) X(worker_show) X(worker_op) X(conv_ls) X(conv_show) X(conv_cancel)            \
+    X(conv_signal) X(conv_history) X(conv_find)
+#define X(name) void lim__sys_##name(lim__system *s);
+LIM__SYS_RUN_MAP(X)
+#undef X
+void lim__sys_deployed(lim__system *s, const lim__deployed *d);
+void lim__sys_show_ended(lim__system *s, lim_pid conv);
+
+#endif
