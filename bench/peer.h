@@ -51,6 +51,8 @@ typedef struct bench_conn {
     /* a responder */
     uint64_t requests; /* seen, and answered into `out` unless it is deaf */
     bool deaf;         /* counts requests without answering them */
+    bool tasks;        /* its asks are dispatches */
+    uint64_t conv, lease; /* of the last request that a deaf one was handed */
 } bench_conn;
 
 struct bench_peer {
@@ -72,6 +74,12 @@ struct bench_peer {
 };
 
 extern const bench_peer bench_liminal, bench_nats;
+
+/* ---- tasks, which only liminald has in this form (peer_liminal.c) ---- */
+void bench_liminal_work(bench_conn *c, const char *queue, uint32_t capacity); /* blocks until in force */
+void bench_liminal_prepare_tasks(bench_conn *c, const char *queue);           /* put_ask then dispatches */
+void bench_liminal_acknowledge(bench_conn *c); /* a deaf worker: the last request is in its hands */
+void bench_liminal_answer(bench_conn *c);      /* and is done */
 
 /* ---- connections (peer.c) ---- */
 bench_conn *bench_connect(const bench_peer *peer, uint16_t port, uint32_t index); /* greeted */

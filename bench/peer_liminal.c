@@ -49,6 +49,8 @@ static void on_request(bench_conn *c, const lim__frame *frame)
     if (!lim__get_request(frame, &f))
         broken(frame);
     c->requests++;
+    c->conv = f.conversation;
+    c->lease = f.lease;
     if (c->deaf)
         return;
     if (f.flags & LIM__FLAG_TAKEN)
@@ -183,6 +185,38 @@ static void prepare_asking(bench_conn *c, const char *group)
     must(lim__put_ask(&c->request, &(lim__f_ask){ .timeout_ms = 20000,
                                                   .on_crash = LIM_CRASH_FAIL,
                                                   .group = lim__str(group),
+                                                  .payload = lim__str("0123456789abcdef") }));
+}
+
+void bench_liminal_work(bench_conn *c, const char *queue, uint32_t capacity)
+{
+    must(lim__put_serve(
+        &c->out, &(lim__f_serve){
+                     .stream = STREAM, .kind = LIM__SERVE_QUEUE, .capacity = capacity, .group = lim__str(queue) }));
+    confirm(c);
+}
+
+void bench_liminal_prepare_tasks(bench_conn *c, const char *queue)
+{
+    c->tasks = true;
+    must(lim__put_dispatch(&c->request, &(lim__f_dispatch){ .timeout_ms = 20000,
+                                                            .flags = LIM__FLAG_OUTCOME,
+                                                            .queue = lim__str(queue),
+                                                            .payload = lim__str("0123456789abcdef") }));
+}
+
+void bench_liminal_acknowledge(bench_conn *c)
+{
+    must(lim__put_taken(&c->out, &(lim__f_taken){ STREAM, 0, c->conv, c->lease }));
+}
+
+void bench_liminal_answer(bench_conn *c)
+{
+    bench_liminal_acknowledge(c);
+    must(lim__put_reply(&c->out, &(lim__f_reply){ .stream = STREAM,
+                                                  .conversation = c->conv,
+                                                  .lease = c->lease,
+                                                  .how = LIM__REPLY_REPLY,
                                                   .payload = lim__str("0123456789abcdef") }));
 }
 

@@ -12,6 +12,7 @@
 # With --peers every workload that nats-server can do is also done there, by the same program and under the same names,
 # each of its runs right after ours, so that a change of the machine's mood meets both. The ratio is turned so that more
 # than 1 always means that liminal is better: higher is better for units that end with /s and for x, lower for all others.
+# Work that is dispatched has two peers, beanstalkd and gearmand, each in jobs of its own (bench/dispatch.c).
 # The runtime's peer is Erlang/OTP (bench/erlang), pinned to the same processors with as many schedulers.
 #
 # Beside a number stands its target, if it has one, and whether the median meets it. A missed target is no failure of this
@@ -42,7 +43,7 @@ build=$(cd "$build" && pwd)
 # ---- jobs: NAME SERVER ARGUMENTS [| ARGUMENTS for the peer, or - for none]; without |, the same ones --------------------
 # Counts are such that a run takes 0.3 to 1 s here.
 jobs() {
-    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp ! -name bench-runtime | sort); do
+    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp ! -name bench-runtime ! -name bench-dispatch | sort); do
         echo "${program##*/bench-} none -"
     done
     cat <<'EOF_JOBS'
@@ -64,6 +65,12 @@ tcp.rate.50000 one rate 50000 0.6
 tcp.crash one crash 200 | -
 tcp.slow one slow 100000 | slow 40000
 tcp.idle one idle 50 1
+dispatch.one.beanstalkd one one 4000 beanstalkd
+dispatch.one.gearmand one one 4000 gearmand
+dispatch.pipe100.beanstalkd one pipe 100 100000 beanstalkd
+dispatch.pipe100.gearmand one pipe 100 40000 gearmand
+dispatch.crash.beanstalkd one crash 100 beanstalkd
+dispatch.crash.gearmand one crash 100 gearmand
 EOF_JOBS
 }
 work=$(mktemp -d)
@@ -116,6 +123,19 @@ start_nats() {
     port_nats=$answer
 }
 
+# Neither tells which port it took: it gets one that was free a moment ago.
+start_queue() { # start_queue beanstalkd|gearmand: port_X, pid_X
+    PATH=$PATH:/usr/sbin
+    port=$("$build/bench/bench-dispatch" port)
+    case $1 in
+    beanstalkd) beanstalkd -l 127.0.0.1 -p "$port" >"$work/$1.log" 2>&1 & ;;
+    gearmand) gearmand -L 127.0.0.1 -p "$port" -l stderr >"$work/$1.log" 2>&1 & ;;
+    esac
+    eval "pid_$1=$! port_$1=$port"
+    servers="$servers $!"
+    await "$1" "$work/$1.log" "$build/bench/bench-dispatch" up "$port"
+}
+
 # A server that died is a failure to be told; the rest of the numbers come from another one.
 revive_liminald() { # revive_liminald NAME
     eval "pid=\$pid_$1 options=\$options_$1"
@@ -162,6 +182,9 @@ if needs_server one || needs_server two; then
     ! needs_server two || start_liminald two --schedulers 2 --spread
     [ -z "$peers" ] || start_nats
 fi
+for server in beanstalkd gearmand; do
+    [ -z "$peers" ] || ! cut -d ' ' -f 1 "$work/jobs" | grep -q "^dispatch\..*\.$server\$" || start_queue $server
+done
 
 # ---- runs: lines of $work/results: ours|nats-server|erlang name value unit -------------------------------------------
 failed=0
@@ -194,6 +217,18 @@ round() {
         fi
         revive_liminald "$server"
         eval "port=\$port_$server pid=\$pid_$server"
+        case $job in
+        dispatch.*)
+            server=${job##*.}
+            # shellcheck disable=SC2086
+            broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-dispatch" "$port" $ours
+            [ -n "$peers" ] || continue
+            eval "port=\$port_$server pid=\$pid_$server"
+            # shellcheck disable=SC2086
+            broken "$server" || SERVER_PID=$pid measure "$server" "$build/bench/bench-dispatch" --peer "$server" "$port" $theirs
+            continue
+            ;;
+        esac
         # shellcheck disable=SC2086
         broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-tcp" "$port" $ours
         [ -n "$peers" ] && [ "$theirs" != - ] || continue
@@ -217,6 +252,12 @@ awk -v json="$json" -v peers="$peers" '
 function target(name) {
     if (name ~ /^tcp\.pubsub\.1x[0-9]+\.[0-9]+B$/) return "ratio >= 2"
     if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 1.33"
+    if (name ~ /^tcp\.dispatch\.one\..*\.rate$/) return "ratio >= 1.5"
+    if (name == "tcp.dispatch.pipe100.beanstalkd.rate") return "ratio >= 5"
+    if (name ~ /^tcp\.dispatch\.crash_to_next\..*\.p99$/) return "value <= 2000"
+    if (name ~ /^tcp\.ask\.w64\.c1\.[a-z]+\.rate$/) return "ratio >= 1.5"
+    if (name == "conversation.memory_idle") return "value <= 512"
+    if (name ~ /^conversation\.open_ask_close/) return "value <= 1000"
     if (name == "tcp.crash_to_told.p99") return "value <= 1000"
     if (name == "tcp.slow.paced.kept") return "value >= 0.95"
     if (name ~ /^tcp\.idle\..*s$/) return "value <= 0"
