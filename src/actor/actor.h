@@ -43,6 +43,7 @@ bool lim__quiet_since(lim_runtime *rt, const lim__quiet_stamp *stamp);
 bool lim__sched_turn(lim__sched *s, int64_t max_wait_ns);
 /* When the scheduler's next timer is due (UINT64_MAX: none); what the simulator advances its clock to. */
 uint64_t lim__sched_next_due_ns(const lim__sched *s);
+uint64_t lim__sched_now_ns(const lim__sched *s); /* the time at the start of its turn, monotonic; on its thread */
 /* Share of the last second this scheduler was busy, 0..1000. */
 uint32_t lim__sched_busy_permille(const lim__sched *s);
 

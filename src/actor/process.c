@@ -447,6 +447,11 @@ void lim_exit(lim_process *self, lim_reason reason)
     lim__process_end(self, reason);
 }
 
+uint64_t lim__sched_now_ns(const lim__sched *s)
+{
+    return s->now_ns;
+}
+
 lim__sched *lim__proc_sched(const lim_process *self)
 {
     return self->sched;
