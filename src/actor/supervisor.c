@@ -191,7 +191,8 @@ static void doom(supervisor *sup, child *c)
 /* The youngest of the doomed, or all of them at once. */
 static void stop_next(lim_process *self, supervisor *sup)
 {
-    for (child *c = sup->youngest; c; c = c->older) {
+    bool forward = LIM__MUTATION("eldest_first");
+    for (child *c = forward ? sup->eldest : sup->youngest; c; c = forward ? c->younger : c->older) {
         bool doomed = c->phase == DOOMED || c->phase == STOPPING;
         if (c->phase == DOOMED)
             stop(self, sup, c);
@@ -378,7 +379,7 @@ static void on_ready(lim_process *self, supervisor *sup, lim_pid pid)
 
 static bool within_intensity(supervisor *sup, uint64_t now)
 {
-    if (sup->restarts_max == LIM_UNLIMITED)
+    if (sup->restarts_max == LIM_UNLIMITED || LIM__MUTATION("uncounted_restart"))
         return true;
     uint64_t *oldest = &sup->window[sup->window_next];
     if (sup->window_count == sup->restarts_max && now - *oldest < sup->period_ns)
