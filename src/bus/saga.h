@@ -82,7 +82,9 @@ typedef enum lim__saga_state { LIM__SAGA_FORWARD = 1, LIM__SAGA_UNDO, LIM__SAGA_
 typedef enum lim__saga_step_state {
     LIM__STEP_WAITING = 1, LIM__STEP_RUNNING, LIM__STEP_SUCCEEDED, LIM__STEP_FAILED, LIM__STEP_UNTOUCHED
 } lim__saga_step_state;
-typedef enum lim__saga_undo_state { LIM__UNDO_NONE = 1, LIM__UNDO_RUNNING, LIM__UNDO_UNDONE, LIM__UNDO_STUCK } lim__saga_undo_state;
+typedef enum lim__saga_undo_state {
+    LIM__UNDO_NONE = 1, LIM__UNDO_RUNNING, LIM__UNDO_UNDONE, LIM__UNDO_STUCK
+} lim__saga_undo_state;
 typedef struct lim__saga_plan {
     lim__saga_state state;
     uint32_t count, at; /* at: the step, or the step whose compensation is under way */

@@ -10,10 +10,9 @@
 
 typedef struct lim__zone lim__zone; /* OBJECT, immutable; one owner */
 
-/* "UTC", or a name such as "Europe/Berlin", read through `os` (of the machine: src/sim's disks have no zone data).
- * INVALID: no such zone, or a broken file; NOMEM. diag says so. */
-struct lim__os;
-lim_err lim__zone_open(struct lim__os *os, lim_bytes name, lim_diag *diag, lim__zone **out);
+/* "UTC", or a name such as "Europe/Berlin", read from the machine's /usr/share/zoneinfo (a simulated one's, too): a file
+ * of some kilobytes. INVALID: no such zone, or a broken file; NOMEM. diag says so. */
+lim_err lim__zone_open(lim_bytes name, lim_diag *diag, lim__zone **out);
 /* From the bytes of a TZif file. */
 lim_err lim__zone_parse(lim_bytes file, lim_bytes name, lim_diag *diag, lim__zone **out);
 void lim__zone_free(lim__zone *z); /* NULL is a no-op */
@@ -33,7 +32,7 @@ lim__date lim__date_of(int64_t local);
 /* "2026-03-29T02:30[:00[.123]]" with Z, an offset, or in the zone; INVALID: diag says what is expected. */
 lim_err lim__instant_parse(lim_bytes text, const lim__zone *z, lim_diag *diag, uint64_t *wall_ns);
 /* RFC 3339 in the zone; milliseconds only when there are some. */
-enum { LIM__INSTANT_TEXT = 40 };
+enum { LIM__INSTANT_TEXT = 48 };
 void lim__instant_text(uint64_t wall_ns, const lim__zone *z, char out[LIM__INSTANT_TEXT]);
 
 #endif
