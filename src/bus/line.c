@@ -25,12 +25,12 @@ static uint64_t share(const lim__line_flow *f)
 /* A key is in `limited_keys` while tasks of it could go but for its limit. */
 static void list_limited(lim__line *l, lim__line_flow *f)
 {
-    bool listed = !lim__list_empty(&f->limited_node);
-    bool should = f->limited != LINE_FREE && f->count[LIM__ITEM_READY] > 0;
+    lim__list *node = &lim__line_more_of(f)->limited_node;
+    bool listed = !lim__list_empty(node), should = f->limited != LINE_FREE && f->count[LIM__ITEM_READY] > 0;
     if (listed && !should)
-        lim__list_remove(&f->limited_node);
+        lim__list_remove(node);
     else if (should && !listed)
-        lim__list_push(&l->limited_keys, &f->limited_node);
+        lim__list_push(&l->limited_keys, node);
 }
 
 static void set_state(lim__line *l, lim__item *i, lim__item_state state)
@@ -89,7 +89,7 @@ static void unseat(lim__line *l, lim__line_cell *c)
         lim__line_queue_remove(&c->type->ready[c->priority], &c->node);
         shut_queue(l, c->type, c->priority);
     } else if (c->seat == LINE_BENCHED) {
-        lim__line_queue_remove(&c->flow->bench, &c->node);
+        lim__line_queue_remove(&lim__line_more_of(c->flow)->bench, &c->node);
     }
     c->seat = LINE_NOWHERE;
 }
@@ -97,7 +97,7 @@ static void unseat(lim__line *l, lim__line_cell *c)
 static void bench(lim__line *l, lim__line_cell *c)
 {
     unseat(l, c);
-    lim__line_queue_push(&c->flow->bench, &c->node);
+    lim__line_queue_push(&lim__line_more_of(c->flow)->bench, &c->node);
     c->seat = LINE_BENCHED;
 }
 
@@ -135,39 +135,52 @@ static lim__line_cell *first_cell(lim__line *l, lim__line_type *t, unsigned prio
 /* When a key without tasks is of no interest any more; 0: now. */
 static uint64_t forget_ns(const lim__line *l, const lim__line_flow *f, uint64_t now_ns)
 {
-    uint64_t whole_ns = f->bucket.full_ns + (f->bucket.part > 0);
-    if (f->items > 0 || f->own || lim__line_flow_limit(l, f)->rate_max == 0 || whole_ns <= now_ns)
+    if (f->items > 0 || f->own || lim__line_flow_limit(l, f)->rate_max == 0)
         return 0;
-    return (whole_ns + LINE_FORGET_NS - 1) / LINE_FORGET_NS * LINE_FORGET_NS;
+    const lim__line_bucket *b = &lim__line_more_of(f)->bucket;
+    uint64_t whole_ns = b->full_ns + (b->part > 0);
+    return whole_ns > now_ns ? (whole_ns + LINE_FORGET_NS - 1) / LINE_FORGET_NS * LINE_FORGET_NS : 0;
 }
 
-static void set_timer(lim__line *l, lim__line_flow *f, uint64_t at_ns)
+static void set_timer(lim__line *l, lim__line_flow *f, uint64_t at_ns) /* 0: none */
 {
-    if (f->timer.key == at_ns)
+    if (!f->timed && at_ns == 0)
         return;
-    if (f->timer.key != 0)
-        lim__line_heap_remove(&l->timers, &f->timer);
-    f->timer.key = at_ns;
-    if (at_ns != 0)
-        lim__line_heap_push(&l->timers, &f->timer);
+    lim__line_node *timer = &lim__line_more_of(f)->timer;
+    if (f->timed)
+        lim__line_heap_remove(&l->timers, timer);
+    f->timed = at_ns != 0;
+    timer->key = at_ns;
+    timer->tie = lim__line_more_of(f)->no;
+    if (f->timed)
+        lim__line_heap_push(&l->timers, timer);
 }
 
-static line_limited limited_now(const lim__line *l, const lim__line_flow *f, uint64_t now_ns)
+static line_limited limited_now(const lim__line_flow *f, const lim__line_limit *limit, uint64_t now_ns)
 {
-    const lim__line_limit *limit = lim__line_flow_limit(l, f);
     if (limit->in_flight_max != 0 && f->count[LIM__ITEM_OUT] >= limit->in_flight_max)
         return LINE_IN_FLIGHT;
-    if (limit->rate_max != 0 && lim__line_token_ns(&f->bucket, limit) > now_ns)
+    if (limit->rate_max != 0 && lim__line_token_ns(&lim__line_more_of(f)->bucket, limit) > now_ns)
         return LINE_RATE;
     return LINE_FREE;
 }
 
+static void lift(lim__line *l, lim__line_flow *f)
+{
+    lim__line_queue *b = &lim__line_more_of(f)->bench;
+    for (lim__line_node *n; (n = lim__line_queue_first(b)) != NULL;) {
+        unseat(l, lim__line_cell_of(n));
+        seat_in_type(l, lim__line_cell_of(n));
+    }
+}
+
 void lim__line_relimit(lim__line *l, lim__line_flow *f, uint64_t now_ns)
 {
-    line_limited was = f->limited, is = limited_now(l, f, now_ns);
+    const lim__line_limit *limit = lim__line_flow_limit(l, f);
+    line_limited was = f->limited, is = limited_now(f, limit, now_ns);
     f->limited = (uint8_t)is;
     bool awaited = is == LINE_RATE && f->items > 0;
-    set_timer(l, f, awaited ? lim__line_token_ns(&f->bucket, lim__line_flow_limit(l, f)) : forget_ns(l, f, now_ns));
+    set_timer(l, f, awaited ? lim__line_token_ns(&lim__line_more_of(f)->bucket, limit) : forget_ns(l, f, now_ns));
     if ((was == LINE_FREE) == (is == LINE_FREE))
         return;
     if (is != LINE_FREE)
@@ -175,11 +188,8 @@ void lim__line_relimit(lim__line *l, lim__line_flow *f, uint64_t now_ns)
     else
         l->limited -= f->count[LIM__ITEM_READY];
     list_limited(l, f);
-    lim__line_node *n;
-    while (is == LINE_FREE && (n = lim__line_queue_first(&f->bench)) != NULL) {
-        unseat(l, lim__line_cell_of(n));
-        seat_in_type(l, lim__line_cell_of(n));
-    }
+    if (is == LINE_FREE)
+        lift(l, f);
 }
 
 /* May anything start at all? If only a token is missing, due() tells when there is one. */
@@ -200,7 +210,7 @@ static void ready(lim__line *l, lim__item *i)
 {
     set_state(l, i, LIM__ITEM_READY);
     i->node.key = !i->was_out;
-    lim__line_queue_push(&i->cell->queue, &i->node);
+    lim__line_fifo_push(&i->cell->queue, &i->node);
     if (i->cell->seat == LINE_NOWHERE)
         seat(l, i->cell);
 }
@@ -209,7 +219,7 @@ static void behind(lim__line *l, lim__item *i)
 {
     set_state(l, i, LIM__ITEM_BEHIND);
     i->node.key = !i->was_out;
-    lim__line_queue_push(&i->lane->queue, &i->node);
+    lim__line_fifo_push(&i->lane->queue, &i->node);
     if (lim__list_empty(&i->lane->waiting))
         lim__list_push(&l->waiting_lanes, &i->lane->waiting);
 }
@@ -239,13 +249,13 @@ static void detach(lim__line *l, lim__item *i)
         lim__line_heap_remove(&l->delays, &i->node);
         return;
     case LIM__ITEM_READY:
-        lim__line_queue_remove(&i->cell->queue, &i->node);
-        if (lim__line_queue_first(&i->cell->queue) == NULL)
+        lim__line_fifo_remove(&i->cell->queue, &i->node);
+        if (lim__line_fifo_first(&i->cell->queue) == NULL)
             unseat(l, i->cell);
         return;
     case LIM__ITEM_BEHIND:
-        lim__line_queue_remove(&i->lane->queue, &i->node);
-        if (lim__line_queue_first(&i->lane->queue) == NULL)
+        lim__line_fifo_remove(&i->lane->queue, &i->node);
+        if (lim__line_fifo_first(&i->lane->queue) == NULL)
             lim__list_remove(&i->lane->waiting);
         return;
     case LIM__ITEM_PARKED:
@@ -268,7 +278,7 @@ static void detach(lim__line *l, lim__item *i)
 /* The oldest of those behind becomes the head. */
 static void promote(lim__line *l, lim__line_lane *lane)
 {
-    lim__line_node *n = lim__line_queue_first(&lane->queue);
+    lim__line_node *n = lim__line_fifo_first(&lane->queue);
     lane->head = n != NULL ? lim__line_item(n) : NULL;
     if (n == NULL)
         return;
@@ -305,7 +315,7 @@ static void arrive(lim__line *l, lim__item *i)
         return;
     }
     if (lane->head == i) { /* there may be older ones by now, which were delayed when it went */
-        lim__line_node *n = lim__line_queue_first(&lane->queue);
+        lim__line_node *n = lim__line_fifo_first(&lane->queue);
         if (n == NULL || lim__line_older(i, lim__line_item(n))) {
             ready(l, i);
             return;
@@ -386,7 +396,7 @@ void lim__line_out(lim__line *l, lim__item *i, uint64_t now_ns)
     f->service = l->time + share(f);
     f->turn = ++l->turn;
     lim__line_take_token(&l->bucket, &l->limit, now_ns);
-    lim__line_take_token(&f->bucket, lim__line_flow_limit(l, f), now_ns);
+    lim__line_take_token(&lim__line_more_of(f)->bucket, lim__line_flow_limit(l, f), now_ns);
     lim__line_relimit(l, f, now_ns);
 }
 
@@ -476,7 +486,7 @@ static bool goes_before(lim__line_cell *a, lim__line_cell *b)
         return a->priority > b->priority;
     if (a->flow != b->flow)
         return lim__line_before(&a->node, &b->node);
-    return lim__line_before(lim__line_queue_first(&a->queue), lim__line_queue_first(&b->queue));
+    return lim__line_before(lim__line_fifo_first(&a->queue), lim__line_fifo_first(&b->queue));
 }
 
 /* The first of a type, whatever its priority; NULL: the type is shut now. */
@@ -490,16 +500,25 @@ static lim__line_cell *first_of_type(lim__line *l, lim__line_type *t)
     return NULL;
 }
 
-/* Memory is far away, and who comes after this one is known: when it is asked for, it will be near. */
-static void fetch_next(const lim__line_cell *c)
+static inline __attribute__((always_inline)) void fetch(const void *what, size_t bytes)
 {
-    if (c->node.child != &c->node || c->node.next == NULL)
-        return;
-    const lim__line_cell *next = lim__line_cell_of(c->node.next);
-    lim__line_node *item = lim__line_queue_first(&next->queue);
-    __builtin_prefetch(item);
-    __builtin_prefetch(&lim__line_item(item)->state);
-    __builtin_prefetch(next->node.next);
+    for (size_t line = 0; line < bytes; line += 64)
+        __builtin_prefetch((const char *)what + line);
+}
+
+/* Who comes after this one is known: its item, and the flow of the one after that, are on their way when they are asked
+ * for. Those between were fetched by the steps before. */
+static inline __attribute__((always_inline)) void fetch_ahead(const lim__line_cell *c)
+{
+    const lim__line_node *n = &c->node;
+    for (int i = 0; i < LINE_FETCH_AHEAD; i++)
+        if (n->child != n || (n = n->next) == NULL)
+            return;
+    const lim__line_cell *ahead = LIM_CONTAINER(n, lim__line_cell, node);
+    fetch(lim__line_item(ahead->queue.first), sizeof(lim__item));
+    if (ahead->queue.head != NULL)
+        __builtin_prefetch(&ahead->queue.head->slot[ahead->queue.head_at]);
+    fetch(n->next, sizeof(lim__line_flow));
 }
 
 lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_bytes type), void *ctx)
@@ -516,8 +535,8 @@ lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_byt
     }
     if (best == NULL)
         return NULL;
-    fetch_next(best);
-    return lim__line_item(lim__line_queue_first(&best->queue));
+    fetch_ahead(best);
+    return lim__line_item(lim__line_fifo_first(&best->queue));
 }
 
 lim__item *lim__line_next(lim__line *l, uint64_t now_ns, bool (*can)(void *ctx, lim_bytes type), void *ctx)
@@ -559,7 +578,7 @@ bool lim__line_wake(lim__line *l, uint64_t now_ns)
         if (l->delays != NULL && l->delays->key <= now_ns)
             delay_due(l, lim__line_item(l->delays));
         else
-            timer_due(l, LIM_CONTAINER(l->timers, lim__line_flow, timer), now_ns);
+            timer_due(l, &LIM_CONTAINER(l->timers, lim__line_more, timer)->flow, now_ns);
     }
     return false;
 }

@@ -73,9 +73,10 @@ typedef enum lim__item_state {
     LIM__ITEM_STATES
 } lim__item_state;
 
-/* A place in one heap or list of the line. */
+/* A place in one heap, list or queue of the line. */
 typedef struct lim__line_node {
-    struct lim__line_node *next, *prev, *child;
+    struct lim__line_node *next, *child;
+    union { struct lim__line_node *prev, **slot; };
     uint64_t key, tie; /* smaller is earlier */
 } lim__line_node;
 
@@ -93,7 +94,6 @@ typedef struct lim__item {
     uint64_t no;                    /* 1, 2, ... in the order of adding: a cursor for lim__line_items */
     struct lim__line_cell *cell;
     struct lim__line_lane *lane;
-    struct lim__line_page *page;
     lim__line_node node;
 } lim__item;
 
@@ -119,9 +119,9 @@ typedef struct lim__line_bucket {
 
 /* Numbered things in the order of their numbers, to be listed in pages. */
 typedef struct lim__line_roll {
-    struct lim__line_page **pages;
-    size_t first, end, cap; /* pages[first .. end - 1] */
-    uint64_t last;          /* number given */
+    struct lim__line_page *pages;
+    size_t first, end, cap, gone; /* pages[first .. end - 1], of which some are empty, but not the first */
+    uint64_t last;                /* number given */
 } lim__line_roll;
 
 typedef struct lim__line {

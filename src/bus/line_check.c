@@ -4,7 +4,7 @@
 
 typedef struct tally {
     uint32_t state[LIM__ITEM_STATES]; /* found in structures; OUT: in the roll */
-    uint32_t limited, cells, open, waiting_lanes, limited_flows, timers;
+    uint32_t limited, cells, open, waiting_lanes, limited_flows, timers, away;
 } tally;
 
 typedef void on_node(const lim__line *l, lim__line_node *n, tally *t, const void *of);
@@ -47,6 +47,24 @@ static void walk_queue(const lim__line *l, const lim__line_queue *q, on_node *se
     walk_heap(l, q->heap, see, t, of);
 }
 
+static void walk_fifo(const lim__line *l, const lim__line_fifo *q, on_node *see, tally *t, const void *of)
+{
+    lim__line_node *last = q->first;
+    LIM_ASSERT(q->first != NULL || q->head == NULL);
+    if (q->first != NULL)
+        see(l, q->first, t, of);
+    for (const lim__line_chunk *c = q->head; c != NULL; c = c->next)
+        for (unsigned i = c == q->head ? q->head_at : 0; i < (c == q->tail ? q->tail_at : LINE_CHUNK); i++) {
+            lim__line_node *n = c->slot[i];
+            if (n == NULL)
+                continue;
+            LIM_ASSERT(n->child == n && n->slot == &c->slot[i] && lim__line_before(last, n));
+            see(l, last = n, t, of);
+        }
+    LIM_ASSERT(last == NULL || q->last_rank >= (last->key << 63 | last->tie));
+    walk_heap(l, q->heap, see, t, of);
+}
+
 /* L1: what is found in a structure has the state that says so, and knows whose it is. */
 static void see_ready(const lim__line *l, lim__line_node *n, tally *t, const void *of)
 {
@@ -75,7 +93,7 @@ static void see_delayed(const lim__line *l, lim__line_node *n, tally *t, const v
 
 static void see_timer(const lim__line *l, lim__line_node *n, tally *t, const void *of)
 {
-    LIM_ASSERT(n->key != 0);
+    LIM_ASSERT(LIM_CONTAINER(n, lim__line_more, timer)->flow.timed);
     t->timers++;
     (void)l;
     (void)of;
@@ -126,20 +144,22 @@ static void check_types(const lim__line *l, tally *t)
     LIM_ASSERT(t->open == l->open_count);
 }
 
-static uint32_t check_cells(const lim__line *l, tally *t)
+static void check_cell(const lim__line *l, const lim__line_flow *f, const lim__line_cell *c, tally *t)
 {
-    size_t pos = 0;
-    lim_bytes name;
-    void *value;
-    uint32_t seated = 0;
-    while (lim__smap_next(&l->cells, &pos, &name, &value)) {
-        const lim__line_cell *c = value;
-        LIM_ASSERT(c->items > 0); /* L9 */
-        walk_queue(l, &c->queue, see_ready, t, c);
-        LIM_ASSERT((lim__line_queue_first(&c->queue) != NULL) == (c->seat != LINE_NOWHERE)); /* L5 */
-        seated += c->seat != LINE_NOWHERE;
+    LIM_ASSERT(c->items > 0 && c->type != NULL && c->flow == f); /* L9 */
+    walk_fifo(l, &c->queue, see_ready, t, c);
+    LIM_ASSERT((lim__line_fifo_first(&c->queue) != NULL) == (c->seat != LINE_NOWHERE)); /* L5 */
+    t->cells -= c->seat != LINE_NOWHERE;
+}
+
+static void check_cells(const lim__line *l, const lim__line_flow *f, tally *t)
+{
+    if (f->home.type != NULL)
+        check_cell(l, f, &f->home, t);
+    LIM__LIST_EACH(node, &lim__line_more_of(f)->away) {
+        check_cell(l, f, &LIM_CONTAINER(node, lim__line_away, node)->cell, t);
+        t->away++;
     }
-    return seated;
 }
 
 /* L4 */
@@ -150,12 +170,12 @@ static void check_lanes(const lim__line *l, tally *t)
     void *value;
     while (lim__smap_next(&l->lanes, &pos, &name, &value)) {
         const lim__line_lane *lane = value;
-        bool some = lim__line_queue_first(&lane->queue) != NULL;
+        bool some = lim__line_fifo_first(&lane->queue) != NULL;
         LIM_ASSERT(lane->items > 0); /* L9 */
         LIM_ASSERT(lane->head == NULL || (lane->head->state != LIM__ITEM_BEHIND && lane->head->lane == lane));
         LIM_ASSERT(!some || lane->head != NULL);
         LIM_ASSERT(some == !lim__list_empty(&lane->waiting));
-        walk_queue(l, &lane->queue, see_behind, t, lane);
+        walk_fifo(l, &lane->queue, see_behind, t, lane);
         t->waiting_lanes += some;
     }
     LIM__LIST_EACH(node, &l->waiting_lanes)
@@ -168,18 +188,18 @@ static void check_flow(const lim__line *l, const lim__line_flow *f, tally *t)
     const lim__line_limit *limit = lim__line_flow_limit(l, f);
     bool full = limit->in_flight_max != 0 && f->count[LIM__ITEM_OUT] >= limit->in_flight_max;
     LIM_ASSERT((f->limited == LINE_IN_FLIGHT) == full); /* L8 */
-    LIM_ASSERT(f->limited != LINE_RATE || f->items == 0 || (limit->rate_max != 0 && f->timer.key != 0));
-    LIM_ASSERT(f->items > 0 || f->own || f->timer.key != 0); /* L9 */
+    LIM_ASSERT(f->limited != LINE_RATE || f->items == 0 || (limit->rate_max != 0 && f->timed));
+    LIM_ASSERT(f->items > 0 || f->own || f->timed); /* L9 */
     uint32_t waiting = f->items - f->count[LIM__ITEM_OUT] - f->count[LIM__ITEM_DELAYED], all = 0;
     for (unsigned s = LIM__ITEM_DELAYED; s < LIM__ITEM_STATES; s++)
         all += f->count[s];
     LIM_ASSERT(all == f->items && f->count[LIM__ITEM_NONE] == 0);
     LIM_ASSERT(waiting == 0 || (int64_t)(l->time + LINE_STRIDE - f->service) >= 0); /* L7 */
-    walk_queue(l, &f->bench, see_benched, t, f);
-    bool listed = !lim__list_empty(&f->limited_node);
+    walk_queue(l, &lim__line_more_of(f)->bench, see_benched, t, f);
+    bool listed = !lim__list_empty(&lim__line_more_of(f)->limited_node);
     LIM_ASSERT(listed == (f->limited != LINE_FREE && f->count[LIM__ITEM_READY] > 0));
     t->limited_flows += listed;
-    t->timers -= f->timer.key != 0;
+    t->timers -= f->timed;
 }
 
 static void check_flows(const lim__line *l, tally *t)
@@ -188,8 +208,9 @@ static void check_flows(const lim__line *l, tally *t)
     size_t at = SIZE_MAX, n = 0;
     uint32_t counts[LIM__ITEM_STATES] = { 0 };
     for (lim__line_flow *f; (f = lim__line_roll_next(&l->flows, &no, &at)) != NULL; n++) {
-        LIM_ASSERT(f->no == no && lim__smap_get(&l->keys, f->name) == f);
+        LIM_ASSERT(lim__line_more_of(f)->no == no && lim__smap_get(&l->keys, lim__line_name(f)) == f);
         check_flow(l, f, t);
+        check_cells(l, f, t);
         for (unsigned s = 0; s < LIM__ITEM_STATES; s++)
             counts[s] += f->count[s];
     }
@@ -228,8 +249,7 @@ void lim__line_check(const lim__line *l)
     check_ring(&l->parked, LIM__ITEM_PARKED, &t);
     check_types(l, &t);
     check_lanes(l, &t);
-    uint32_t seated = check_cells(l, &t);
     check_flows(l, &t);
-    LIM_ASSERT(seated == t.cells);
+    LIM_ASSERT(t.cells == 0 && t.away == l->cells.count);
     check_items(l, &t);
 }

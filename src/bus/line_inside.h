@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
- * line_inside.h - what a line is made of, shared by line.c (the rules), line_queue.c (heaps, queues, rolls) and
- * line_show.c (what people see, and the check).
+ * line_inside.h - what a line is made of, shared by line.c (the rules), line_name.c (names, limits, memory), line_queue.c
+ * (containers), line_show.c (what people see) and line_check.c.
  *
  *   line --> type "resize" --> ready[priority]: queue of cells by (service, turn) of their flows
  *                                                  |
  *            flow "tenant-7" <---------------- cell (flow, type, priority): queue of READY items, oldest first
  *            service, weight, limits, counts      ^
  *                                                 |
- *            lane "order-99": head, queue of BEHIND <--- item ---> page of the roll (all items by number)
+ *            lane "order-99": head, queue of BEHIND <--- item      the roll: all items by number
  *
- * A queue is a list and a pairing heap: what comes in order is appended to the list, the rest goes to the heap; the first
- * is the smaller of their firsts. Almost everything comes in order: new tasks by age, and keys of one weight by service
- * (each gets V + 1 / weight, and V only grows). So the usual step costs a few cache lines, however long the line is.
+ * Queues. What comes in order is appended to a list, the rest goes to a pairing heap; the first is the smaller of their
+ * firsts. Almost everything comes in order: new tasks by age, and keys of one weight by service (each gets V + 1 / weight,
+ * and V only grows). The heap needs no memory, so nothing that waits can fail to wait.
+ *
+ * Memory is far away: with a million tasks an item that nobody looked at for a while costs as much as all the work of a
+ * step. So a step touches one such item, the one that goes out; it is known some steps before, and fetched ahead. To append
+ * to the items of a key the last one is not touched (they are in chunks of pointers), nor is the next one when the first
+ * goes, nor the neighbours of one that leaves the roll. Of a flow, three cache lines are touched.
  *
  * A cell's place is not corrected when its flow is charged or reaches its limit (a flow may have cells with many types),
  * but when it comes up as the first: service only grows, so a place is never too late. A cell of a limited flow that comes
@@ -36,19 +41,35 @@
 #include "bus/line.h"
 #include "base/base.h"
 
+#include <assert.h>
+#include <stdalign.h>
+
 #ifdef LIM_HOSTILE
-enum { LINE_PAGE = 2, LINE_WAKE_MAX = 2 };
+enum { LINE_PAGE = 2, LINE_CHUNK = 2, LINE_WAKE_MAX = 2 };
 #else
-enum { LINE_PAGE = 64, LINE_WAKE_MAX = LIM__LINE_WAKE_MAX };
+enum { LINE_PAGE = 64, LINE_CHUNK = 7, LINE_WAKE_MAX = LIM__LINE_WAKE_MAX };
 #endif
-enum { LINE_NAME_MAX = 65535 };
+enum { LINE_NAME_MAX = 65535, LINE_FETCH_AHEAD = 6 /* steps */ };
 #define LINE_STRIDE      (1u << 20)     /* virtual time of one task at weight 1 */
 #define LINE_FORGET_NS   1000000000ull  /* idle keys are forgotten at multiples of this: one timer for many */
 
-typedef struct lim__line_queue {
-    lim__line_node *first, *last; /* list: `prev` of the first is not kept; child of each is itself */
+typedef struct lim__line_queue { /* of cells */
+    lim__line_node *first, *last; /* list; child of each is itself */
     lim__line_node *heap;
 } lim__line_queue;
+
+typedef struct lim__line_chunk {
+    struct lim__line_chunk *next;
+    lim__line_node *slot[LINE_CHUNK];
+} lim__line_chunk;
+
+typedef struct lim__line_fifo { /* of items */
+    lim__line_node *first;        /* then head->slot[head_at ..] to tail->slot[.. tail_at - 1], NULL: gone; child is itself */
+    lim__line_node *heap;
+    lim__line_chunk *head, *tail; /* NULL: no chunk yet */
+    uint64_t last_rank;           /* of what was appended last */
+    uint16_t head_at, tail_at;
+} lim__line_fifo;
 
 typedef enum line_limited { LINE_FREE = 0, LINE_IN_FLIGHT, LINE_RATE } line_limited;
 typedef enum line_seat { LINE_NOWHERE = 0, LINE_IN_TYPE, LINE_BENCHED } line_seat;
@@ -63,38 +84,47 @@ typedef struct lim__line_type {
     char text[];
 } lim__line_type;
 
-typedef struct lim__line_flow {
-    uint64_t service, turn;       /* S, and when it was given */
-    struct lim__line_cell *recent;
-    uint32_t weight, items;
-    uint8_t limited;              /* line_limited */
-    bool own;                     /* has a limit of its own */
-    uint32_t count[LIM__ITEM_STATES];
-    lim__line_limit limit;        /* its own */
-    lim__line_bucket bucket;
-    lim__line_queue bench;        /* cells */
-    lim__list cells, limited_node;
-    lim__line_node timer;         /* key 0: none */
-    uint64_t no;
-    struct lim__line_page *page;
-    lim_bytes name;
-    char text[];
-} lim__line_flow;
-
 typedef struct lim__line_cell {
     lim__line_node node; /* key: service, tie: turn; as of when it took its place */
-    lim__line_queue queue;
-    lim__line_flow *flow;
-    lim__line_type *type;
+    lim__line_fifo queue;
+    struct lim__line_flow *flow;
+    lim__line_type *type;   /* NULL: a home that is not used */
     uint32_t items;
     uint8_t priority, seat; /* line_seat */
-    uint64_t name[2];       /* numbers of flow and type, and the priority */
-    lim__list in_flow;
 } lim__line_cell;
+
+typedef struct lim__line_away { /* a cell that is not its flow's first */
+    lim__line_cell cell;
+    lim__list node;
+    uint64_t name[2]; /* numbers of flow and type, and the priority */
+} lim__line_away;
+
+/* What a step touches; what it does not touch, unless there are limits, stands before it. */
+typedef struct lim__line_flow {
+    lim__line_cell home;    /* the first cell; most keys need one */
+    uint64_t service, turn; /* S, and when it was given */
+    uint32_t weight, items;
+    uint32_t count[LIM__ITEM_STATES];
+    uint8_t limited;        /* line_limited */
+    bool own;               /* has a limit of its own */
+    bool timed;             /* its timer runs */
+    uint16_t name_len;      /* the name is behind it */
+} lim__line_flow;
+
+typedef struct lim__line_more {
+    lim__line_limit limit;  /* its own */
+    lim__line_bucket bucket;
+    lim__line_queue bench;  /* cells */
+    lim__list away, limited_node;
+    lim__line_node timer;
+    uint64_t no;
+    alignas(64) lim__line_flow flow;
+} lim__line_more;
+static_assert(sizeof(lim__line_flow) <= 3 * 64 - 16, "a flow and the start of its name are three cache lines");
 
 typedef struct lim__line_lane {
     lim__item *head;
-    lim__line_queue queue;
+    lim__line_fifo queue;
     uint32_t items;
     lim__list waiting; /* in line->waiting_lanes while the queue is not empty */
     lim_bytes name;
@@ -103,8 +133,8 @@ typedef struct lim__line_lane {
 
 typedef struct lim__line_page {
     uint64_t base; /* number of slot[0] */
-    uint64_t here; /* one bit each; a slot without is not looked at */
-    void *slot[LINE_PAGE];
+    uint64_t here; /* one bit each: those that are gone are not looked at; 0: the slots are freed */
+    void **slot;
 } lim__line_page;
 
 /* ---- line_queue.c ---- */
@@ -113,19 +143,30 @@ void lim__line_heap_push(lim__line_node **heap, lim__line_node *n); /* by n->key
 void lim__line_heap_remove(lim__line_node **heap, lim__line_node *n);
 void lim__line_queue_push(lim__line_queue *q, lim__line_node *n);
 void lim__line_queue_remove(lim__line_queue *q, lim__line_node *n);
+void lim__line_fifo_push(lim__line_fifo *q, lim__line_node *n); /* key 0 or 1 */
+void lim__line_fifo_remove(lim__line_fifo *q, lim__line_node *n);
+void lim__line_fifo_fini(lim__line_fifo *q); /* with its chunks; items are not touched */
 
 /* Keys wrap: virtual time may, and instants are far from doing so. */
 static inline bool lim__line_before(const lim__line_node *a, const lim__line_node *b)
 {
     return a->key != b->key ? (int64_t)(a->key - b->key) < 0 : a->tie < b->tie;
 }
+static inline lim__line_node *lim__line_earlier(lim__line_node *list, lim__line_node *heap)
+{
+    return heap == NULL || (list != NULL && lim__line_before(list, heap)) ? list : heap;
+}
 static inline lim__line_node *lim__line_queue_first(const lim__line_queue *q)
 {
-    return q->heap == NULL || (q->first != NULL && lim__line_before(q->first, q->heap)) ? q->first : q->heap;
+    return lim__line_earlier(q->first, q->heap);
+}
+static inline lim__line_node *lim__line_fifo_first(const lim__line_fifo *q)
+{
+    return lim__line_earlier(q->first, q->heap);
 }
 
-lim_err lim__line_roll_add(lim__line_roll *r, void *what, uint64_t *no, lim__line_page **page);
-void lim__line_roll_remove(lim__line_roll *r, uint64_t no, lim__line_page *page);
+lim_err lim__line_roll_add(lim__line_roll *r, void *what, uint64_t *no);
+void lim__line_roll_remove(lim__line_roll *r, uint64_t no);
 void lim__line_roll_fini(lim__line_roll *r);
 /* The next with a number over *after, which becomes its number; NULL at the end. Start with *at = SIZE_MAX. */
 void *lim__line_roll_next(const lim__line_roll *r, uint64_t *after, size_t *at);
@@ -154,6 +195,14 @@ static inline lim__item *lim__line_item(lim__line_node *n)
 static inline lim__line_cell *lim__line_cell_of(lim__line_node *n)
 {
     return LIM_CONTAINER(n, lim__line_cell, node);
+}
+static inline lim__line_more *lim__line_more_of(const lim__line_flow *f)
+{
+    return LIM_CONTAINER(f, lim__line_more, flow);
+}
+static inline lim_bytes lim__line_name(const lim__line_flow *f)
+{
+    return lim__bytes(f + 1, f->name_len);
 }
 /* In the order of one key, or of one order key. */
 static inline bool lim__line_older(const lim__item *a, const lim__item *b)

@@ -96,37 +96,53 @@ static void type_drop(lim__line *l, lim__line_type *t)
 
 /* ---- flows ---- */
 
+static void flow_free(lim__line_flow *f)
+{
+    lim__line_fifo_fini(&f->home.queue);
+    free(lim__line_more_of(f));
+}
+
+static lim__line_flow *flow_new(lim_bytes name)
+{
+    lim__line_more *m = aligned_alloc(64, (sizeof *m + name.len + 63) / 64 * 64);
+    if (m == NULL)
+        return NULL;
+    *m = (lim__line_more){ .flow = { .weight = 1, .name_len = (uint16_t)name.len } };
+    lim__list_init(&m->away);
+    lim__list_init(&m->limited_node);
+    copy_name((char *)(&m->flow + 1), name);
+    return &m->flow;
+}
+
 static lim__line_flow *flow_get(lim__line *l, lim_bytes name)
 {
     lim__line_flow *f = lim__smap_get(&l->keys, name);
     if (f != NULL)
         return f;
-    f = calloc(1, sizeof *f + name.len);
+    f = flow_new(name);
     if (f == NULL)
         return NULL;
-    f->weight = 1;
-    lim__list_init(&f->cells);
-    lim__list_init(&f->limited_node);
-    f->name = copy_name(f->text, name);
-    if (lim__line_roll_add(&l->flows, f, &f->no, &f->page) != LIM_OK) {
-        free(f);
+    uint64_t *no = &lim__line_more_of(f)->no;
+    if (lim__line_roll_add(&l->flows, f, no) != LIM_OK) {
+        flow_free(f);
         return NULL;
     }
-    if (lim__smap_put(&l->keys, f->name, f) == LIM_OK)
+    if (lim__smap_put(&l->keys, lim__line_name(f), f) == LIM_OK)
         return f;
-    lim__line_roll_remove(&l->flows, f->no, f->page);
-    free(f);
+    lim__line_roll_remove(&l->flows, *no);
+    flow_free(f);
     return NULL;
 }
 
 void lim__line_flow_drop(lim__line *l, lim__line_flow *f)
 {
-    if (f == NULL || f->items > 0 || !lim__list_empty(&f->cells) || f->own || f->timer.key != 0)
+    if (f == NULL || f->items > 0 || f->own || f->timed || f->home.type != NULL ||
+        !lim__list_empty(&lim__line_more_of(f)->away))
         return;
-    lim__list_remove(&f->limited_node);
-    lim__line_roll_remove(&l->flows, f->no, f->page);
-    forget(&l->keys, f->name);
-    free(f);
+    lim__list_remove(&lim__line_more_of(f)->limited_node);
+    lim__line_roll_remove(&l->flows, lim__line_more_of(f)->no);
+    forget(&l->keys, lim__line_name(f));
+    flow_free(f);
 }
 
 /* ---- lanes ---- */
@@ -152,39 +168,41 @@ static void lane_drop(lim__line *l, lim__line_lane *lane)
     if (lane == NULL || lane->items > 0)
         return;
     forget(&l->lanes, lane->name);
+    lim__line_fifo_fini(&lane->queue);
     free(lane);
 }
 
 /* ---- cells ---- */
 
-static lim__line_cell *cell_new(lim__line *l, lim__line_flow *f, lim__line_type *t, const uint64_t *name)
+static lim__line_cell *cell_new(lim__line *l, lim__line_flow *f, const uint64_t *name)
 {
-    lim__line_cell *c = calloc(1, sizeof *c);
-    if (c == NULL)
+    if (f->home.type == NULL)
+        return &f->home;
+    lim__line_away *a = calloc(1, sizeof *a);
+    if (a == NULL)
         return NULL;
-    c->flow = f;
-    c->type = t;
-    c->priority = (uint8_t)(name[1] % 16);
-    memcpy(c->name, name, sizeof c->name);
-    if (lim__smap_put(&l->cells, lim__bytes(c->name, sizeof c->name), c) != LIM_OK) {
-        free(c);
-        return NULL;
+    memcpy(a->name, name, sizeof a->name);
+    if (lim__smap_put(&l->cells, lim__bytes(a->name, sizeof a->name), a) == LIM_OK) {
+        lim__list_push(&lim__line_more_of(f)->away, &a->node);
+        return &a->cell;
     }
-    lim__list_push(&f->cells, &c->in_flow);
-    t->cells++;
-    return c;
+    free(a);
+    return NULL;
 }
 
 static lim__line_cell *cell_get(lim__line *l, lim__line_flow *f, lim__line_type *t, uint8_t priority)
 {
-    lim__line_cell *c = f->recent;
-    if (c != NULL && c->type == t && c->priority == priority)
+    if (f->home.type == t && f->home.priority == priority)
+        return &f->home;
+    uint64_t name[2] = { lim__line_more_of(f)->no, t->no << 4 | priority };
+    lim__line_away *a = lim__smap_get(&l->cells, lim__bytes(name, sizeof name));
+    lim__line_cell *c = a != NULL ? &a->cell : cell_new(l, f, name);
+    if (c == NULL || a != NULL)
         return c;
-    uint64_t name[2] = { f->no, t->no << 4 | priority };
-    c = lim__smap_get(&l->cells, lim__bytes(name, sizeof name));
-    if (c == NULL)
-        c = cell_new(l, f, t, name);
-    f->recent = c;
+    c->flow = f;
+    c->type = t;
+    c->priority = priority;
+    t->cells++;
     return c;
 }
 
@@ -193,12 +211,15 @@ static void cell_drop(lim__line *l, lim__line_cell *c)
     if (c == NULL || c->items > 0)
         return;
     LIM_ASSERT(c->seat == LINE_NOWHERE);
-    lim__list_remove(&c->in_flow);
     c->type->cells--;
-    if (c->flow->recent == c)
-        c->flow->recent = NULL;
-    forget(&l->cells, lim__bytes(c->name, sizeof c->name));
-    free(c);
+    c->type = NULL;
+    lim__line_fifo_fini(&c->queue);
+    if (c == &c->flow->home)
+        return;
+    lim__line_away *a = LIM_CONTAINER(c, lim__line_away, cell);
+    lim__list_remove(&a->node);
+    forget(&l->cells, lim__bytes(a->name, sizeof a->name));
+    free(a);
 }
 
 /* ---- items ---- */
@@ -211,24 +232,31 @@ static void drop_unused(lim__line *l, lim__line_cell *c, lim__line_type *t, lim_
     lane_drop(l, lane);
 }
 
+static inline __attribute__((always_inline)) void fetch(const lim__line_flow *f)
+{
+    for (size_t line = 0; line < sizeof *f; line += 64)
+        __builtin_prefetch((const char *)f + line);
+}
+
 lim_err lim__line_bind(lim__line *l, lim__item *i)
 {
     if (i->priority > LIM__PRIORITY_MAX || i->type.len > LINE_NAME_MAX || i->key.len > LINE_NAME_MAX ||
         i->order_key.len > LINE_NAME_MAX)
         return LIM_E_INVALID;
-    lim__line_type *t = type_get(l, i->type);
-    lim__line_flow *f = t != NULL ? flow_get(l, i->key) : NULL;
-    lim__line_cell *c = f != NULL ? cell_get(l, f, t, i->priority) : NULL;
+    lim__line_flow *f = flow_get(l, i->key);
+    if (f != NULL) /* of thousands, so it is far; the type is near */
+        fetch(f);
+    lim__line_type *t = f != NULL ? type_get(l, i->type) : NULL;
+    lim__line_cell *c = t != NULL ? cell_get(l, f, t, i->priority) : NULL;
     lim__line_lane *lane = c != NULL && i->order_key.len > 0 ? lane_get(l, i->order_key) : NULL;
-    if (c == NULL || (lane == NULL && i->order_key.len > 0) ||
-        lim__line_roll_add(&l->items, i, &i->no, &i->page) != LIM_OK) {
+    if (c == NULL || (lane == NULL && i->order_key.len > 0) || lim__line_roll_add(&l->items, i, &i->no) != LIM_OK) {
         drop_unused(l, c, t, f, lane);
         return LIM_E_NOMEM;
     }
     i->cell = c;
     i->lane = lane;
     i->type = t->name;
-    i->key = f->name;
+    i->key = lim__line_name(f);
     c->items++;
     f->items++;
     f->count[LIM__ITEM_NONE]++;
@@ -245,9 +273,8 @@ void lim__line_unbind(lim__line *l, lim__item *i)
     lim__line_cell *c = i->cell;
     lim__line_type *t = c->type;
     lim__line_flow *f = c->flow;
-    lim__line_roll_remove(&l->items, i->no, i->page);
+    lim__line_roll_remove(&l->items, i->no);
     i->cell = NULL;
-    i->page = NULL;
     i->type = i->key = i->order_key = lim__bytes(NULL, 0);
     l->count[LIM__ITEM_NONE]--;
     f->count[LIM__ITEM_NONE]--;
@@ -310,7 +337,7 @@ static void change_rate(lim__line_bucket *b, const lim__line_limit *was, const l
 
 const lim__line_limit *lim__line_flow_limit(const lim__line *l, const lim__line_flow *f)
 {
-    return f->own ? &f->limit : &l->key_limit;
+    return f->own ? &lim__line_more_of(f)->limit : &l->key_limit;
 }
 
 static bool is_limit(const lim__line_limit *limit)
@@ -340,7 +367,7 @@ lim_err lim__line_limit_keys(lim__line *l, const lim__line_limit *limit, uint64_
     for (size_t at = SIZE_MAX; (f = lim__line_roll_next(&l->flows, &no, &at)) != NULL;) {
         if (f->own)
             continue;
-        change_rate(&f->bucket, &was, limit, now_ns);
+        change_rate(&lim__line_more_of(f)->bucket, &was, limit, now_ns);
         lim__line_relimit(l, f, now_ns);
     }
     for (no = 0; (f = lim__line_roll_next(&l->flows, &no, &(size_t){ SIZE_MAX })) != NULL;)
@@ -355,9 +382,9 @@ lim_err lim__line_limit_set(lim__line *l, lim_bytes key, const lim__line_limit *
     lim__line_flow *f = flow_get(l, key);
     if (f == NULL)
         return LIM_E_NOMEM;
-    change_rate(&f->bucket, lim__line_flow_limit(l, f), limit, now_ns);
+    change_rate(&lim__line_more_of(f)->bucket, lim__line_flow_limit(l, f), limit, now_ns);
     f->own = true;
-    f->limit = *limit;
+    lim__line_more_of(f)->limit = *limit;
     lim__line_relimit(l, f, now_ns);
     return LIM_OK;
 }
@@ -367,7 +394,7 @@ bool lim__line_limit_clear(lim__line *l, lim_bytes key, uint64_t now_ns)
     lim__line_flow *f = lim__smap_get(&l->keys, key);
     if (f == NULL || !f->own)
         return false;
-    change_rate(&f->bucket, &f->limit, &l->key_limit, now_ns);
+    change_rate(&lim__line_more_of(f)->bucket, &lim__line_more_of(f)->limit, &l->key_limit, now_ns);
     f->own = false;
     lim__line_relimit(l, f, now_ns);
     lim__line_flow_drop(l, f);
@@ -395,22 +422,41 @@ void lim__line_init(lim__line *l, uint64_t seed)
     lim__list_init(&l->waiting_lanes);
 }
 
-static void free_all(lim__smap *m)
+static void free_flow(void *flow)
+{
+    flow_free(flow);
+}
+
+static void free_away(void *away)
+{
+    lim__line_away *a = away;
+    lim__line_fifo_fini(&a->cell.queue);
+    free(a);
+}
+
+static void free_lane(void *what)
+{
+    lim__line_lane *lane = what;
+    lim__line_fifo_fini(&lane->queue);
+    free(lane);
+}
+
+static void free_all(lim__smap *m, void (*free_one)(void *what))
 {
     size_t pos = 0;
     lim_bytes key;
     void *value;
     while (lim__smap_next(m, &pos, &key, &value))
-        free(value);
+        free_one(value);
     lim__smap_fini(m);
 }
 
 void lim__line_fini(lim__line *l)
 {
-    free_all(&l->types);
-    free_all(&l->keys);
-    free_all(&l->lanes);
-    free_all(&l->cells);
+    free_all(&l->types, free);
+    free_all(&l->keys, free_flow);
+    free_all(&l->lanes, free_lane);
+    free_all(&l->cells, free_away);
     lim__line_roll_fini(&l->items);
     lim__line_roll_fini(&l->flows);
     free(l->open);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * line_queue.c - the three containers of a line: pairing heap, queue, roll.
+ * line_queue.c - the containers of a line: pairing heap, queues, roll.
  *
  * The pairing heap is intrusive, so nothing that waits needs memory to wait. `child` is a node's first child, `next`
  * its younger sibling, `prev` its elder sibling or, of a first child, the parent. Removing the first melds its children
  * in pairs, then the pairs into one: O(log n) amortized.
  *
- * A roll is pages of pointers by number. Removing one clears a bit in the page's head and nothing else: of a million
- * items, those that are close in number share that cache line. */
+ * A roll is pages of pointers by number. Removing one clears a bit in the list of pages and nothing else: that list is
+ * small and near, while the slots of a million items are not. */
 #include "bus/line_inside.h"
 
 #include <stdlib.h>
@@ -77,7 +77,7 @@ void lim__line_heap_remove(lim__line_node **heap, lim__line_node *n)
     *heap = meld(*heap, children);
 }
 
-/* ---- queue ---- */
+/* ---- queue of cells ---- */
 
 void lim__line_queue_push(lim__line_queue *q, lim__line_node *n)
 {
@@ -87,7 +87,7 @@ void lim__line_queue_push(lim__line_queue *q, lim__line_node *n)
     }
     n->child = n; /* in the list */
     n->next = NULL;
-    n->prev = q->last;
+    n->prev = q->first != NULL ? q->last : NULL;
     if (q->first == NULL)
         q->first = n;
     else
@@ -101,31 +101,122 @@ void lim__line_queue_remove(lim__line_queue *q, lim__line_node *n)
         lim__line_heap_remove(&q->heap, n);
         return;
     }
-    if (n == q->first) { /* the usual case: the one behind it is not touched */
-        q->first = n->next;
-        return;
-    }
-    n->prev->next = n->next;
-    if (n == q->last)
-        q->last = n->prev;
-    else
+    if (n->next != NULL)
         n->next->prev = n->prev;
+    else
+        q->last = n->prev;
+    if (n->prev != NULL)
+        n->prev->next = n->next;
+    else
+        q->first = n->next;
+}
+
+/* ---- queue of items ---- */
+
+static uint64_t rank(const lim__line_node *n)
+{
+    return n->key << 63 | n->tie;
+}
+
+/* For one more in order; NULL: no memory. */
+static lim__line_node **fifo_room(lim__line_fifo *q)
+{
+    if (q->tail != NULL && q->tail_at < LINE_CHUNK)
+        return &q->tail->slot[q->tail_at++];
+    lim__line_chunk *c = malloc(sizeof *c);
+    if (c == NULL)
+        return NULL;
+    c->next = NULL;
+    if (q->tail != NULL)
+        q->tail->next = c;
+    else
+        q->head = c;
+    q->tail = c;
+    q->tail_at = 1;
+    return &c->slot[0];
+}
+
+void lim__line_fifo_push(lim__line_fifo *q, lim__line_node *n)
+{
+    if (q->first == NULL) {
+        q->first = n;
+    } else {
+        lim__line_node **slot = rank(n) > q->last_rank ? fifo_room(q) : NULL;
+        if (slot == NULL) {
+            lim__line_heap_push(&q->heap, n);
+            return;
+        }
+        *slot = n;
+        n->slot = slot;
+    }
+    n->child = n;
+    q->last_rank = rank(n);
+}
+
+/* The next of the chunks that is still there becomes the first. Chunks that are empty go; a last one stays for what
+ * comes, as long as something is here. */
+static void fifo_advance(lim__line_fifo *q)
+{
+    q->first = NULL;
+    while (q->first == NULL && q->head != NULL) {
+        if (q->head == q->tail && q->head_at == q->tail_at) {
+            lim__line_fifo_fini(q);
+        } else if (q->head_at < LINE_CHUNK) {
+            q->first = q->head->slot[q->head_at++];
+        } else {
+            lim__line_chunk *next = q->head->next;
+            free(q->head);
+            q->head = next;
+            q->head_at = 0;
+        }
+    }
+    if (q->head == q->tail && q->head_at == q->tail_at)
+        q->head_at = q->tail_at = 0;
+}
+
+void lim__line_fifo_remove(lim__line_fifo *q, lim__line_node *n)
+{
+    if (n->child != n)
+        lim__line_heap_remove(&q->heap, n);
+    else if (n == q->first)
+        fifo_advance(q);
+    else
+        *n->slot = NULL;
+}
+
+void lim__line_fifo_fini(lim__line_fifo *q)
+{
+    for (lim__line_chunk *c = q->head, *next; c != NULL; c = next) {
+        next = c->next;
+        free(c);
+    }
+    q->head = q->tail = NULL;
+    q->head_at = q->tail_at = 0;
 }
 
 /* ---- roll ---- */
+
+/* Closes the gaps that pages left. */
+static void roll_pack(lim__line_roll *r)
+{
+    size_t to = 0;
+    for (size_t i = r->first; i < r->end; i++)
+        if (r->pages[i].here != 0)
+            r->pages[to++] = r->pages[i];
+    r->first = r->gone = 0;
+    r->end = to;
+}
 
 static bool roll_room(lim__line_roll *r)
 {
     if (r->end < r->cap)
         return true;
-    if (r->first > r->cap / 2) {
-        memmove(r->pages, r->pages + r->first, (r->end - r->first) * sizeof *r->pages);
-        r->end -= r->first;
-        r->first = 0;
+    if (r->first + r->gone > r->cap / 2) {
+        roll_pack(r);
         return true;
     }
     size_t cap = r->cap > 0 ? r->cap * 2 : 8;
-    lim__line_page **pages = realloc(r->pages, cap * sizeof *pages);
+    lim__line_page *pages = realloc(r->pages, cap * sizeof *pages);
     if (pages == NULL)
         return false;
     r->pages = pages;
@@ -136,39 +227,37 @@ static bool roll_room(lim__line_roll *r)
 static lim__line_page *roll_page(lim__line_roll *r, uint64_t no)
 {
     uint64_t base = no - no % LINE_PAGE;
-    if (r->first < r->end && r->pages[r->end - 1]->base == base)
-        return r->pages[r->end - 1];
-    lim__line_page *p = malloc(sizeof *p);
-    if (p == NULL || !roll_room(r)) {
-        free(p);
+    if (r->first < r->end && r->pages[r->end - 1].base == base && r->pages[r->end - 1].here != 0)
+        return &r->pages[r->end - 1];
+    void **slot = malloc(LINE_PAGE * sizeof *slot);
+    if (slot == NULL || !roll_room(r)) {
+        free(slot);
         if (r->first == r->end)
             lim__line_roll_fini(r);
         return NULL;
     }
-    p->base = base;
-    p->here = 0;
-    return r->pages[r->end++] = p;
+    r->pages[r->end] = (lim__line_page){ .base = base, .slot = slot };
+    return &r->pages[r->end++];
 }
 
-lim_err lim__line_roll_add(lim__line_roll *r, void *what, uint64_t *no, lim__line_page **page)
+lim_err lim__line_roll_add(lim__line_roll *r, void *what, uint64_t *no)
 {
     lim__line_page *p = roll_page(r, r->last + 1);
     if (p == NULL)
         return LIM_E_NOMEM;
     *no = ++r->last;
-    *page = p;
-    p->slot[*no - p->base] = what;
-    p->here |= 1ull << (*no - p->base);
+    p->slot[*no % LINE_PAGE] = what;
+    p->here |= 1ull << (*no % LINE_PAGE);
     return LIM_OK;
 }
 
-/* The first page with a number over `after`. */
+/* The first page with a number over `after`, gone ones too. */
 static size_t roll_find(const lim__line_roll *r, uint64_t after)
 {
     size_t low = r->first, high = r->end;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (r->pages[middle]->base + LINE_PAGE - 1 > after)
+        if (r->pages[middle].base + LINE_PAGE - 1 > after)
             high = middle;
         else
             low = middle + 1;
@@ -176,29 +265,40 @@ static size_t roll_find(const lim__line_roll *r, uint64_t after)
     return low;
 }
 
-void lim__line_roll_remove(lim__line_roll *r, uint64_t no, lim__line_page *p)
+static lim__line_page *roll_page_of(const lim__line_roll *r, uint64_t no)
 {
-    p->here &= ~(1ull << (no - p->base));
-    if (p->here != 0)
-        return;
-    size_t at = roll_find(r, p->base > 0 ? p->base - 1 : 0);
-    LIM_ASSERT(at < r->end && r->pages[at] == p);
-    if (at - r->first < r->end - at) { /* move the shorter side */
-        memmove(r->pages + r->first + 1, r->pages + r->first, (at - r->first) * sizeof *r->pages);
-        r->first++;
-    } else {
-        memmove(r->pages + at, r->pages + at + 1, (r->end - at - 1) * sizeof *r->pages);
-        r->end--;
-    }
-    free(p);
+    uint64_t base = no - no % LINE_PAGE;
+    size_t at = r->first + (size_t)((base - r->pages[r->first].base) / LINE_PAGE); /* if no gap was ever closed */
+    if (at >= r->end || r->pages[at].base != base || r->pages[at].here == 0)
+        for (at = roll_find(r, no - 1); r->pages[at].here == 0; at++)
+            continue; /* a page that was gone before its last number was given has a second one with the same base */
+    LIM_ASSERT(at < r->end && r->pages[at].base == base && (r->pages[at].here >> (no % LINE_PAGE) & 1) != 0);
+    return &r->pages[at];
+}
+
+static void roll_page_gone(lim__line_roll *r, lim__line_page *p)
+{
+    free(p->slot);
+    p->slot = NULL;
+    r->gone++;
+    for (; r->first < r->end && r->pages[r->first].here == 0; r->first++)
+        r->gone--;
     if (r->first == r->end)
         lim__line_roll_fini(r);
+}
+
+void lim__line_roll_remove(lim__line_roll *r, uint64_t no)
+{
+    lim__line_page *p = roll_page_of(r, no);
+    p->here &= ~(1ull << (no % LINE_PAGE));
+    if (p->here == 0)
+        roll_page_gone(r, p);
 }
 
 void lim__line_roll_fini(lim__line_roll *r)
 {
     for (size_t i = r->first; i < r->end; i++)
-        free(r->pages[i]);
+        free(r->pages[i].slot);
     free(r->pages);
     *r = (lim__line_roll){ .last = r->last };
 }
@@ -208,7 +308,7 @@ void *lim__line_roll_next(const lim__line_roll *r, uint64_t *after, size_t *at)
     if (*at == SIZE_MAX)
         *at = roll_find(r, *after);
     for (; *at < r->end; ++*at) {
-        const lim__line_page *p = r->pages[*at];
+        const lim__line_page *p = &r->pages[*at];
         uint64_t skip = *after >= p->base ? *after - p->base + 1 : 0;
         uint64_t left = skip >= LINE_PAGE ? 0 : p->here >> skip << skip;
         if (left != 0) {

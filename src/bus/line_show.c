@@ -42,7 +42,7 @@ static bool over(lim__line_why *why, const lim__line_limit *limit, const lim__li
 
 static lim__line_how why_ready(const lim__line *l, const lim__line_flow *f, lim__line_why *why, uint64_t now_ns)
 {
-    if (over(why, lim__line_flow_limit(l, f), &f->bucket, f->count[LIM__ITEM_OUT], now_ns))
+    if (over(why, lim__line_flow_limit(l, f), &lim__line_more_of(f)->bucket, f->count[LIM__ITEM_OUT], now_ns))
         return LIM__LINE_KEY_LIMIT;
     if (over(why, &l->limit, &l->bucket, l->count[LIM__ITEM_OUT], now_ns))
         return LIM__LINE_QUEUE_LIMIT;
@@ -82,23 +82,26 @@ lim__line_why lim__line_why_item(const lim__line *l, const lim__item *i, uint64_
     return why;
 }
 
-/* The highest, then oldest of those that a limited key has ready. */
+/* The one of two cells, either may be NULL, that has the higher, then the older ready task. */
+static lim__line_cell *higher(lim__line_cell *a, lim__line_cell *b)
+{
+    if (a == NULL || a->seat == LINE_NOWHERE || b->seat == LINE_NOWHERE)
+        return a == NULL || a->seat == LINE_NOWHERE ? b : a;
+    if (a->priority != b->priority)
+        return a->priority > b->priority ? a : b;
+    return lim__line_before(lim__line_fifo_first(&a->queue), lim__line_fifo_first(&b->queue)) ? a : b;
+}
+
 static const lim__item *first_limited(const lim__line *l)
 {
     if (lim__list_empty(&l->limited_keys))
         return NULL;
-    const lim__line_flow *f = LIM_CONTAINER(l->limited_keys.next, lim__line_flow, limited_node);
-    lim__line_cell *best = NULL;
-    LIM__LIST_EACH(node, &f->cells) {
-        lim__line_cell *c = LIM_CONTAINER(node, lim__line_cell, in_flow);
-        if (c->seat == LINE_NOWHERE || (best != NULL && c->priority < best->priority))
-            continue;
-        if (best == NULL || c->priority > best->priority ||
-            lim__line_before(lim__line_queue_first(&c->queue), lim__line_queue_first(&best->queue)))
-            best = c;
-    }
-    LIM_ASSERT(best != NULL);
-    return lim__line_item(lim__line_queue_first(&best->queue));
+    lim__line_flow *f = &LIM_CONTAINER(l->limited_keys.next, lim__line_more, limited_node)->flow;
+    lim__line_cell *best = &f->home;
+    LIM__LIST_EACH(node, &lim__line_more_of(f)->away)
+        best = higher(best, &LIM_CONTAINER(node, lim__line_away, node)->cell);
+    LIM_ASSERT(best->seat != LINE_NOWHERE);
+    return lim__line_item(lim__line_fifo_first(&best->queue));
 }
 
 static const lim__item *first_waiting(lim__line *l)
@@ -109,8 +112,7 @@ static const lim__item *first_waiting(lim__line *l)
     if (i == NULL)
         i = first_limited(l);
     if (i == NULL && !lim__list_empty(&l->waiting_lanes))
-        i = lim__line_item(
-            lim__line_queue_first(&LIM_CONTAINER(l->waiting_lanes.next, lim__line_lane, waiting)->queue));
+        i = lim__line_item(lim__line_fifo_first(&LIM_CONTAINER(l->waiting_lanes.next, lim__line_lane, waiting)->queue));
     if (i == NULL && l->parked.next != &l->parked)
         i = lim__line_item(l->parked.next);
     return i == NULL && l->delays != NULL ? lim__line_item(l->delays) : i;
@@ -128,16 +130,18 @@ lim__line_why lim__line_why_first(lim__line *l, uint64_t now_ns)
 
 static void show_key(const lim__line *l, const lim__line_flow *f, lim__line_key *out, uint64_t now_ns)
 {
-    *out = (lim__line_key){
-        .no = f->no, .key = f->name, .weight = f->weight, .own_limit = f->own, .limit = *lim__line_flow_limit(l, f)
-    };
+    *out = (lim__line_key){ .no = lim__line_more_of(f)->no,
+                            .key = lim__line_name(f),
+                            .weight = f->weight,
+                            .own_limit = f->own,
+                            .limit = *lim__line_flow_limit(l, f) };
     memcpy(out->count, f->count, sizeof out->count);
     out->count[LIM__ITEM_NONE] = f->items;
     if (f->limited != LINE_FREE) {
         out->count[LIM__ITEM_LIMITED] = out->count[LIM__ITEM_READY];
         out->count[LIM__ITEM_READY] = 0;
     }
-    uint64_t token_ns = out->limit.rate_max != 0 ? lim__line_token_ns(&f->bucket, &out->limit) : 0;
+    uint64_t token_ns = out->limit.rate_max != 0 ? lim__line_token_ns(&lim__line_more_of(f)->bucket, &out->limit) : 0;
     out->until_ns = token_ns > now_ns ? token_ns : 0;
 }
 

@@ -28,6 +28,7 @@ static uint64_t malloc_countdown;
 void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t count, size_t bytes);
 void *__libc_realloc(void *block, size_t bytes);
+void *__libc_memalign(size_t alignment, size_t bytes);
 
 static bool malloc_fails(void)
 {
@@ -44,6 +45,10 @@ void *calloc(size_t count, size_t bytes)
 void *realloc(void *block, size_t bytes)
 {
     return malloc_fails() ? NULL : __libc_realloc(block, bytes);
+}
+void *aligned_alloc(size_t alignment, size_t bytes)
+{
+    return malloc_fails() ? NULL : __libc_memalign(alignment, bytes);
 }
 #endif
 
