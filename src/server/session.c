@@ -312,13 +312,19 @@ static void on_frame(session *s, const lim__frame *frame)
         [LIM__HOLDING] = lim__session_holding,
         [LIM__REPORT] = lim__session_report,
         [LIM__SAY] = lim__session_say,
+        [LIM__PART] = lim__session_part,
+        [LIM__PROGRESS] = lim__session_progress,
         [LIM__DISPATCH] = lim__session_dispatch,
         [LIM__AWAIT] = lim__session_await,
+        [LIM__GRANT] = lim__session_grant,
+        [LIM__SIGNAL] = lim__session_signal,
+        [LIM__FIND] = lim__session_find,
         [LIM__OPEN] = lim__session_talk_open,
         [LIM__SEND] = lim__session_talk_send,
         [LIM__CLOSE] = lim__session_talk_close,
         [LIM__ASKIN] = lim__session_talk_ask,
         [LIM__JOIN] = lim__session_talk_join,
+        [LIM__DEPART] = lim__session_talk_depart,
     };
     if (LIM_NEVER(handlers[frame->type] == NULL))
         return;
@@ -534,7 +540,9 @@ static void on_letter(session *s, const lim_signal *signal)
     const lim__letter_type *t = signal->type;
     const void *body = signal->body.ptr;
     if (t == &lim__type_outcome) {
-        lim__session_outcome(s, body);
+        lim__session_outcome(s, signal->from, body);
+    } else if (t == &lim__type_partial) {
+        lim__session_partial(s, body);
     } else if (t == &lim__type_admitted) {
         lim__session_admitted(s, body);
     } else if (t == &lim__type_joined) {

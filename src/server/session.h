@@ -107,7 +107,7 @@ struct proxy {
     lim_pid owner;    /* that session's process */
     reg_stream *reg;
     lim__member_kind kind;
-    lim__map held;      /* hash of (conversation, lease) -> anything: in the client's hands */
+    lim__map held;      /* hash of (conversation, lease) -> room for parts (session_serve.c): in the client's hands */
     lim__map unsettled; /* monitor -> unsettled_reply: answered to a conversation on another scheduler */
 };
 
@@ -119,7 +119,7 @@ typedef struct talk_stream {
     void *pending[LIM__PENDING_MAX]; /* letters that the client sent before it knew that the talk is open */
     uint32_t pending_count;
     uint32_t sent_first, sent_count; /* the run of SENT answers that is not written yet */
-    uint8_t sent_verdict, sent_why;
+    lim_admission sent;              /* what they all are */
     lim__list node; /* in session->answering while sent_count > 0 */
 } talk_stream;
 
@@ -132,6 +132,7 @@ typedef struct call {
     call_kind kind;
     bool wants_outcome;
     uint32_t bytes; /* of an ask's payload, kept until it ends */
+    uint32_t window, under_way; /* of an ask that takes parts: how many may be under way, and are */
 } call;
 
 /* ---- publishing ---- */
@@ -230,7 +231,9 @@ void lim__session_ask(session *s, const lim__frame *frame);
 void lim__session_cancel(session *s, const lim__frame *frame);
 void lim__session_dispatch(session *s, const lim__frame *frame);
 void lim__session_await(session *s, const lim__frame *frame);
-void lim__session_outcome(session *s, const lim__outcome_letter *letter);
+void lim__session_grant(session *s, const lim__frame *frame);
+void lim__session_outcome(session *s, lim_pid from, const lim__outcome_letter *letter);
+void lim__session_partial(session *s, const lim__partial *p);
 void lim__session_admitted(session *s, const lim__admitted *a);
 void lim__session_conv_gone(session *s, lim_pid conv, uint64_t monitor); /* it ended without an outcome */
 call *lim__session_call_new(session *s, uint64_t corr, call_kind kind); /* NULL: no memory */
@@ -252,6 +255,8 @@ void lim__session_reply(session *s, const lim__frame *frame);
 void lim__session_holding(session *s, const lim__frame *frame);
 void lim__session_report(session *s, const lim__frame *frame);
 void lim__session_say(session *s, const lim__frame *frame);
+void lim__session_part(session *s, const lim__frame *frame);
+void lim__session_progress(session *s, const lim__frame *frame);
 void lim__session_joined(session *s, const lim__joined *j);
 void lim__session_left(session *s, reg_stream *reg, lim_reason reason); /* its proxy has ended */
 void lim__session_reg_end(reg_stream *reg);                            /* in on_end */
@@ -261,6 +266,7 @@ void lim__session_talk_open(session *s, const lim__frame *frame);
 void lim__session_talk_send(session *s, const lim__frame *frame);
 void lim__session_talk_ask(session *s, const lim__frame *frame);
 void lim__session_talk_join(session *s, const lim__frame *frame);
+void lim__session_talk_depart(session *s, const lim__frame *frame);
 void lim__session_talk_close(session *s, const lim__frame *frame);
 void lim__session_talk_done(session *s, const lim__done *d);
 void lim__session_talk_message(session *s, const lim__message *m);
@@ -268,6 +274,10 @@ void lim__session_talk_closed(session *s, const lim__closed *c);
 void lim__session_talk_gone(session *s, talk_stream *t, lim_reason reason); /* it died */
 void lim__session_talk_runs_end(session *s); /* writes the open runs of SENT */
 void lim__session_talk_end(talk_stream *t);  /* in on_end */
+
+/* ---- session_outside.c ---- */
+void lim__session_signal(session *s, const lim__frame *frame);
+void lim__session_find(session *s, const lim__frame *frame);
 
 /* ---- linger.c ---- */
 /* Has `out` written by a process of its own, then closes fd. Takes both in every outcome. `until_end`: reads and throws

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * session_ask.c - asks, tasks and awaits over a connection: a conversation for each, and a call that waits for its end.
  *
- *   ASK       conversation linked with the session -------------- outcome ----> OUTCOME
+ *   ASK       conversation linked with the session -- partial... - outcome ----> PARTIAL..., OUTCOME
  *   DISPATCH  conversation of its own, watched ---- admitted ----> DISPATCHED -- outcome --> OUTCOME, if asked for
  *   AWAIT     somebody's conversation, watched ----------------- outcome ----> OUTCOME; gone: what is remembered of it
+ *
+ * Parts of an answer come as the asker grants: those that were sent to it and not granted anew are `under_way`, never
+ * more than its window, which is what bounds the bytes that wait here for a slow asker.
  *
  * A call ends exactly once: by the outcome letter, or by the end of its conversation without one (which is a fault of
  * ours, or an operator's doing). */
@@ -106,6 +109,7 @@ static void say_outcome(session *s, uint64_t corr, const lim__outcome_letter *o)
                          .why = (uint8_t)o->why,
                          .reason = (uint32_t)o->reason,
                          .conversation = o->conv.id,
+                         .compensation = o->compensation.id,
                          .rerouted_us = o->rerouted_ns / 1000,
                          .limit = o->limit,
                          .current = o->current,
@@ -126,13 +130,60 @@ static void say_outcome(session *s, uint64_t corr, const lim__outcome_letter *o)
     put_outcome(s, &f);
 }
 
-void lim__session_outcome(session *s, const lim__outcome_letter *o)
+void lim__session_outcome(session *s, lim_pid from, const lim__outcome_letter *o)
 {
-    call *c = lim__map_remove(&s->calls, o->ref);
-    if (c == NULL)
-        return; /* it was cancelled here meanwhile */
+    call *c = lim__map_get(&s->calls, o->ref);
+    if (c == NULL || c->conv.id != from.id)
+        return; /* it was cancelled here meanwhile; its number may serve another one by now */
     say_outcome(s, c->corr, o);
-    call_free(s, c);
+    lim__session_call_drop(s, c);
+}
+
+/* ---- parts of an answer ---- */
+
+void lim__session_partial(session *s, const lim__partial *p)
+{
+    call *c = lim__map_get(&s->calls, p->ref);
+    if (c == NULL || c->kind != CALL_ASK)
+        return;
+    lim__f_partial f = { .corr = c->corr,
+                         .conversation = p->conv.id,
+                         .seq = p->seq,
+                         .how = (uint8_t)p->how,
+                         .participant = lim__bytes(p->text, p->participant_len),
+                         .detail = lim__bytes(p->text + p->participant_len, p->detail_len) };
+    if (p->payload != NULL)
+        f.payload = lim__msg_bytes(p->payload);
+    c->under_way += c->window > 0;
+    if (lim__put_partial(lim__session_out(s), &f) != LIM_E_INVALID)
+        return;
+    f.participant = lim__bytes(NULL, 0); /* a name given by an embedder need not be UTF-8 */
+    (void)!lim__put_partial(lim__session_out(s), &f);
+}
+
+void lim__session_grant(session *s, const lim__frame *frame)
+{
+    lim__f_grant f;
+    if (!lim__get_grant(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    call *c = lim__map_get(&s->calls, f.corr);
+    if (c == NULL || c->window == 0 || f.parts == 0)
+        return; /* its outcome is on its way, or it needs no grants */
+    if (f.parts > c->under_way) {
+        lim__session_fault(s, LIM_E_PROTOCOL, "GRANT of %u parts to ask %llu, which has %u under way", f.parts,
+                           (unsigned long long)f.corr, c->under_way);
+        return;
+    }
+    c->under_way -= f.parts;
+    lim__grant *g = lim__letter_new(s->porter->sched, &lim__type_grant, sizeof *g);
+    if (g == NULL) { /* the stream would stand still for ever */
+        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
+        return;
+    }
+    *g = (lim__grant){ f.parts };
+    (void)!lim__send_reserved(s->self, c->conv, g);
 }
 
 /* ---- conversations that end without a word ---- */
@@ -212,11 +263,32 @@ typedef struct request { /* what ASK and DISPATCH have in common */
     lim__conv_kind kind;
     uint64_t corr;
     uint32_t timeout_ms;
-    lim_bytes group, type, headers, payload;
+    lim_bytes group, type, headers, options, payload;
+    lim__terms *terms; /* the options, read; owned until the conversation's first letter has them */
+    lim_diag diag;     /* what is wrong with them */
 } request;
 
-/* Why it cannot even begin; WHY_NONE: it can. */
-static refusal judge(const session *s, const request *r)
+static refusal no_memory(void)
+{
+    return (refusal){ LIM_HOW_REFUSED, LIM_WHY_MEMORY, 0, 0, "out of memory" };
+}
+
+static refusal judge_options(request *r)
+{
+    lim_err err = lim__terms_parse(r->options, &r->diag, &r->terms);
+    if (err == LIM_E_NOMEM)
+        return no_memory();
+    if (err != LIM_OK)
+        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, r->diag.text };
+    uint32_t hops = lim__terms_or_default(r->terms)->hops;
+    if (hops > LIM_HOPS_MAX)
+        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_HOP_LIMIT, LIM_HOPS_MAX, hops,
+                          "too many conversations deep; is somebody asking itself?" };
+    return (refusal){ .how = LIM_HOW_REFUSED };
+}
+
+/* Why it cannot even begin; WHY_NONE: it can, and r->terms are there. */
+static refusal judge(const session *s, request *r)
 {
     uint32_t payload_max = s->porter->bus->opts.payload_bytes_max;
     if (lim__session_draining(s))
@@ -234,15 +306,11 @@ static refusal judge(const session *s, const request *r)
     if (s->calls.count >= LIM__CALLS_MAX)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BACKLOG_FULL, LIM__CALLS_MAX, (uint32_t)s->calls.count,
                           "too many calls of this connection are pending" };
-    return (refusal){ .how = LIM_HOW_REFUSED };
+    return judge_options(r);
 }
 
-static refusal no_memory(void)
-{
-    return (refusal){ LIM_HOW_REFUSED, LIM_WHY_MEMORY, 0, 0, "out of memory" };
-}
-
-static lim__open *open_letter(session *s, const request *r)
+/* Takes r->terms. */
+static lim__open *open_letter(session *s, request *r)
 {
     lim__msg *msg = lim__msg_new_with(r->payload, r->headers);
     lim__open *open = msg == NULL ? NULL : lim__open_new(s->porter->sched, r->kind, r->group, r->type, msg);
@@ -252,9 +320,43 @@ static lim__open *open_letter(session *s, const request *r)
     }
     open->owner = lim_self(s->self);
     open->ref = r->corr;
+    open->terms = r->terms;
+    r->terms = NULL;
     open->opened_ns = lim_now_ns(s->self);
     open->deadline_ns = lim__session_deadline(s, r->timeout_ms);
     return open;
+}
+
+static refusal judge_ask(const session *s, const lim__f_ask *f, request *r)
+{
+    refusal no = judge(s, r);
+    const lim__terms *terms = lim__terms_or_default(r->terms);
+    r->kind = terms->gather ? LIM__KIND_GATHER : LIM__KIND_ASK;
+    if (no.why == LIM_WHY_NONE && (f->group.len > 0) == (f->participant != 0))
+        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "an ask names a group or a participant" };
+    else if (no.why == LIM_WHY_NONE && terms->gather && f->participant != 0)
+        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "an ask with a quorum names a group" };
+    else if (no.why == LIM_WHY_NONE && f->on_crash == LIM_CRASH_COMPENSATE && terms->compensate.len == 0)
+        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "on_crash 3 needs the option compensate" };
+    return no;
+}
+
+/* Its conversation; false: no memory. */
+static bool ask(session *s, const lim__f_ask *f, request *r, call *c)
+{
+    const lim__terms *terms = lim__terms_or_default(r->terms);
+    c->window = terms->gather ? 0 : terms->window;
+    lim__open *open = open_letter(s, r);
+    if (open == NULL)
+        return false;
+    open->on_crash = (lim_crash)f->on_crash;
+    open->participant = (lim_pid){ f->participant };
+    open->flags = f->flags & LIM__FLAG_WAIT ? LIM__OPEN_WAIT : 0;
+    if (lim__conv_spawn(s->porter->bus, s->self, open, &c->conv) != LIM_OK)
+        return false;
+    call_weighs(s, c, f->payload.len);
+    lim__session_watch_closely(s);
+    return true;
 }
 
 void lim__session_ask(session *s, const lim__frame *frame)
@@ -266,28 +368,22 @@ void lim__session_ask(session *s, const lim__frame *frame)
     }
     if (!lim__session_corr_free(s, f.corr))
         return;
-    request r = { LIM__KIND_ASK, f.corr, f.timeout_ms, f.group, f.type, f.headers, f.payload };
-    refusal no = judge(s, &r);
-    if ((f.group.len > 0) == (f.participant != 0))
-        no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "an ask names a group or a participant" };
-    call *c = NULL;
-    lim__open *open = NULL;
-    if (no.why == LIM_WHY_NONE &&
-        ((c = lim__session_call_new(s, f.corr, CALL_ASK)) == NULL || (open = open_letter(s, &r)) == NULL))
-        no = no_memory();
-    if (open != NULL) {
-        open->on_crash = (lim_crash)f.on_crash;
-        open->participant = (lim_pid){ f.participant };
-        open->flags = f.flags & LIM__FLAG_WAIT ? LIM__OPEN_WAIT : 0;
-        if (lim__conv_spawn(s->porter->bus, s->self, open, &c->conv) == LIM_OK) {
-            call_weighs(s, c, f.payload.len);
-            lim__session_watch_closely(s);
-            return;
-        }
-        no = no_memory();
-    }
+    request r = { .corr = f.corr,
+                  .timeout_ms = f.timeout_ms,
+                  .group = f.group,
+                  .type = f.type,
+                  .headers = f.headers,
+                  .options = f.options,
+                  .payload = f.payload };
+    refusal no = judge_ask(s, &f, &r);
+    call *c = no.why == LIM_WHY_NONE ? lim__session_call_new(s, f.corr, CALL_ASK) : NULL;
+    if (c != NULL && ask(s, &f, &r, c))
+        return;
     if (c != NULL)
         lim__session_call_drop(s, c);
+    if (no.why == LIM_WHY_NONE)
+        no = no_memory();
+    lim__terms_unref(r.terms);
     lim__session_refuse(s, f.corr, &no);
 }
 
@@ -311,6 +407,8 @@ void lim__session_cancel(session *s, const lim__frame *frame)
     if (c == NULL)
         return;                                           /* its outcome is on its way */
     if (c->kind == CALL_AWAIT || c->kind == CALL_ASKIN) { /* the task, or the talk, goes on */
+        if (c->kind == CALL_AWAIT)
+            send_command(s, c->conv, &lim__type_unawait, c->corr);
         lim__session_refuse(s, c->corr, &(refusal){ LIM_HOW_CANCELLED, LIM_WHY_NONE, 0, 0, NULL });
         lim__session_call_drop(s, c);
     } else {
@@ -327,7 +425,7 @@ static void say_rejected(session *s, uint64_t corr, const refusal *no)
              .detail = lim__str(no->detail));
 }
 
-static bool dispatch(session *s, const lim__f_dispatch *f, const request *r, call *c)
+static bool dispatch(session *s, const lim__f_dispatch *f, request *r, call *c)
 {
     lim__open *open = open_letter(s, r);
     if (open == NULL)
@@ -353,20 +451,25 @@ void lim__session_dispatch(session *s, const lim__frame *frame)
     }
     if (!lim__session_corr_free(s, f.corr))
         return;
-    request r = { LIM__KIND_TASK, f.corr, f.timeout_ms, f.queue, f.type, f.headers, f.payload };
+    request r = { .kind = LIM__KIND_TASK,
+                  .corr = f.corr,
+                  .timeout_ms = f.timeout_ms,
+                  .group = f.queue,
+                  .type = f.type,
+                  .headers = f.headers,
+                  .options = f.options,
+                  .payload = f.payload };
     refusal no = judge(s, &r);
     if (no.why == LIM_WHY_NONE && (f.queue.len == 0 || ((const char *)f.queue.ptr)[0] == '$'))
         no = (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_NAME, 0, 0, "a task needs a queue that is not the system's" };
-    if (no.why != LIM_WHY_NONE) {
-        say_rejected(s, f.corr, &no);
-        return;
-    }
-    call *c = lim__session_call_new(s, f.corr, CALL_DISPATCH);
+    call *c = no.why == LIM_WHY_NONE ? lim__session_call_new(s, f.corr, CALL_DISPATCH) : NULL;
     if (c != NULL && dispatch(s, &f, &r, c))
         return;
     if (c != NULL)
         lim__session_call_drop(s, c);
-    no = no_memory();
+    if (no.why == LIM_WHY_NONE)
+        no = no_memory();
+    lim__terms_unref(r.terms);
     say_rejected(s, f.corr, &no);
 }
 

@@ -255,10 +255,16 @@ static const lim__sub_ops sub_ops = { on_room, on_deliver, on_dropped, on_ended 
 
 static bool may_subscribe(lim_bytes pattern)
 {
-    static const char events[] = "$sys.events";
+    static const char *const open_to_all[] = { "$sys.events", "$sys.history" };
     if (pattern.len == 0 || ((const char *)pattern.ptr)[0] != '$')
         return true;
-    return pattern.len >= sizeof events - 1 && memcmp(pattern.ptr, events, sizeof events - 1) == 0;
+    for (size_t i = 0; i < LIM_COUNT(open_to_all); i++) {
+        size_t len = strlen(open_to_all[i]);
+        if (pattern.len >= len && memcmp(pattern.ptr, open_to_all[i], len) == 0 &&
+            (pattern.len == len || ((const char *)pattern.ptr)[len] == '.'))
+            return true;
+    }
+    return false;
 }
 
 static bool is_wild(lim_bytes pattern)
@@ -280,7 +286,8 @@ static lim_err subscribe(session *s, const lim__f_subscribe *f, sub_stream *st, 
         return LIM_E_CLOSED;
     }
     if (!may_subscribe(f->pattern)) {
-        lim__diag_set(diag, 0, 0, "of the system's channels only $sys.events.> can be subscribed to");
+        lim__diag_set(diag, 0, 0,
+                      "of the system's channels only $sys.events.> and $sys.history.> can be subscribed to");
         return LIM_E_DENIED;
     }
     return lim__sub_open(s->porter->bus->channels, s->self, &config, diag, &st->sub);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * session_serve.c - registrations: a proxy process for each, which is the participant that the bus sees.
  *
- *   conversation --request, revoke, settled--> proxy --REQUEST, REVOKED, SETTLED--> client
- *   conversation <--taken, answer, holding, say-- (sent as the proxy) <-- TAKEN, REPLY, HOLDING, SAY -- client
+ *   conversation --request, revoke, settled, credit--> proxy --REQUEST, REVOKED, SETTLED, CREDIT--> client
+ *   conversation <--taken, part, progress, answer, holding, say-- (sent as the proxy) <-- TAKEN, PART, ... -- client
  *
  * A proxy lives on its session's scheduler, so it writes into the session's output, and the session sends in its name:
  * what the client said is on its way before the proxy's death can be. A proxy ends with the reason of its session
@@ -13,7 +13,8 @@
  *                        |                   `------ evicted, ended -----------------------> LEFT
  *                        `-- refused ------------------------------------------------------> LEFT
  *
- * Of a request nothing is remembered but that it is in hand: a hash of (conversation, lease). */
+ * Of a request nothing is remembered but that it is in hand, by a hash of (conversation, lease), and how many parts of
+ * an answer may be sent: NO_PARTS, or ROOM + that many. Who sends more breaks the protocol. */
 #include "server/session.h"
 
 #include "bus/participant.h"
@@ -26,18 +27,28 @@ typedef struct unsettled_reply {
 
 /* ---- what is in hand ---- */
 
+enum { NO_PARTS = 1, ROOM };
+
 static uint64_t hand_key(lim_pid conv, uint64_t lease)
 {
     return conv.id + lease * 0x9E3779B97F4A7C15u; /* two that fall together make a count wrong by one, no more */
 }
 
-static void hold(proxy *p, lim_pid conv, uint64_t lease)
+/* `room`: NO_PARTS, or ROOM and more. False: no memory. */
+static bool hold(proxy *p, lim_pid conv, uint64_t lease, uintptr_t room)
 {
     session *s = p->session;
     size_t before = p->held.count;
-    (void)!lim__map_put(&p->held, hand_key(conv, lease), p); /* for want of memory it is not probed for life */
+    lim_err err = lim__map_put(&p->held, hand_key(conv, lease), (void *)room);
     s->held += p->held.count - before;
     lim__session_busy_look(s);
+    return err == LIM_OK;
+}
+
+/* 0: it is not in hand. */
+static uintptr_t room_of(const proxy *p, lim_pid conv, uint64_t lease)
+{
+    return (uintptr_t)lim__map_get(&p->held, hand_key(conv, lease));
 }
 
 static void let_go(proxy *p, lim_pid conv, uint64_t lease)
@@ -59,7 +70,7 @@ static uint32_t remaining_ms(const session *s, uint64_t deadline_ns)
     return ms < LIM__NO_TIMEOUT ? (uint32_t)ms : LIM__NO_TIMEOUT - 1;
 }
 
-static void on_request(proxy *p, const lim__request *r)
+static void on_request(proxy *p, lim_process *self, const lim__request *r)
 {
     session *s = p->session;
     lim__f_request f = { .stream = p->reg->base.id,
@@ -68,16 +79,34 @@ static void on_request(proxy *p, const lim__request *r)
                          .remaining_ms = remaining_ms(s, r->deadline_ns),
                          .attempt = r->attempt,
                          .losses = r->losses,
-                         .type = lim__bytes(r->type, r->type_len),
-                         .payload = lim__msg_bytes(r->payload),
-                         .headers = lim__msg_headers(r->payload) };
+                         .hops = r->hops,
+                         .credit = r->credit,
+                         .event = r->event,
+                         .from = r->from.id,
+                         .type = lim__bytes(r->type, r->type_len) };
+    if (r->payload != NULL) {
+        f.payload = lim__msg_bytes(r->payload);
+        f.headers = lim__msg_headers(r->payload);
+    }
     if (r->flags & LIM__REQUEST_ACK)
         f.flags |= LIM__FLAG_TAKEN;
-    if (r->flags & LIM__REQUEST_QUIET)
+    if (r->flags & LIM__REQUEST_QUIET) {
         f.flags |= LIM__FLAG_NO_REPLY;
-    else
-        hold(p, r->conv, r->lease);
+    } else if (!hold(p, r->conv, r->lease, r->credit > 0 ? ROOM + (uintptr_t)r->credit : NO_PARTS)) {
+        lim_exit(self, LIM_FAULT); /* the nearest truth for who asked */
+        return;
+    }
     (void)!lim__put_request(lim__session_out(s), &f);
+}
+
+static void on_credit(proxy *p, const lim__credit *c)
+{
+    uintptr_t room = room_of(p, c->conv, c->lease);
+    if (room < ROOM)
+        return;                                        /* answered meanwhile */
+    (void)hold(p, c->conv, c->lease, room + c->parts); /* replaces: needs no memory */
+    LIM__SAY(p->session, credit, .stream = p->reg->base.id, .conversation = c->conv.id, .lease = c->lease,
+             .parts = c->parts);
 }
 
 static void on_revoke(proxy *p, const lim__revoke *r)
@@ -146,7 +175,9 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         return; /* that exit is on its way */
     } else if (signal->kind == LIM_SIGNAL_MESSAGE) {
         if (signal->type == &lim__type_request)
-            on_request(p, body);
+            on_request(p, self, body);
+        else if (signal->type == &lim__type_credit)
+            on_credit(p, body);
         else if (signal->type == &lim__type_revoke)
             on_revoke(p, body);
         else if (signal->type == &lim__type_settled)
@@ -474,13 +505,90 @@ void lim__session_holding(session *s, const lim__frame *frame)
         return;
     lim_pid conv = { f.conversation };
     lim__holding *h = lim__letter_new(s->porter->sched, &lim__type_holding, sizeof *h);
-    hold(reg->proxy, conv, f.lease);
-    if (h != NULL) {
+    if (hold(reg->proxy, conv, f.lease, NO_PARTS) && h != NULL) {
         *h = (lim__holding){ f.lease, reg->pid };
         if (lim__send_reserved(self, conv, h) == LIM_OK)
             return;
+    } else if (h != NULL) {
+        lim__letter_free(s->porter->sched, h);
     }
     on_revoke(reg->proxy, &(lim__revoke){ conv, f.lease, LIM__REVOKE_ENDED });
+}
+
+/* ---- PART, PROGRESS ---- */
+
+/* A part that cannot be passed on ends the answer: the asker must not take what follows for all of it. */
+static void part_fails(session *s, const reg_stream *reg, lim_process *self, const lim__f_part *f)
+{
+    lim_pid conv = { f->conversation };
+    lim__answer *a = lim__answer_new(s->porter->sched, reg->pid, f->lease, LIM__ANSWER_FAILED, NULL,
+                                     lim__str("a part of the answer is over the size limit"));
+    if (a == NULL) {
+        lim_exit_process(s->self, reg->pid, LIM_FAULT);
+        return;
+    }
+    (void)!lim__send_reserved(self, conv, a);
+    on_revoke(reg->proxy, &(lim__revoke){ conv, f->lease, LIM__REVOKE_ENDED });
+}
+
+static void pass_part(session *s, const reg_stream *reg, lim_process *self, const lim__f_part *f)
+{
+    lim__msg *msg = lim__msg_new(f->payload);
+    lim__part *part = msg == NULL ? NULL : lim__letter_new(s->porter->sched, &lim__type_part, sizeof *part);
+    if (part == NULL) {
+        lim__msg_unref(msg);
+        lim_exit_process(s->self, reg->pid, LIM_FAULT);
+        return;
+    }
+    *part = (lim__part){ f->lease, reg->pid, msg };
+    (void)!lim__send_reserved(self, (lim_pid){ f->conversation }, part); /* its room is the credit */
+}
+
+void lim__session_part(session *s, const lim__frame *frame)
+{
+    lim__f_part f;
+    reg_stream *reg;
+    if (!lim__get_part(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    lim_process *self = speaker(s, frame, &reg);
+    lim_pid conv = { f.conversation };
+    uintptr_t room = self == NULL ? 0 : room_of(reg->proxy, conv, f.lease);
+    if (room == 0)
+        return; /* revoked meanwhile */
+    if (room <= ROOM) {
+        lim__session_fault(s, LIM_E_PROTOCOL, "PART on stream %u %s", f.stream,
+                           room == NO_PARTS ? "for an asker that takes none" : "without credit");
+        return;
+    }
+    (void)hold(reg->proxy, conv, f.lease, room - 1); /* replaces */
+    if (f.payload.len > s->porter->bus->opts.payload_bytes_max)
+        part_fails(s, reg, self, &f);
+    else
+        pass_part(s, reg, self, &f);
+}
+
+void lim__session_progress(session *s, const lim__frame *frame)
+{
+    enum { NOTE_MAX = 200 };
+    lim__f_progress f;
+    reg_stream *reg;
+    if (!lim__get_progress(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
+    }
+    lim_process *self = speaker(s, frame, &reg);
+    if (self == NULL || room_of(reg->proxy, (lim_pid){ f.conversation }, f.lease) == 0)
+        return; /* revoked meanwhile */
+    lim_bytes note = lim__utf8_clip(f.note, NOTE_MAX);
+    lim__progress *m = lim__letter_new(s->porter->sched, &lim__type_progress, sizeof *m + note.len);
+    if (m == NULL)
+        return; /* the next one will do */
+    *m = (lim__progress){ f.lease, reg->pid, (uint8_t)note.len };
+    if (note.len > 0)
+        memcpy(m->note, note.ptr, note.len);
+    (void)!lim__send_reserved(self, (lim_pid){ f.conversation }, m);
 }
 
 /* ---- SAY, REPORT ---- */
@@ -512,7 +620,7 @@ void lim__session_say(session *s, const lim__frame *frame)
         lim__session_fault(s, LIM_E_NOMEM, "out of memory");
         return;
     }
-    *m = (lim__say){ .from = reg->pid, .payload = msg };
+    *m = (lim__say){ .from = reg->pid, .to = { f.to }, .payload = msg };
     if (lim__send_reserved(self, conv, m) == LIM_E_GONE)
         on_revoke(reg->proxy, &(lim__revoke){ conv, 0, LIM__REVOKE_ENDED });
 }

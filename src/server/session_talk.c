@@ -10,6 +10,8 @@
  * conversation, too, so that the answers are in order. Its answers (`done`) tell SEND and JOIN apart by their `ref`. */
 #include "server/session.h"
 
+#include <stdio.h>
+
 #define REF_JOIN ((uint64_t)1 << 32) /* in the ref of a letter: the low half is the corr of a JOIN, else of a SEND */
 
 /* ---- letters to the conversation ---- */
@@ -76,11 +78,26 @@ static void end_calls(session *s, const talk_stream *t)
     lim__session_conv_gone(s, t->conv, 0);
 }
 
+/* Why not, if it was because of the phase; else "". */
+static const char *phases_text(char *text, size_t size, uint8_t phase, uint8_t wanted)
+{
+    text[0] = '\0';
+    if (phase != 0)
+        snprintf(text, size, "a conversation that is %s cannot become %s", lim_phase_text((lim_phase)phase),
+                 lim_phase_text((lim_phase)wanted));
+    return text;
+}
+
 static void say_run(session *s, talk_stream *t)
 {
+    const lim_admission *a = &t->sent;
+    char text[120];
     if (t->sent_count > 0)
         LIM__SAY(s, sent, .stream = t->base.id, .first_corr = t->sent_first, .count = t->sent_count,
-                 .verdict = t->sent_verdict, .why = t->sent_why);
+                 .verdict = (uint8_t)a->verdict, .why = (uint8_t)a->why, .phase = a->phase, .wanted = a->wanted,
+                 .matched = a->matched, .delivered = a->delivered, .limit = a->limit, .current = a->current,
+                 .retry_after_ms = a->retry_after_ms,
+                 .detail = lim__str(phases_text(text, sizeof text, a->phase, a->wanted)));
     t->sent_count = 0;
     lim__list_remove(&t->node);
 }
@@ -111,7 +128,7 @@ void lim__session_talk_gone(session *s, talk_stream *t, lim_reason reason)
 
 /* ---- OPEN ---- */
 
-static const char *objection(const session *s, const lim__f_open *f, lim_err *code)
+static const char *objection(const session *s, const lim__f_open *f, const lim__terms *terms, lim_err *code)
 {
     *code = LIM_E_CLOSED;
     if (lim__session_draining(s))
@@ -121,11 +138,15 @@ static const char *objection(const session *s, const lim__f_open *f, lim_err *co
         return "a conversation begins with a group or with a participant, not with both";
     if (f->group.len > 0 && !lim__channel_name_ok(f->group))
         return "a group's name is segments of A-Z a-z 0-9 _ - joined by dots";
+    if (lim__terms_or_default(terms)->hops > LIM_HOPS_MAX)
+        return "too many conversations deep; is somebody asking itself?";
     *code = LIM_E_MISUSE;
+    if (f->on_crash == LIM_CRASH_COMPENSATE && lim__terms_or_default(terms)->compensate.len == 0)
+        return "on_crash 3 needs the option compensate";
     return f->timeout_ms == 0 ? "timeout_ms is 0" : NULL;
 }
 
-static lim_err begin(session *s, const lim__f_open *f, talk_stream *t)
+static lim_err begin(session *s, const lim__f_open *f, lim__terms *terms, talk_stream *t)
 {
     lim__sched *sched = s->porter->sched;
     lim__msg *nothing = lim__msg_new(lim__bytes(NULL, 0)); /* what the group's router is shown */
@@ -136,6 +157,7 @@ static lim_err begin(session *s, const lim__f_open *f, talk_stream *t)
         return LIM_E_NOMEM;
     }
     open->owner = lim_self(s->self);
+    open->terms = lim__terms_ref(terms);
     open->opened_ns = lim_now_ns(s->self);
     open->deadline_ns = lim__session_deadline(s, f->timeout_ms);
     open->on_crash = (lim_crash)f->on_crash;
@@ -156,32 +178,47 @@ static lim_err begin(session *s, const lim__f_open *f, talk_stream *t)
     return LIM_OK;
 }
 
+static lim_err open_stream(session *s, const lim__f_open *f, lim__terms *terms)
+{
+    talk_stream *t = lim__alloc(s->porter->sched, sizeof *t);
+    if (t == NULL)
+        return LIM_E_NOMEM;
+    *t = (talk_stream){ .state = TALK_OPENING };
+    lim__list_init(&t->node);
+    lim_err err = lim__session_stream_add(s, &t->base, STREAM_TALK, f->stream);
+    if (err == LIM_OK)
+        err = begin(s, f, terms, t);
+    if (err != LIM_OK)
+        lim__session_stream_drop(s, &t->base, sizeof *t);
+    return err;
+}
+
 void lim__session_talk_open(session *s, const lim__frame *frame)
 {
     lim__f_open f;
-    lim_err err;
     if (!lim__get_open(frame, &f)) {
         lim__session_malformed(s, frame);
         return;
     }
     if (!lim__session_stream_free(s, frame))
         return;
-    const char *why = objection(s, &f, &err);
-    talk_stream *t = why == NULL ? lim__alloc(s->porter->sched, sizeof *t) : NULL;
-    if (why == NULL)
-        err = t == NULL ? LIM_E_NOMEM : LIM_OK;
-    if (t != NULL) {
-        *t = (talk_stream){ .state = TALK_OPENING };
-        lim__list_init(&t->node);
-        err = lim__session_stream_add(s, &t->base, STREAM_TALK, f.stream);
-        if (err == LIM_OK)
-            err = begin(s, &f, t);
-        if (err == LIM_OK)
-            return;
-        lim__session_stream_drop(s, &t->base, sizeof *t);
-    }
-    LIM__SAY(s, opened, .stream = f.stream, .code = (uint16_t)err,
-             .detail = lim__str(why != NULL ? why : lim_err_text(err)));
+    lim__terms *terms = NULL;
+    lim_diag diag = { 0 };
+    lim_err err = lim__terms_parse(f.options, &diag, &terms);
+    const char *why = err == LIM_E_INVALID ? diag.text : err == LIM_OK ? objection(s, &f, terms, &err) : NULL;
+    if (why == NULL && err != LIM_E_NOMEM)
+        err = open_stream(s, &f, terms);
+    lim__terms_unref(terms);
+    if (err != LIM_OK)
+        LIM__SAY(s, opened, .stream = f.stream, .code = (uint16_t)err,
+                 .detail = lim__str(why != NULL ? why : lim_err_text(err)));
+}
+
+static const char *refusal_text(lim_err err)
+{
+    return err == LIM_E_NOTFOUND ? "nobody serves that group"
+           : err == LIM_E_EXISTS ? "a living conversation has that name"
+                                 : lim_err_text(err);
 }
 
 static void opened(session *s, talk_stream *t, lim_err err)
@@ -193,8 +230,7 @@ static void opened(session *s, talk_stream *t, lim_err err)
         return;
     }
     say_run(s, t);
-    LIM__SAY(s, opened, .stream = t->base.id, .code = (uint16_t)err,
-             .detail = lim__str(err == LIM_E_NOTFOUND ? "nobody serves that group" : lim_err_text(err)));
+    LIM__SAY(s, opened, .stream = t->base.id, .code = (uint16_t)err, .detail = lim__str(refusal_text(err)));
     end_calls(s, t);
     void *m = command(t, &lim__type_close);
     lim_unlink(s->self, t->conv);
@@ -207,18 +243,23 @@ static void opened(session *s, talk_stream *t, lim_err err)
 
 /* ---- SEND ---- */
 
-static void answer_sent(session *s, talk_stream *t, uint32_t corr, lim_verdict verdict, lim_why why)
+static bool same(const lim_admission *a, const lim_admission *b)
 {
-    if (t->sent_count > 0 && corr == t->sent_first + t->sent_count && t->sent_verdict == verdict &&
-        t->sent_why == why) {
+    return a->verdict == b->verdict && a->why == b->why && a->phase == b->phase && a->wanted == b->wanted &&
+           a->matched == b->matched && a->delivered == b->delivered && a->limit == b->limit &&
+           a->current == b->current && a->retry_after_ms == b->retry_after_ms;
+}
+
+static void answer_sent(session *s, talk_stream *t, uint32_t corr, lim_admission a)
+{
+    if (t->sent_count > 0 && corr == t->sent_first + t->sent_count && same(&a, &t->sent)) {
         t->sent_count++;
         return;
     }
     say_run(s, t);
     t->sent_first = corr;
     t->sent_count = 1;
-    t->sent_verdict = (uint8_t)verdict;
-    t->sent_why = (uint8_t)why;
+    t->sent = a;
     lim__list_push(&s->answering, &t->node);
     lim__flush_queue(s->self, &s->flush); /* writes the run */
 }
@@ -242,24 +283,36 @@ static lim_why why_not(lim_err err)
     return err == LIM_E_CLOSED ? LIM_WHY_CLOSING : LIM_WHY_BAD_REQUEST;
 }
 
-static void say_joined(session *s, const talk_stream *t, uint32_t corr, lim_err err)
+/* The conversation's own word, if it has one. */
+static lim_admission admission_of(const lim__done *d)
 {
-    LIM__SAY(s, joined, .stream = t->base.id, .corr = corr, .code = (uint16_t)err,
-             .detail = lim__str(err != LIM_OK ? lim_err_text(err) : NULL));
+    if (d->admission.verdict != 0)
+        return d->admission;
+    lim_admission a = { .verdict = LIM_ACCEPT, .matched = 1, .delivered = 1 };
+    if (d->err != LIM_OK)
+        a = (lim_admission){ .verdict = LIM_REJECT, .why = why_not(d->err), .phase = d->phase, .wanted = d->wanted };
+    return a;
+}
+
+static void say_joined(session *s, const talk_stream *t, uint32_t corr, lim_err err, const char *detail)
+{
+    if (err != LIM_OK && (detail == NULL || detail[0] == '\0'))
+        detail = lim_err_text(err);
+    LIM__SAY(s, joined, .stream = t->base.id, .corr = corr, .code = (uint16_t)err, .detail = lim__str(detail));
 }
 
 void lim__session_talk_done(session *s, const lim__done *d)
 {
     talk_stream *t = lim__map_get(&s->peers, d->conv.id);
+    char text[120];
     if (t == NULL || t->base.kind != STREAM_TALK)
         return;
     if (t->state == TALK_OPENING) /* nothing else has been sent to it yet */
         opened(s, t, d->err);
     else if (d->ref & REF_JOIN)
-        say_joined(s, t, (uint32_t)d->ref, d->err);
+        say_joined(s, t, (uint32_t)d->ref, d->err, phases_text(text, sizeof text, d->phase, d->wanted));
     else
-        answer_sent(s, t, (uint32_t)d->ref, d->err == LIM_OK ? LIM_ACCEPT : LIM_REJECT,
-                    d->err == LIM_OK ? LIM_WHY_NONE : why_not(d->err));
+        answer_sent(s, t, (uint32_t)d->ref, admission_of(d));
 }
 
 void lim__session_talk_send(session *s, const lim__frame *frame)
@@ -293,11 +346,30 @@ void lim__session_talk_message(session *s, const lim__message *m)
     talk_stream *t = lim__map_get(&s->peers, m->conv.id);
     if (t == NULL || t->base.kind != STREAM_TALK)
         return;
-    LIM__SAY(s, message, .stream = t->base.id, .from = m->from.id, .seq = m->seq,
-             .payload = lim__msg_bytes(m->payload));
+    lim__f_message f = { .stream = t->base.id,
+                         .from = m->from.id,
+                         .seq = m->seq,
+                         .event = m->event,
+                         .note = lim__bytes(m->text, m->text_len) };
+    if (m->payload != NULL)
+        f.payload = lim__msg_bytes(m->payload);
+    (void)!lim__put_message(lim__session_out(s), &f);
 }
 
-/* ---- JOIN ---- */
+/* ---- JOIN, DEPART ---- */
+
+/* `type`: of a lim__join_conv. */
+static void pass_member(session *s, talk_stream *t, const lim__letter_type *type, const lim__join_conv *as)
+{
+    lim__join_conv *m = lim__letter_new(s->porter->sched, type, sizeof *m);
+    if (m != NULL) {
+        *m = *as;
+        if (pass(t, m))
+            return;
+        lim__letter_free(s->porter->sched, m);
+    }
+    say_joined(s, t, (uint32_t)as->ref, LIM_E_NOMEM, NULL);
+}
 
 void lim__session_talk_join(session *s, const lim__frame *frame)
 {
@@ -309,18 +381,28 @@ void lim__session_talk_join(session *s, const lim__frame *frame)
     talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
     if (t == NULL)
         return;
-    if (f.participant == 0) {
-        say_joined(s, t, f.corr, LIM_E_INVALID);
+    lim__terms *terms;
+    lim_diag diag = { 0 };
+    lim_err err = f.participant == 0 ? LIM_E_INVALID : lim__terms_parse(f.options, &diag, &terms);
+    if (err != LIM_OK) {
+        say_joined(s, t, f.corr, err, diag.text);
         return;
     }
-    lim__join_conv *m = lim__letter_new(s->porter->sched, &lim__type_join_conv, sizeof *m);
-    if (m != NULL) {
-        *m = (lim__join_conv){ .ref = REF_JOIN | f.corr, .participant = { f.participant } };
-        if (pass(t, m))
-            return;
-        lim__letter_free(s->porter->sched, m);
+    bool required = lim__terms_or_default(terms)->required;
+    lim__terms_unref(terms);
+    pass_member(s, t, &lim__type_join_conv, &(lim__join_conv){ REF_JOIN | f.corr, { f.participant }, required });
+}
+
+void lim__session_talk_depart(session *s, const lim__frame *frame)
+{
+    lim__f_depart f;
+    if (!lim__get_depart(frame, &f)) {
+        lim__session_malformed(s, frame);
+        return;
     }
-    say_joined(s, t, f.corr, LIM_E_NOMEM);
+    talk_stream *t = (talk_stream *)lim__session_stream(s, frame, STREAM_TALK);
+    if (t != NULL)
+        pass_member(s, t, &lim__type_leave_conv, &(lim__join_conv){ REF_JOIN | f.corr, { f.participant }, false });
 }
 
 /* ---- ASKIN ---- */
