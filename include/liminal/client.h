@@ -4,16 +4,17 @@
  * Two ways to run it, chosen at open:
  *
  *   own_loop false   the library has two threads. One does the I/O and answers the server's liveness questions,
- *                    whatever your handlers do; outcomes, admissions, on_state and on_revoked run on it. The other runs
- *                    handlers: on_message, on_ready and on_end, one at a time, in the order things came. Contract B
- *                    calls may be used from any thread but these two.
+ *                    whatever your handlers do; on it run all callbacks that are given to a call (outcomes, parts,
+ *                    admissions, ...), on_state, on_revoked and on_credit. The other runs handlers: on_message, on_ready
+ *                    and on_end, one at a time, in the order things came. Contract B calls may be used from any thread
+ *                    but these two.
  *   own_loop true    no thread: watch lim_client_fd for reading, call lim_client_process when it is readable and at
  *                    the latest after lim_client_timeout_ms. Callbacks run inside lim_client_process. All calls from
- *                    one thread. Contract B calls answer LIM_E_MISUSE.
+ *                    one thread. Contract B calls answer LIM_E_MISUSE; each has a twin, _async, that does not wait.
  *
- * When the connection breaks, pending asks and conversations end `lost` and the client dials again (50 ms doubling to
- * 2 s, with jitter), subscribes and registers again, says which tasks it still has in hand, and sends results again that
- * were not settled.
+ * When the connection breaks, pending asks (in parts and of many, too) and conversations end `lost` and the client dials
+ * again (50 ms doubling to 2 s, with jitter), subscribes and registers again, says which tasks it still has in hand, and
+ * sends results again that were not settled.
  * Until then what is offered (publish, ask, dispatch, ...) is answered UNREACHABLE at once: nothing was sent. Only what
  * is offered before the first connection waits for it. CLOSED: the client has ended.
  * After lim_client_close returned, no callback runs. */
@@ -91,6 +92,15 @@ LIM_API lim_err lim_client_ask_async(lim_client *c, const char *group, lim_bytes
 LIM_API lim_err lim_client_cancel(lim_client *c, uint64_t call); /* A: its outcome still comes, exactly once */
 LIM_API lim_err lim_client_ask(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts,
                                lim_outcome *out); /* B */
+/* As lim_ask_stream: after LIM_OK on_outcome runs exactly once, after the last on_part. */
+LIM_API lim_err lim_client_ask_stream(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                                      lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, uint64_t *call_out); /* A */
+/* Of the parts for which on_part said LIM_HOLD, so many are done with, and as many more may come. INVALID: more than are
+ * held; GONE: it has ended. */
+LIM_API lim_err lim_client_grant(lim_client *c, uint64_t call, uint32_t parts); /* A */
+/* As lim_ask_all. */
+LIM_API lim_err lim_client_ask_all(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts,
+                                   lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, uint64_t *call_out); /* A */
 
 /* ---- serve and work ---- */
 typedef struct lim_client_serve_opts {
@@ -103,6 +113,8 @@ typedef struct lim_client_serve_opts {
     /* Stop: the result will be refused. lease 0: the conversation has ended, or the participant takes no part in it any
      * more; nothing said in it reaches anybody. */
     void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why);
+    /* So many more parts of the answer may be sent (lim_client_part). NULL: not told */
+    void (*on_credit)(void *ctx, lim_conv conv, uint64_t lease, uint32_t credit);
 } lim_client_serve_opts;
 /* out->id is the client's own number, for the calls below; conversations and asks want the server's
  * (lim_client_participant_id). Without handler.on_message requests wait for lim_client_take. */
@@ -123,6 +135,17 @@ LIM_API lim_err lim_client_take(lim_client *c, lim_participant registration, int
 /* Into the conversation that `d` is of: its opener gets a message. UNREACHABLE: nothing was sent. If the conversation has
  * ended, or the participant takes no part in it any more (after a reconnect it is another one), on_revoked says so. */
 LIM_API lim_err lim_client_say(lim_client *c, const lim_delivery *d, lim_bytes payload);         /* A */
+/* The same to one other participant (d->from of a message), or to all others and the opener (LIM_EVERYBODY). */
+LIM_API lim_err lim_client_say_to(lim_client *c, const lim_delivery *d, lim_participant to, lim_bytes payload); /* A */
+/* One part of an answer whose asker takes parts (d->credit > 0). FULL: no credit now, on_credit tells when; GONE: nobody
+ * waits any more; MISUSE: the asker takes none. */
+LIM_API lim_err lim_client_part(lim_client *c, const lim_delivery *d, lim_bytes payload);        /* A */
+LIM_API lim_err lim_client_part_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease,
+                                   lim_bytes payload);                                           /* A */
+/* Of a task in hand: it is being worked on. The note (at most 200 bytes, else TOOBIG; NULL: none) is shown. UNREACHABLE:
+ * the connection is away, and so is its progress clock. GONE: revoked, or answered. */
+LIM_API lim_err lim_client_progress(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease,
+                                    const char *note);                                           /* A */
 LIM_API lim_err lim_client_reply(lim_client *c, const lim_delivery *d, lim_bytes payload);       /* A */
 LIM_API lim_err lim_client_fail(lim_client *c, const lim_delivery *d, const char *why);          /* A */
 LIM_API lim_err lim_client_reply_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease,
@@ -140,27 +163,62 @@ LIM_API lim_err lim_client_dispatch(lim_client *c, const char *queue, lim_bytes 
                                     lim_admission *out, lim_conv *task_out);                     /* B */
 /* TIMEOUT: it goes on. GONE: no such task, or it ended too long ago. */
 LIM_API lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
+/* Waits until it ends, or lim_client_cancel(call), which ends the waiting (`cancelled`), not the task. Of a task that
+ * nobody knows the outcome is refused{no_participant} with conv {0}. */
+LIM_API lim_err lim_client_await_async(lim_client *c, lim_conv task, lim_on_outcome *on_outcome, void *ctx,
+                                       uint64_t *call_out);                                      /* A */
 
-/* ---- conversations ---- */
-typedef struct lim_client_conv_opts {
-    size_t size;
-    const char *group;
-    lim_participant participant;
-    int64_t timeout_ms;
-    lim_crash on_crash;
-} lim_client_conv_opts;
+/* ---- conversations ----
+ * Those that this client opened: what participants say is pushed to it and waits here (at most 8 MiB; then the
+ * conversation ends: inbox_max is for conversations inside the server). */
+typedef lim_conv_opts lim_client_conv_opts; /* as in liminal.h */
+/* For all below: run exactly once after LIM_OK. detail: why, for people; "" if OK. */
+typedef void lim_on_done(void *ctx, lim_err err, const char *detail);
+typedef void lim_on_conv(void *ctx, lim_err err, lim_conv conv, const char *detail);
+/* EXISTS: a living conversation has that name. */
 LIM_API lim_err lim_client_conv_open(lim_client *c, const lim_client_conv_opts *opts, lim_diag *diag, lim_conv *out); /* B */
+LIM_API lim_err lim_client_conv_open_async(lim_client *c, const lim_client_conv_opts *opts, lim_on_conv *on_open,
+                                           void *ctx);                                                               /* A */
 /* EXISTS: it takes part already. GONE: no such conversation; CLOSED: it ended first. A participant that does not live
  * joins and is seen to have died. */
 LIM_API lim_err lim_client_conv_join(lim_client *c, lim_conv conv, lim_participant participant);                     /* B */
+/* As join; when it is gone the conversation fails, whoever else is there. */
+LIM_API lim_err lim_client_conv_join_required(lim_client *c, lim_conv conv, lim_participant participant);            /* B */
+LIM_API lim_err lim_client_conv_join_async(lim_client *c, lim_conv conv, lim_participant participant, bool required,
+                                           lim_on_done *on_done, void *ctx);                                         /* A */
+/* Takes a participant out: its pending asks end `crashed` with reason `left`. NOTFOUND: it takes no part. */
+LIM_API lim_err lim_client_conv_leave(lim_client *c, lim_conv conv, lim_participant participant);                    /* B */
+LIM_API lim_err lim_client_conv_leave_async(lim_client *c, lim_conv conv, lim_participant participant,
+                                            lim_on_done *on_done, void *ctx);                                        /* A */
 /* on_admission (may be NULL) runs exactly once after LIM_OK: ACCEPT or REJECT with why; err CLOSED: the conversation or
  * the connection ended first, unknown. GONE: it is over. */
 LIM_API lim_err lim_client_conv_send(lim_client *c, lim_conv conv, lim_participant to, lim_bytes payload,
                                      lim_on_admission *on_admission, void *ctx);                                     /* A */
+/* As lim_conv_receive: messages, and that somebody joined, left or crashed (outcome.event, from, detail). First come,
+ * first served. */
 LIM_API lim_err lim_client_conv_receive(lim_client *c, lim_conv conv, int64_t timeout_ms, lim_outcome *out);         /* B */
+LIM_API lim_err lim_client_conv_receive_async(lim_client *c, lim_conv conv, int64_t timeout_ms,
+                                              lim_on_outcome *on_outcome, void *ctx);                                /* A */
 LIM_API lim_err lim_client_conv_ask(lim_client *c, lim_conv conv, lim_participant to, lim_bytes request,
                                     int64_t timeout_ms, lim_outcome *out);                                           /* B */
+/* *call_out (may be NULL) is for lim_client_cancel. */
+LIM_API lim_err lim_client_conv_ask_async(lim_client *c, lim_conv conv, lim_participant to, lim_bytes request,
+                                          int64_t timeout_ms, lim_on_outcome *on_outcome, void *ctx,
+                                          uint64_t *call_out);                                                       /* A */
 LIM_API lim_err lim_client_conv_close(lim_client *c, lim_conv conv);                                                 /* A */
+
+/* ---- conversations and tasks of anybody, from outside ---- */
+/* The living conversation of that name; NOTFOUND. */
+LIM_API lim_err lim_client_conv_find(lim_client *c, const char *name, lim_conv *out);                                /* B */
+LIM_API lim_err lim_client_conv_find_async(lim_client *c, const char *name, lim_on_conv *on_found, void *ctx);       /* A */
+/* To whoever works on it: a delivery with event SIGNAL and `name` as its type. GONE: it has ended. */
+LIM_API lim_err lim_client_signal(lim_client *c, lim_conv conv, const char *name, lim_bytes payload);                /* B */
+LIM_API lim_err lim_client_signal_async(lim_client *c, lim_conv conv, const char *name, lim_bytes payload,
+                                        lim_on_done *on_done, void *ctx);                                            /* A */
+/* As lim_conv_history. To follow it, first subscribe to $sys.history.<id, hexadecimal>, then ask, and drop the entries
+ * whose number came before. From an event loop: ask $sys.conversations {"op":"history","id":...,"after":...}. */
+LIM_API lim_err lim_client_history(lim_client *c, lim_conv conv, uint64_t after, lim_on_history *each, void *ctx,
+                                   uint64_t *entries);                                                               /* B */
 
 /* ---- administration: an ask of a $sys group, JSON in, JSON out ---- */
 LIM_API lim_err lim_client_sys(lim_client *c, const char *group, const char *request_json, int64_t timeout_ms,

@@ -8,7 +8,8 @@
  *
  *   runs on             own_loop false                          own_loop true
  *   on_message, on_end, on_ready      handler thread            lim_client_process, lim_client_close
- *   outcomes, admissions, on_state, on_revoked    I/O thread    likewise
+ *   outcomes, parts, admissions, ...  I/O thread                    likewise
+ *   on_state, on_revoked, on_credit   I/O thread                    likewise
  *
  * A blocking call is the asynchronous one with a callback that wakes the caller. Closing is three acts: `closing`
  * refuses new work and lets the I/O side say goodbye; the end of the link ends everything in flight; then the threads
@@ -190,6 +191,22 @@ void lim__client_waiter_on_dispatched(void *ctx, lim_err err, const lim_admissio
     lim__client_unlock(c);
 }
 
+void lim__client_waiter_on_done(void *ctx, lim_err err, const char *detail)
+{
+    lim__client_waiter_on_conv(ctx, err, (lim_conv){ 0 }, detail);
+}
+
+void lim__client_waiter_on_conv(void *ctx, lim_err err, lim_conv conv, const char *detail)
+{
+    lim__waiter *w = ctx;
+    lim_client *c = w->c;
+    lim__client_lock(c);
+    w->conv = conv;
+    lim__diag_set(&w->diag, 0, 0, "%s", detail);
+    lim__client_waiter_done_locked(w, err);
+    lim__client_unlock(c);
+}
+
 lim_err lim_client_flush(lim_client *c, int64_t timeout_ms)
 {
     lim__waiter w;
@@ -271,7 +288,9 @@ static lim_err take_opts(lim_client *c, const lim_client_opts *opts, lim_diag *d
 static void init_maps(lim_client *c)
 {
     lim__map *maps[] = { &c->calls, &c->streams, &c->ids, &c->requests, &c->conv_streams, &c->conv_ids };
-    lim__list *lists[] = { &c->call_list, &c->call_free, &c->orders, &c->dirty, &c->convs, &c->queue };
+    lim__list *lists[] = {
+        &c->call_list, &c->call_free, &c->orders, &c->dirty, &c->convs, &c->queue, &c->receives_done
+    };
     for (size_t i = 0; i < LIM_COUNT(maps); i++)
         lim__map_init(maps[i], c->os->random(c->os));
     for (size_t i = 0; i < LIM_COUNT(lists); i++)
@@ -289,7 +308,7 @@ static void init(lim_client *c)
     c->link = LIM__LINK_DIALLING;
     c->told = LIM_LINK_CONNECTING;
     c->fd = -1;
-    c->due_ns = UINT64_MAX;
+    c->due_ns = c->receive_due_ns = UINT64_MAX;
     c->frame_max = LIM__LENGTH_MAX;
     c->next_stream = 1;
     c->next_id = c->next_corr = 1;
@@ -303,7 +322,7 @@ static void destroy(lim_client *c)
     lim__client_pub_fini(c);
     lim__client_call_fini(c);
     lim__client_convs_fini(c);
-    LIM_ASSERT(lim__list_empty(&c->orders) && lim__list_empty(&c->queue));
+    LIM_ASSERT(lim__list_empty(&c->orders) && lim__list_empty(&c->queue) && lim__list_empty(&c->receives_done));
     lim__map *maps[] = { &c->calls, &c->streams, &c->ids, &c->requests, &c->conv_streams, &c->conv_ids };
     for (size_t i = 0; i < LIM_COUNT(maps); i++)
         lim__map_fini(maps[i]);

@@ -11,9 +11,10 @@
  *
  *      link.c     connecting, reading, writing, dialling again; the only caller of the os table
  *      client.c   open, close, the two threads, blocking
- *      publish.c  publishes in flight          call.c   asks, dispatches, awaits in flight
+ *      publish.c  publishes in flight          call.c   asks, dispatches, awaits in flight, parts of their answers
+ *      conv.c     conversations: their life    talk.c   their verbs         outside.c  those of others: signal, find
  *      handler.c  the queue to the handlers    order.c  what is established again after a reconnect:
- *      conv.c     conversations                sub.c    subscriptions    work.c  registrations and requests
+ *      sub.c      subscriptions                reg.c    registrations       work.c     their requests
  *
  * Invariants (lim__client_check):
  *   C1  every call in flight is in `calls` and on `call_list`, in the order it was made; it ends exactly once.
@@ -38,6 +39,7 @@ enum {
     LIM__CALLS_MAX = 1 << 20,          /* calls in flight of each kind: then FULL */
     LIM__WINDOW_DEFAULT = 1024,
     LIM__BACKLOG_DEFAULT = 65536,
+    LIM__PARTS_DEFAULT = 64, /* under way at once, as lim__options_ask says */
     LIM__INBOX_BYTES_MAX = 8 * 1024 * 1024, /* of a conversation, not yet received */
     LIM__MESSAGES_MAX = 65536 /* of conversations, for one registration, not yet handled */
 };
@@ -95,16 +97,31 @@ lim__link_move lim__link_step(lim__link link, lim__link_event event);
 uint64_t lim__link_backoff_ns(uint32_t attempt, uint64_t random);
 
 /* ---- calls in flight (call.c) ----
- *   PLAIN: an ask or await, OUTCOME ends it     OFFERED --DISPATCHED--> TASK (if its outcome is wanted) --OUTCOME--> */
-typedef enum lim__call_state { LIM__CALL_PLAIN = 1, LIM__CALL_OFFERED, LIM__CALL_TASK } lim__call_state;
+ *   PLAIN: an ask or await, OUTCOME ends it     OFFERED --DISPATCHED--> TASK (if its outcome is wanted) --OUTCOME-->
+ *   PARTED: an ask with parts (PARTIAL) before its OUTCOME     SIGNAL --SIGNALLED-->     FIND --FOUND--> */
+typedef enum lim__call_state {
+    LIM__CALL_PLAIN = 1,
+    LIM__CALL_OFFERED,
+    LIM__CALL_TASK,
+    LIM__CALL_PARTED,
+    LIM__CALL_SIGNAL,
+    LIM__CALL_FIND
+} lim__call_state;
 typedef struct lim__call {
     lim__list node; /* call_list */
     uint64_t corr;
     lim__call_state state;
-    lim_on_dispatched *on_dispatched; /* OFFERED */
+    union {
+        lim_on_dispatched *on_dispatched; /* OFFERED */
+        lim_on_part *on_part;             /* PARTED */
+        lim_on_done *on_done;             /* SIGNAL */
+        lim_on_conv *on_conv;             /* FIND */
+    };
     lim_on_outcome *on_outcome;       /* NULL: not wanted */
     void *ctx;
     lim_conv task;
+    uint32_t window; /* PARTED: parts under way at once; 0: without credit */
+    uint32_t held, owed; /* of these: LIM_HOLD; done and not granted anew yet */
     uint64_t at_ns;  /* when it was made */
     uint64_t offset; /* where its frame begins in the bytes of this connection: below `written` it has left */
 } lim__call;
@@ -188,6 +205,7 @@ typedef struct lim__reg {
     lim__buf types, tags;    /* packed */
     void (*on_ready)(void *ctx, const char *identity);
     void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why);
+    void (*on_credit)(void *ctx, lim_conv conv, uint64_t lease, uint32_t credit);
     lim__list requests; /* in hand, and results not settled, oldest first */
 } lim__reg;
 
@@ -219,18 +237,22 @@ typedef struct lim__request {
     struct lim__request *same_conv; /* chain of the map of requests */
     lim__reg *reg;
     uint64_t conv, lease_id, session, deadline_ns; /* deadline: UINT64_MAX: none */
+    uint64_t about, from; /* an event: the lease it names, whom it is about; a message: who said it */
+    bool parts;           /* its asker takes some: */
+    uint32_t credit;      /* now */
     lim__request_state state;
     lim__lease lease;
     uint32_t refs; /* the table's, the queue's or handler's */
     uint8_t flags; /* LIM__FLAG_* of REQUEST */
-    uint16_t attempt, losses;
+    uint16_t attempt, losses, hops;
+    uint8_t event;
     uint8_t how; /* RESULT: what was answered */
     lim__msg *result;
     uint8_t type_len;
     char type[];
 } lim__request;
 
-/* ---- conversations (conv.c) ---- */
+/* ---- conversations (conv.c, talk.c) ---- */
 typedef enum lim__conv_state {
     LIM__CONV_OPENING = 1,
     LIM__CONV_OPEN,
@@ -243,19 +265,45 @@ typedef struct lim__send_note { /* a SEND whose answer somebody wants to hear */
     lim_on_admission *on_admission;
     void *ctx;
 } lim__send_note;
+typedef struct lim__join_note { /* a JOIN or DEPART */
+    lim__list node;
+    uint32_t corr;
+    lim_on_done *on_done;
+    void *ctx;
+} lim__join_note;
+typedef struct lim__letter { /* a message or event, or how a receive ends */
+    lim__list node; /* inbox */
+    uint64_t from;
+    uint8_t event, note_len;
+    size_t len;
+    uint8_t bytes[]; /* payload, note */
+} lim__letter;
+typedef struct lim__receive {
+    lim__list node; /* conv->receives; or receives_done, with its outcome: */
+    struct lim__conv *conv; /* waits there; NULL: is done */
+    uint64_t id, deadline_ns; /* of the conversation; UINT64_MAX: none, or somebody else looks at it */
+    lim_on_outcome *on_outcome;
+    void *ctx;
+    lim__letter *letter; /* a reply; NULL: */
+    lim_how how;
+    lim_reason reason;
+    char detail[160];
+} lim__receive;
 typedef struct lim__conv {
     lim__conv_state state;
     lim__list node; /* convs */
     uint64_t id;    /* the server's; 0 while OPENING */
     uint32_t stream, next_corr, unsent; /* unsent: SENDs not answered */
+    uint32_t unjoined; /* OPEN, JOINs and DEPARTs not answered */
     bool at_server;    /* `stream` is in use */
     lim__list sends;   /* of these, those with a callback, by corr */
-    lim__list joins;   /* waiters, by corr */
+    lim__list joins;   /* notes, by corr */
     uint32_t next_join;
-    lim__list inbox;   /* received, not yet asked for */
+    lim__list inbox;   /* letters: received, not yet asked for */
     size_t inbox_bytes;
-    lim__list waiters; /* receives, oldest first */
-    lim__waiter *opener;
+    lim__list receives; /* oldest first; not both are non-empty */
+    lim_on_conv *on_open; /* OPENING */
+    void *open_ctx;
     lim_how over_how;  /* OVER: how receives end */
     lim_reason over_reason;
     char detail[160];
@@ -263,9 +311,8 @@ typedef struct lim__conv {
 
 /* ---- blocking (client.c): lies on the caller's stack, under the client's mutex ---- */
 struct lim__waiter {
-    lim__list node; /* receives and joins of a conversation, takers of a registration */
+    lim__list node; /* takers of a registration */
     lim_client *c;
-    uint32_t corr;  /* joins */
     lim__cond cond;
     bool done;
     lim_err err;
@@ -316,6 +363,9 @@ struct lim_client {
     lim__map requests;       /* conv -> request, chained */
     lim__map conv_streams, conv_ids; /* -> conv */
     lim__list convs;
+    lim__list receives_done; /* for the I/O side to tell */
+    uint32_t receiving;      /* receives that wait */
+    uint64_t receive_due_ns; /* none of them is late before; UINT64_MAX */
     lim__list queue;         /* for the handlers */
     bool handler_sleeps, handler_stop;
     lim__cond handler_cond;
@@ -356,6 +406,8 @@ void lim__client_waiter_done_locked(lim__waiter *w, lim_err err);
 void lim__client_waiter_on_admission(void *ctx, lim_err err, const lim_admission *admission);
 void lim__client_waiter_on_outcome(void *ctx, const lim_outcome *outcome);
 void lim__client_waiter_on_dispatched(void *ctx, lim_err err, const lim_admission *admission, lim_conv task);
+void lim__client_waiter_on_done(void *ctx, lim_err err, const char *detail);
+void lim__client_waiter_on_conv(void *ctx, lim_err err, lim_conv conv, const char *detail);
 uint64_t lim__client_deadline_ns(const lim_client *c, int64_t timeout_ms); /* UINT64_MAX: none */
 bool lim__client_inside(const lim_client *c); /* the caller runs in a callback of this client */
 
@@ -379,7 +431,8 @@ lim_err lim__link_put_end(lim_client *c, lim__buf *out, size_t before, lim_err e
         return lim__link_put_end(c, out, before, lim__put_##name(out, f));                                             \
     }
 F(publish) F(subscribe) F(ack) F(unsubscribe) F(ask) F(cancel) F(serve) F(leave) F(taken) F(reply) F(holding)
-F(dispatch) F(await) F(open) F(send) F(close) F(askin) F(join) F(say) F(report)
+F(dispatch) F(await) F(open) F(send) F(close) F(askin) F(join) F(say) F(report) F(grant) F(part) F(progress) F(depart)
+F(signal) F(find)
 #undef F
 #define LIM__SAY(c, name, ...) lim__say_##name(c, &(lim__f_##name){ __VA_ARGS__ })
 /* Locked, any thread, after puts: writes them here and now if the I/O thread sleeps, instead of waking it. */
@@ -393,12 +446,18 @@ void lim__client_pub_fini(lim_client *c);
 
 bool lim__client_call_outcome(lim_client *c, const lim__frame *frame);
 bool lim__client_call_dispatched(lim_client *c, const lim__frame *frame);
+bool lim__client_call_partial(lim_client *c, const lim__frame *frame);
+bool lim__client_call_signalled(lim_client *c, const lim__frame *frame); /* outside.c; found, too */
+bool lim__client_call_found(lim_client *c, const lim__frame *frame);
+void lim__client_call_over(lim_client *c, lim__call *call, lim_err err, lim_conv conv, lim_bytes detail); /* SIGNAL, FIND */
 void lim__client_call_break(lim_client *c, lim_how how, const char *detail); /* likewise; how: LOST or CLOSED */
 void lim__client_call_held(lim_client *c, uint64_t base); /* what was held now begins at `base` of this connection */
 void lim__client_call_fini(lim_client *c);
 /* Any thread, locked: a call with a fresh corr, in flight; NULL: no memory. Undo with lim__client_call_drop. */
 lim__call *lim__client_call_new(lim_client *c, lim__call_state state, lim_on_outcome *on_outcome, void *ctx);
 void lim__client_call_drop(lim_client *c, lim__call *call);
+/* Any thread, locked. LIM_OK: one more may be made. */
+lim_err lim__client_may_call(lim_client *c);
 uint32_t lim__client_wire_timeout(int64_t timeout_ms);
 
 /* ---- handler.c ---- */
@@ -437,8 +496,25 @@ void lim__client_request_run(lim_client *c, lim__request *request);
 void lim__client_request_skip(lim_client *c, lim__request *request); /* instead of running it */
 bool lim__client_reg_frame(lim_client *c, const lim__frame *frame);
 
+/* ---- work.c and reg.c ---- */
+lim__reg *lim__client_reg_find(lim_client *c, lim_participant registration); /* locked; NULL: gone */
+
+/* ---- conv.c: locked ---- */
 bool lim__client_conv_frame(lim_client *c, const lim__frame *frame);
 void lim__client_convs_break(lim_client *c, lim_how how, const char *detail);
 void lim__client_convs_fini(lim_client *c);
+void lim__client_receives_run(lim_client *c); /* I/O side: tells those that are done, or late; unlocks for each */
+lim__conv *lim__client_conv_find(lim_client *c, lim_conv id); /* NULL: gone */
+lim__conv *lim__client_conv_new(lim_client *c, lim_on_conv *on_open, void *ctx); /* OPENING; NULL: no memory */
+void lim__client_conv_free(lim_client *c, lim__conv *conv); /* V1 */
+void lim__client_conv_asked(lim_client *c, lim__conv *conv); /* OPEN, JOIN or DEPART was put */
+/* The user closes it: what waits ends `closed`, and it is not found any more. */
+void lim__client_conv_let_go(lim_client *c, lim__conv *conv);
+lim_outcome lim__client_letter_outcome(uint64_t conv, const lim__letter *l);
+lim_outcome lim__client_over_outcome(const lim__conv *conv);
+lim__letter *lim__client_inbox_take(lim__conv *conv); /* the caller frees it; NULL: empty */
+/* In line, or done at once: then the I/O side tells it. */
+void lim__client_receive_add(lim_client *c, lim__conv *conv, lim__receive *r);
+void lim__client_receive_withdraw(lim_client *c, lim__receive *r); /* one that waits; it is the caller's again */
 
 #endif

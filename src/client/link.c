@@ -442,6 +442,12 @@ static bool deal(lim_client *c, const lim__frame *frame)
         return lim__client_pub_answered(c, frame);
     case LIM__OUTCOME:
         return lim__client_call_outcome(c, frame);
+    case LIM__PARTIAL:
+        return lim__client_call_partial(c, frame);
+    case LIM__SIGNALLED:
+        return lim__client_call_signalled(c, frame);
+    case LIM__FOUND:
+        return lim__client_call_found(c, frame);
     case LIM__DISPATCHED:
         return lim__client_call_dispatched(c, frame);
     case LIM__SUBSCRIBED:
@@ -454,6 +460,7 @@ static bool deal(lim_client *c, const lim__frame *frame)
     case LIM__REQUEST:
     case LIM__REVOKED:
     case LIM__SETTLED:
+    case LIM__CREDIT:
         return frame->stream < c->next_stream && lim__client_reg_frame(c, frame);
     case LIM__OPENED:
     case LIM__SENT:
@@ -604,7 +611,7 @@ void lim__link_write_through(lim_client *c)
 static bool expecting(const lim_client *c)
 {
     return c->link == LIM__LINK_UP &&
-           (c->calls.count > 0 || c->pubs.pending > 0 || c->sends_offered != c->sends_answered);
+           (c->calls.count > 0 || c->pubs.pending > 0 || c->sends_offered != c->sends_answered || c->receiving > 0);
 }
 
 uint64_t lim__link_due_ns(const lim_client *c)
@@ -613,9 +620,12 @@ uint64_t lim__link_due_ns(const lim_client *c)
         return 0;
     if (c->fd >= 0 && c->link != LIM__LINK_DIALLING && !c->blocked_write && lim__buf_len(&c->out) > 0)
         return 0;
-    if (!expecting(c))
-        return c->due_ns;
-    return c->ping_at_ns ? c->ping_at_ns + PONG_MS * MS : c->quiet_ns ? c->quiet_ns + QUIET_MS * MS : 0;
+    if (!lim__list_empty(&c->receives_done))
+        return 0;
+    uint64_t due = c->due_ns;
+    if (expecting(c))
+        due = c->ping_at_ns ? c->ping_at_ns + PONG_MS * MS : c->quiet_ns ? c->quiet_ns + QUIET_MS * MS : 0;
+    return due < c->receive_due_ns ? due : c->receive_due_ns;
 }
 
 static void ask_whether_alive(lim_client *c, uint64_t now)
@@ -662,6 +672,7 @@ static void look_at_the_clock(lim_client *c)
     if (now >= c->due_ns)
         late(c);
     ask_whether_alive(c, now);
+    lim__client_receives_run(c);
 }
 
 /* ---- the turn ---- */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * work.c - registrations, the requests they are handed, and results until the server has them for certain.
+ * work.c - the requests that registrations are handed, and results until the server has them for certain.
  *
  * A request that asks for it is acknowledged (TAKEN) by the I/O side as soon as it stands in the handler queue: the
  * server then knows that it is in this client's hands, however long the handler before it takes. Every request that the
@@ -11,7 +11,11 @@
  *
  * A registration without on_message is pulled: its requests wait in reg->waiting instead of the handler queue, and are
  * HELD from when lim_client_take hands them out. What is revoked or lost before is never handed out. Messages of
- * conversations (lease 0) have no place of the capacity and nothing to answer: they are over when they were handed out.
+ * conversations, and events in them (all with lease 0 here), have no place of the capacity and nothing to answer: they
+ * are over when they were handed out.
+ *
+ * An asker that takes parts gives credit for them: each part sent costs one, and CREDIT brings more. Who asks for a
+ * part too many is told FULL here; the server would take it for a broken client.
  *
  * Invariants (of a request in reg->requests):
  *   W1  it is also in the map, in the chain of its conversation; it has the table's reference.
@@ -22,6 +26,7 @@
 
 #include <stdlib.h>
 
+enum { NOTE_MAX = 200 };
 enum { LIVE_SLACK = 64 }; /* the server's count of places and ours differ by what is on the way */
 
 static void unref(lim__request *request)
@@ -99,9 +104,11 @@ static lim_err put_reply(lim_client *c, lim__request *request, uint8_t how, lim_
     lim__reg *reg = request->reg;
     if (c->link != LIM__LINK_UP || reg->order.state != LIM__ORDER_LIVE)
         return LIM_E_GONE;
-    lim_err err = LIM__SAY(c, reply, .stream = reg->order.stream, .conversation = request->conv,
-                           .lease = request->lease_id, .how = how, .detail = text_of(how, content),
-                           .payload = how == LIM__REPLY_REPLY ? content : lim__bytes("", 0));
+    lim_err err = LIM_OK;
+    if (request->lease_id != 0) /* else nothing was asked */
+        err = LIM__SAY(c, reply, .stream = reg->order.stream, .conversation = request->conv, .lease = request->lease_id,
+                       .how = how, .detail = text_of(how, content),
+                       .payload = how == LIM__REPLY_REPLY ? content : lim__bytes("", 0));
     uint32_t *count = counter(request);
     if (err == LIM_OK && request->session == c->session_count && *count > 0)
         --*count;
@@ -169,7 +176,7 @@ static void answer_or_drop(lim_client *c, lim__request *request, uint8_t how)
 static lim_err answer_to(lim_client *c, uint64_t self, uint64_t conv, uint64_t lease, uint8_t how, lim_bytes content)
 {
     lim__client_lock(c);
-    lim__request *request = find(c, self, conv, lease);
+    lim__request *request = lease == 0 ? NULL : find(c, self, conv, lease); /* 0: nothing was asked */
     lim_err err = request ? answer(c, request, how, content) : LIM_E_GONE;
     lim__client_unlock_now(c);
     return err;
@@ -195,6 +202,60 @@ lim_err lim_client_fail(lim_client *c, const lim_delivery *d, const char *why)
     return lim_client_fail_to(c, d->self, d->conv, d->lease, why);
 }
 
+/* ---- parts and progress ---- */
+
+static lim_err part(lim_client *c, lim__request *request, lim_bytes payload)
+{
+    bool over = request->state == LIM__REQUEST_RESULT || request->state == LIM__REQUEST_OVER;
+    if (over || request->lease != LIM__LEASE_OURS || c->link != LIM__LINK_UP)
+        return LIM_E_GONE;
+    if (!request->parts)
+        return LIM_E_MISUSE;
+    if (request->credit == 0)
+        return LIM_E_FULL;
+    lim_err err = LIM__SAY(c, part, .stream = request->reg->order.stream, .conversation = request->conv,
+                           .lease = request->lease_id, .payload = payload);
+    request->credit -= err == LIM_OK;
+    return err;
+}
+
+lim_err lim_client_part_to(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease, lim_bytes payload)
+{
+    lim__client_lock(c);
+    lim__request *request = find(c, self.id, conv.id, lease);
+    lim_err err = request ? part(c, request, payload) : LIM_E_GONE;
+    lim__client_unlock_now(c);
+    return err;
+}
+
+lim_err lim_client_part(lim_client *c, const lim_delivery *d, lim_bytes payload)
+{
+    return lim_client_part_to(c, d->self, d->conv, d->lease, payload);
+}
+
+static lim_err progress(lim_client *c, lim__request *request, lim_bytes note)
+{
+    bool over = request->state == LIM__REQUEST_RESULT || request->state == LIM__REQUEST_OVER;
+    if (over || request->lease == LIM__LEASE_REVOKED || request->lease == LIM__LEASE_GONE)
+        return LIM_E_GONE;
+    if (request->lease == LIM__LEASE_SUSPENDED || c->link != LIM__LINK_UP)
+        return LIM_E_UNREACHABLE;
+    return LIM__SAY(c, progress, .stream = request->reg->order.stream, .conversation = request->conv,
+                    .lease = request->lease_id, .note = note);
+}
+
+lim_err lim_client_progress(lim_client *c, lim_participant self, lim_conv conv, uint64_t lease, const char *note)
+{
+    lim_bytes text = lim__str(note);
+    if (text.len > NOTE_MAX)
+        return LIM_E_TOOBIG;
+    lim__client_lock(c);
+    lim__request *request = find(c, self.id, conv.id, lease);
+    lim_err err = request ? progress(c, request, text) : LIM_E_GONE;
+    lim__client_unlock_now(c);
+    return err;
+}
+
 /* ---- running the handler ---- */
 
 static lim_delivery delivery_of(lim_client *c, lim__request *request, lim_bytes payload)
@@ -204,11 +265,15 @@ static lim_delivery delivery_of(lim_client *c, lim__request *request, lim_bytes 
     return (lim_delivery){ .payload = payload,
                            .type = lim__bytes(request->type, request->type_len),
                            .conv = { request->conv },
-                           .lease = request->lease_id,
+                           .lease = request->event ? request->about : request->lease_id,
+                           .from = { request->from },
+                           .event = (lim_event)request->event,
                            .self = { request->reg->order.id },
                            .remaining_ms = deadline == UINT64_MAX ? LIM_FOREVER : left_ms,
                            .attempt = request->attempt,
                            .losses = request->losses,
+                           .hops = request->hops,
+                           .credit = request->credit,
                            .wants_reply = !(request->flags & LIM__FLAG_NO_REPLY),
                            .msg = (lim_msg *)(void *)request->item.msg };
 }
@@ -224,7 +289,8 @@ static void run(lim_client *c, lim__request *request, lim_bytes payload)
     lim__client_lock(c);
     lim__msg_unref(request->item.msg);
     request->item.msg = NULL;
-    if (request->state == LIM__REQUEST_RUNNING && result == LIM_HOLD && request->lease != LIM__LEASE_GONE)
+    bool holds = result == LIM_HOLD && request->lease != LIM__LEASE_GONE && request->event == 0;
+    if (request->state == LIM__REQUEST_RUNNING && holds)
         request->state = LIM__REQUEST_HELD;
     else if (request->state == LIM__REQUEST_RUNNING)
         answer_or_drop(c, request, result == LIM_FAIL ? LIM__REPLY_FAILED : silence(request));
@@ -288,14 +354,9 @@ static lim_err take(lim_client *c, lim__reg *reg, lim_taken *out)
     return lim__list_empty(&reg->waiting) ? LIM_E_TIMEOUT : take_first(c, reg, out);
 }
 
-static lim__reg *reg_of(lim_client *c, lim_participant registration)
-{
-    return (lim__reg *)lim__client_order_find(c, registration.id, LIM__REG);
-}
-
 static lim_err take_or_wait(lim_client *c, lim_participant registration, uint64_t deadline_ns, lim__waiter *w)
 {
-    lim__reg *reg = reg_of(c, registration);
+    lim__reg *reg = lim__client_reg_find(c, registration);
     lim_err err = take(c, reg, &w->taken);
     if (err != LIM_E_TIMEOUT)
         return err;
@@ -314,7 +375,7 @@ lim_err lim_client_take(lim_client *c, lim_participant registration, int64_t tim
     if (timeout_ms < 0 || (c->own_loop && timeout_ms > 0))
         return LIM_E_MISUSE;
     if (c->own_loop)
-        return take(c, reg_of(c, registration), out);
+        return take(c, lim__client_reg_find(c, registration), out);
     lim_err err = lim__client_block_enter(c, &w);
     if (err != LIM_OK)
         return err;
@@ -363,7 +424,13 @@ static lim__request *request_new(lim_client *c, lim__reg *reg, const lim__f_requ
     r->item = (lim__item){ .kind = LIM__ITEM_REQUEST, .order = &reg->order };
     r->reg = reg;
     r->conv = f->conversation;
-    r->lease_id = f->lease;
+    r->lease_id = f->event ? 0 : f->lease; /* it must not be taken for the request that it may name */
+    r->about = f->lease;
+    r->from = f->from;
+    r->event = f->event;
+    r->parts = f->credit > 0;
+    r->credit = f->credit;
+    r->hops = f->hops;
     r->session = c->session_count;
     r->state = LIM__REQUEST_QUEUED;
     r->lease = LIM__LEASE_OURS;
@@ -390,7 +457,7 @@ static lim__request *request_new(lim_client *c, lim__reg *reg, const lim__f_requ
 
 static bool may_hand_over(lim_client *c, const lim__reg *reg, const lim__f_request *f)
 {
-    bool message = f->lease == 0;
+    bool message = f->lease == 0 || f->event != 0;
     if (message && reg->messages >= LIM__MESSAGES_MAX)
         lim__wire_fault(&c->wire, LIM_E_FULL, "more than %d messages of conversations are not handled yet",
                         LIM__MESSAGES_MAX);
@@ -410,7 +477,7 @@ static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
         return true;
     lim__request *request = request_new(c, reg, &f);
     lim_err err = request ? LIM_OK : LIM_E_NOMEM;
-    if (request && (f.flags & LIM__FLAG_TAKEN))
+    if (request && (f.flags & LIM__FLAG_TAKEN) && f.event == 0)
         err = LIM__SAY(c, taken, .stream = reg->order.stream, .conversation = f.conversation, .lease = f.lease);
     if (err != LIM_OK) {
         if (request) {
@@ -467,6 +534,32 @@ static bool on_revoked(lim_client *c, lim__reg *reg, const lim__frame *frame)
     else if (is_waiting(request))
         skip_waiting(c, request);
     tell_revoked(c, reg, f.conversation, f.lease, revoked_text(f.why));
+    return true;
+}
+
+static void tell_credit(lim_client *c, const lim__reg *reg, const lim__f_credit *f)
+{
+    void (*on_credit)(void *, lim_conv, uint64_t, uint32_t) = reg->on_credit;
+    void *ctx = reg->order.handler.ctx;
+    if (!on_credit)
+        return;
+    lim__client_unlock(c);
+    on_credit(ctx, (lim_conv){ f->conversation }, f->lease, f->parts);
+    lim__client_lock(c);
+}
+
+static bool on_credit(lim_client *c, lim__reg *reg, const lim__frame *frame)
+{
+    lim__f_credit f;
+    if (!lim__get_credit(frame, &f))
+        return false;
+    lim__request *request = find(c, reg->order.id, f.conversation, f.lease);
+    if (!request || !request->parts || request->state == LIM__REQUEST_RESULT)
+        return true; /* answered meanwhile */
+    if (f.parts > UINT32_MAX - request->credit)
+        return false;
+    request->credit += f.parts;
+    tell_credit(c, reg, &f);
     return true;
 }
 
@@ -542,6 +635,8 @@ bool lim__client_reg_frame(lim_client *c, const lim__frame *frame)
         return on_request(c, reg, frame);
     case LIM__REVOKED:
         return on_revoked(c, reg, frame);
+    case LIM__CREDIT:
+        return on_credit(c, reg, frame);
     default:
         return on_settled(c, reg, frame);
     }
@@ -579,150 +674,4 @@ void lim__client_reg_over(lim_client *c, lim__reg *reg)
         lose(c, LIM_CONTAINER(node, lim__request, node));
     for (lim__list *node; (node = lim__list_pop(&reg->takers)) != NULL;)
         lim__client_waiter_done_locked(LIM_CONTAINER(node, lim__waiter, node), LIM_E_GONE);
-}
-
-/* ---- registering ---- */
-
-void lim__client_reg_ask(lim_client *c, lim__reg *reg)
-{
-    lim_err err = lim__client_order_stream(c, &reg->order);
-    if (err == LIM_OK)
-        err = LIM__SAY(c, serve, .stream = reg->order.stream, .kind = reg->serve_kind, .capacity = reg->capacity,
-                       .group = lim__str(reg->group), .identity = lim__str(reg->identity),
-                       .types = lim__names_view(&reg->types), .tags = lim__names_view(&reg->tags));
-    if (err != LIM_OK)
-        lim__client_order_end(c, &reg->order, err, lim_err_text(err), strlen(lim_err_text(err)));
-}
-
-void lim__client_reg_free(lim__reg *reg)
-{
-    LIM_ASSERT(lim__list_empty(&reg->requests) && lim__list_empty(&reg->waiting) && lim__list_empty(&reg->takers));
-    lim__buf_fini(&reg->types);
-    lim__buf_fini(&reg->tags);
-    free(reg->group);
-    free(reg);
-}
-
-static lim_err check_opts(const lim_client *c, const char *group, const lim_client_serve_opts *opts, uint8_t kind,
-                          lim_diag *diag)
-{
-    if (!c || !group || group[0] == '\0' || !opts || (opts->identity && strlen(opts->identity) > 255)) {
-        lim__diag_set(diag, 0, 0,
-                      "a registration needs a client, a group, options, and an identity of at most 255 bytes");
-        return LIM_E_INVALID;
-    }
-    if (opts->size < sizeof *opts || opts->capacity == 0 ||
-        (opts->capacity == LIM_UNLIMITED && kind == LIM__SERVE_QUEUE)) {
-        lim__diag_set(diag, 0, 0,
-                      "lim_client_serve_opts: size or capacity was forgotten, or a worker's capacity is unlimited");
-        return LIM_E_MISUSE;
-    }
-    return LIM_OK;
-}
-
-static lim_err pack_names(lim__buf *buf, const char *const *names)
-{
-    lim_err err = LIM_OK;
-    for (; names && *names && err == LIM_OK; names++)
-        err = lim__names_add(buf, lim__str(*names));
-    return err;
-}
-
-static lim_err serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, uint8_t kind, lim_diag *diag,
-                     lim_participant *out)
-{
-    lim_err err = out ? check_opts(c, group, opts, kind, diag) : LIM_E_INVALID;
-    if (err != LIM_OK)
-        return err;
-    lim__reg *reg = calloc(1, sizeof *reg);
-    if (!reg)
-        return LIM_E_NOMEM;
-    lim__list_init(&reg->requests);
-    lim__list_init(&reg->waiting);
-    lim__list_init(&reg->takers);
-    reg->pulled = !opts->handler.on_message;
-    reg->serve_kind = kind;
-    reg->capacity = opts->capacity;
-    reg->on_ready = opts->on_ready;
-    reg->on_revoked = opts->on_revoked;
-    if (opts->identity)
-        memcpy(reg->identity, opts->identity, strlen(opts->identity));
-    reg->group = strdup(group);
-    err = reg->group ? pack_names(&reg->types, opts->types) : LIM_E_NOMEM;
-    if (err == LIM_OK)
-        err = pack_names(&reg->tags, opts->tags);
-    if (err != LIM_OK) {
-        lim__diag_set(diag, 0, 0, "types and tags are names of at most 255 bytes of UTF-8");
-        lim__client_reg_free(reg);
-        return err;
-    }
-    uint64_t id;
-    err = lim__client_order_place(c, &reg->order, LIM__REG, &opts->handler, diag, &id);
-    if (err == LIM_OK)
-        *out = (lim_participant){ id };
-    return err;
-}
-
-lim_err lim_client_serve(lim_client *c, const char *group, const lim_client_serve_opts *opts, lim_diag *diag,
-                         lim_participant *out)
-{
-    return serve(c, group, opts, LIM__SERVE_GROUP, diag, out);
-}
-
-lim_err lim_client_work(lim_client *c, const char *queue, const lim_client_serve_opts *opts, lim_diag *diag,
-                        lim_participant *out)
-{
-    return serve(c, queue, opts, LIM__SERVE_QUEUE, diag, out);
-}
-
-lim_err lim_client_leave(lim_client *c, lim_participant p)
-{
-    lim__client_lock(c);
-    lim__order *order = lim__client_order_find(c, p.id, LIM__REG);
-    lim_err err = order ? LIM_OK : LIM_E_GONE;
-    if (order && order->stream != 0 && c->link == LIM__LINK_UP)
-        err = LIM__SAY(c, leave, .stream = order->stream);
-    if (order && err == LIM_OK)
-        lim__client_order_end(c, order, LIM_OK, "", 0);
-    lim__client_unlock(c);
-    return err;
-}
-
-lim_err lim_client_participant_id(lim_client *c, lim_participant registration, lim_participant *out)
-{
-    lim__client_lock(c);
-    const lim__reg *reg = reg_of(c, registration);
-    lim_err err = !reg ? LIM_E_GONE : reg->order.state == LIM__ORDER_LIVE ? LIM_OK : LIM_E_UNREACHABLE;
-    if (err == LIM_OK)
-        *out = (lim_participant){ reg->participant };
-    lim__client_unlock(c);
-    return err;
-}
-
-/* ---- beside requests ---- */
-
-lim_err lim_client_report_used(lim_client *c, lim_participant registration, uint32_t used)
-{
-    lim__client_lock(c);
-    lim__reg *reg = reg_of(c, registration);
-    lim_err err = reg ? LIM_OK : LIM_E_GONE;
-    if (reg && reg->order.state == LIM__ORDER_LIVE)
-        err = LIM__SAY(c, report, .stream = reg->order.stream, .used = used);
-    if (reg && err == LIM_OK)
-        reg->used = used; /* else SERVED says it */
-    lim__client_unlock(c);
-    return err;
-}
-
-lim_err lim_client_say(lim_client *c, const lim_delivery *d, lim_bytes payload)
-{
-    lim__client_lock(c);
-    lim__reg *reg = reg_of(c, d->self);
-    lim_err err = reg ? lim__link_may_put(c) : LIM_E_GONE;
-    if (err == LIM_OK && reg->order.state != LIM__ORDER_LIVE)
-        err = LIM_E_UNREACHABLE;
-    if (err == LIM_OK)
-        err = LIM__SAY(c, say, .stream = reg->order.stream, .conversation = d->conv.id, .payload = payload);
-    lim__client_unlock_now(c);
-    return err;
 }
