@@ -155,6 +155,9 @@ static lim_delivery delivery(const lim__request *r, lim_pid self, uint64_t now_n
                            .remaining_ms = remaining_ms(now_ns, r->deadline_ns),
                            .attempt = r->attempt,
                            .losses = r->losses,
+                           .hops = r->hops,
+                           .from = { r->from.id },
+                           .event = (lim_event)r->event,
                            .wants_reply = !(r->flags & LIM__REQUEST_QUIET),
                            .msg = (lim_msg *)r->payload };
 }
