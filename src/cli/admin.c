@@ -75,6 +75,14 @@ static const cli_noun nouns[] = {
       false,
       { "id", "name", "kind", "phase", "group", "type", "participant", "attempts", "losses", "age_ms",
         "remaining_ms" } },
+    { "saga", "$sys.sagas", "sagas", "id", NULL, false, { "id", "name", "state", "step", "steps", "age_ms" } },
+    { "schedule",
+      "$sys.schedules",
+      "schedules",
+      "name",
+      NULL,
+      false,
+      { "name", "state", "to", "target", "rule", "zone", "next", "fires", "last_verdict" } },
     { "artifact",
       "$sys.artifacts",
       "artifacts",
@@ -163,6 +171,45 @@ int cli_repeat(struct cli *cli, void (*once)(struct cli *cli, lim__doc *doc))
     return cli->code;
 }
 
+/* ---- settings ---- */
+
+bool cli_setting(struct cli *cli, lim__json *j, const char *word)
+{
+    char name[80];
+    const char *value = strchr(word, '='), *why;
+    size_t len = value ? (size_t)(value - word) : 0;
+    int64_t us;
+    if (len == 0 || len > 60 || value[1] == 0) {
+        cli_fault(cli, CLI_USAGE, word, "not a setting", "write NAME=VALUE, as in the example of --help");
+        return false;
+    }
+    snprintf(name, sizeof name, "%.*s", (int)len, word);
+    value++;
+    char *end;
+    uint64_t n = strtoull(value, &end, 10);
+    if (*end == 0 && *value != '-') {
+        lim__json_u64(j, name, n);
+    } else if (strcmp(value, "true") == 0 || strcmp(value, "false") == 0) {
+        lim__json_bool(j, name, *value == 't');
+    } else if (cli_duration(value, &us, &why) && us != LIM_FOREVER) {
+        snprintf(name + len, sizeof name - len, "_ms");
+        lim__json_i64(j, name, (us + 999) / 1000);
+    } else {
+        lim__json_str(j, name, value);
+    }
+    return true;
+}
+
+void cli_json_members(lim__json *j, lim__val object)
+{
+    lim__iter it = lim__iter_begin(object);
+    while (lim__iter_next(&it)) {
+        char key[256];
+        snprintf(key, sizeof key, "%.*s", (int)it.key.len, (const char *)it.key.ptr);
+        lim__json_val(j, key, it.val);
+    }
+}
+
 /* ---- ls ---- */
 
 /* By the first column, then the second, as bytes: the server lists in no order. */
@@ -212,6 +259,8 @@ static bool ask_page(struct cli *cli, const cli_noun *n, uint64_t after, uint32_
         lim__json_u64(&j, "after", after);
     if (max > 0)
         lim__json_u64(&j, "max", max);
+    if (cli->opts->all)
+        lim__json_bool(&j, "ended", true);
     if (where_given(cli, &j))
         return cli_request_end(cli, &j, n->group, filter ? filter : cli->command->name, doc);
     lim__buf_fini(&b);
@@ -270,6 +319,8 @@ static void list_once(struct cli *cli, lim__doc *doc)
     lim__val reply = lim__doc_root(doc);
     cli_block(cli);
     print_page(cli, n, lim__val_get(reply, n->list), &cursor);
+    if (lim__val_bool(reply, "more", false))
+        cli_note("liminal: %s: there are more; see them with --max", cli->command->name);
     if (lim__val_bool(reply, "incomplete", false))
         cli_note("liminal: %s: somebody did not answer in time; the list is not complete", cli->command->name);
 }
@@ -289,8 +340,9 @@ static void show_once(struct cli *cli, lim__doc *doc)
     lim__json_str(&j, n->id, cli_word(cli, 0));
     if (!cli_request_end(cli, &j, n->group, cli_word(cli, 0), doc))
         return;
+    lim__val v = lim__doc_root(doc), inner = lim__val_get(v, n->name);
     cli_block(cli);
-    cli_value_show(cli, lim__doc_root(doc));
+    cli_value_show(cli, inner.kind == LIM__OBJECT && lim__val_count(v) == 1 ? inner : v);
 }
 
 int cli_run_show(struct cli *cli)

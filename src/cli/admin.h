@@ -29,6 +29,10 @@ bool cli_pause(struct cli *cli, int64_t us); /* turns the loop for so long; fals
 /* A request that begins with its op; cli_request_end closes it, asks, and frees it. False: told. */
 lim__json cli_request(lim__buf *b, const char *op);
 bool cli_request_end(struct cli *cli, lim__json *j, const char *group, const char *what, lim__doc *doc);
+/* A word NAME=VALUE as a member: a number, true or false, a duration (then NAME_ms), else text. Which names there are is
+ * the server's business: it names the nearest. False: told. */
+bool cli_setting(struct cli *cli, lim__json *j, const char *word);
+void cli_json_members(lim__json *j, lim__val object); /* copied, into an object that is open */
 /* Asks once and ends. The answer is shown by `show`; if that is NULL the exit code says it, and --json shows it. */
 int cli_once(struct cli *cli, lim__json *j, const char *group, const char *what,
              void (*show)(struct cli *cli, lim__val reply));

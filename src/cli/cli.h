@@ -45,6 +45,7 @@ enum { CLI_INPUT_MAX = 64 << 20, CLI_LINE_MAX = 16 << 20 }; /* bytes of a file o
 bool cli_duration(const char *text, int64_t *us, const char **why);
 bool cli_number(const char *text, uint32_t *out, const char **why);  /* 1..4294967294 */
 bool cli_size(const char *text, uint32_t *out, const char **why);    /* "65536", "64KiB", "1MiB" */
+bool cli_id(const char *text, uint64_t *out); /* as lists show it: 1 to 16 hexadecimal digits, not 0 */
 bool cli_utf8(lim_bytes text);
 void cli_base64(lim__buf *out, lim_bytes bytes);
 lim_bytes cli_trim(lim_bytes text); /* without white space at either end */
@@ -173,6 +174,7 @@ void cli_watch(struct cli *cli, cli_source *source); /* fd, events and on_ready 
 void cli_unwatch(cli_source *source);         /* may be repeated; before the descriptor is closed */
 void cli_turn(struct cli *cli);
 uint64_t cli_now_ns(void);
+lim_bytes cli_input(struct cli *cli, lim__buf *keep); /* all of standard input; empty, and told: it cannot be read */
 lim_bytes cli_payload(struct cli *cli, int word, lim__buf *keep); /* the word, or for "-" all of standard input, in keep */
 
 /* ---- standard input by lines (lines.c) ---- */
@@ -212,8 +214,9 @@ int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code
 #define CLI_RUN_MAP(X)                                                                                                 \
     X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
     X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge)                      \
-    X(queue_unpark) X(task_cancel) X(task_retry) X(dead) X(worker_drain) X(conversation_show)    \
-    X(conversation_cancel) X(conversation_signal) X(info) X(events) X(version) X(help) X(completion)
+    X(queue_unpark) X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show)            \
+    X(conversation_cancel) X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change)         \
+    X(schedule_fire) X(info) X(events) X(version) X(help) X(completion)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X

@@ -23,21 +23,25 @@
         "queue " verb, "QUEUE", what, "liminal queue " verb " thumbs", flags, 1, 1, cli_run_queue_state                \
     }
 #define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
-#define SUB_FLAGS   "max window backlog policy reconnect"
+#define TASK_FLAGS                                                                                                     \
+    "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay start-to-close "    \
+    "progress report-to trace"
+#define SUB_FLAGS "max window backlog policy reconnect"
 
 static const cli_command commands[] = {
     { "pub", "CHANNEL [PAYLOAD|-]", "publish a message; - publishes each line of standard input",
       "liminal pub orders.new '{\"amount\":1200}'", "mandatory", 1, 2, cli_run_pub },
     { "sub", "CHANNEL", "print what is published; * is one segment, a last > the rest", "liminal sub 'orders.>' --json",
       SUB_FLAGS, 1, 1, cli_run_sub },
-    { "serve", "GROUP --exec CMD", "answer a group's asks with a command", "liminal serve echo --exec cat", SERVE_FLAGS,
-      1, 1, cli_run_serve },
+    { "serve", "GROUP --exec CMD", "answer a group's asks with a command", "liminal serve echo --exec cat",
+      SERVE_FLAGS " stream", 1, 1, cli_run_serve },
     { "ask", "GROUP [PAYLOAD|-]", "ask one participant of a group; print its reply",
-      "liminal ask echo hello --timeout 2s", "timeout type next wait", 1, 2, cli_run_ask },
+      "liminal ask echo hello --timeout 2s", "timeout type next wait all quorum any stream window compensate trace", 1,
+      2, cli_run_ask },
     { "work", "QUEUE --exec CMD", "execute a queue's tasks with a command",
       "liminal work thumbs --exec ./thumb.sh --capacity 4", SERVE_FLAGS, 1, 1, cli_run_work },
     { "dispatch", "QUEUE [PAYLOAD|-]", "give a queue a task; - takes one task a line",
-      "liminal dispatch thumbs - --wait <tasks.jsonl", "wait timeout type", 1, 2, cli_run_dispatch },
+      "liminal dispatch thumbs - --wait <tasks.jsonl", TASK_FLAGS, 1, 2, cli_run_dispatch },
     { "deploy", "GROUP FILE.lua", "route a group with a function, from now on", "liminal deploy thumbs route.lua",
       "builtin cpu wall memory on-fault timeout", 1, 2, cli_run_deploy },
     NOUN_ROWS("channel", "orders.new"),
@@ -73,6 +77,8 @@ static const cli_command commands[] = {
       cli_run_task_cancel },
     { "task retry", "ID", "try a delayed one now", "liminal task retry 400000002a", "timeout", 1, 1,
       cli_run_task_retry },
+    { "task await", "ID", "wait for its result and print it", "liminal task await 400000002a --timeout 1m", "timeout",
+      1, 1, cli_run_task_await },
     { "dead ls", "[QUEUE]", "tasks that ended without a result", "liminal dead ls thumbs", LOOK " max", 0, 1,
       cli_run_list },
     { "dead show", "ID", "one of them, with its payload", "liminal dead show 400000002a", LOOK, 1, 1, cli_run_show },
@@ -94,6 +100,24 @@ static const cli_command commands[] = {
       "liminal conversation cancel 400000002a", "timeout", 1, 1, cli_run_conversation_cancel },
     { "conversation signal", "ID|NAME SIGNAL [PAYLOAD|-]", "tell whoever works on it something",
       "liminal conversation signal 400000002a stop '{\"after\":3}'", "timeout", 2, 3, cli_run_conversation_signal },
+    { "saga run", "FILE|-", "run steps, each with what undoes it; print how they ended",
+      "liminal saga run order.json --timeout 10m", "timeout", 1, 1, cli_run_saga_run },
+    { "saga ls", "", "list those that run; --all: those that ended, too", "liminal saga ls --all", LOOK " all", 0, 0,
+      cli_run_list },
+    { "saga show", "ID", "show one, step by step", "liminal saga show 400000002a", LOOK, 1, 1, cli_run_show },
+    { "saga cancel", "ID", "stop it and undo what it has done", "liminal saga cancel 400000002a", "timeout", 1, 1,
+      cli_run_saga_cancel },
+    { "schedule add", "NAME SETTING=VALUE...", "a task or message at a time, every so often, or by a calendar rule",
+      "liminal schedule add nightly queue=reports cron='30 2 * * *' zone=Europe/Berlin", "timeout", 3, 30,
+      cli_run_schedule_add },
+    { "schedule ls", "", "list them", "liminal schedule ls", LOOK " max", 0, 0, cli_run_list },
+    { "schedule show", "NAME", "show one, and when it fires next", "liminal schedule show nightly", LOOK, 1, 1,
+      cli_run_show },
+    { "schedule pause", "NAME", "fire no more until resumed", "liminal schedule pause nightly", "timeout", 1, 1,
+      cli_run_schedule_change },
+    { "schedule resume", "NAME", "go on", "liminal schedule resume nightly", "timeout", 1, 1, cli_run_schedule_change },
+    { "schedule rm", "NAME", "forget it", "liminal schedule rm nightly", "timeout", 1, 1, cli_run_schedule_change },
+    { "schedule fire", "NAME", "fire it now", "liminal schedule fire nightly", "timeout", 1, 1, cli_run_schedule_fire },
     NOUN_ROWS("artifact", "9f86d081"),
     REMOVE_ROW("artifact", "forget it; versions that use it keep it until they are retired", "9f86d081"),
     { "events", "", "print what happens on the bus", "liminal events", "max reconnect", 0, 0, cli_run_events },
@@ -181,7 +205,7 @@ static bool verb_problem(cli_args *a)
 {
     const char *noun = a->words[0], *verb = a->word_count > 1 ? a->words[1] : NULL;
     lim__near near = { .word = lim__str(verb ? verb : "") };
-    char verbs[80] = "";
+    char verbs[200] = "";
     for (size_t i = 0; i < LIM_COUNT(commands); i++) {
         const char *name = commands[i].name;
         if (!same_noun(name, noun))
@@ -260,7 +284,7 @@ static size_t overview_line(lim__buf *out, size_t from)
 {
     const cli_command *c = &commands[from];
     size_t to = from + 1, len = noun_len(c->name);
-    char left[80];
+    char left[120];
     if (!two_words(c)) {
         snprintf(left, sizeof left, "%s %s", c->name, c->args);
         lim__buf_format(out, "  %-34s %s\n  %-34s   %s\n", left, c->summary, "", c->example);
@@ -271,7 +295,11 @@ static size_t overview_line(lim__buf *out, size_t from)
         size_t used = strlen(left);
         snprintf(left + used, sizeof left - used, "|%s", commands[to++].name + len + 1);
     }
-    lim__buf_format(out, "  %-34s %s\n", left, commands[from + (to > from + 1)].example);
+    const char *example = commands[from + (to > from + 1)].example;
+    if (strlen(left) <= 34)
+        lim__buf_format(out, "  %-34s %s\n", left, example);
+    else
+        lim__buf_format(out, "  %s\n  %-34s   %s\n", left, "", example);
     return to - from;
 }
 

@@ -29,8 +29,8 @@ typedef struct following {
 
 static bool is_id(const char *word)
 {
-    size_t digits = strspn(word, "0123456789abcdef");
-    return digits > 0 && digits <= 16 && word[digits] == 0;
+    uint64_t id;
+    return cli_id(word, &id);
 }
 
 /* "id", or "name" for what does not look like one; @NAME is a name in any case. */
@@ -120,13 +120,8 @@ static bool history(struct cli *cli, const char *id, uint64_t after, lim__doc *d
 static void show_json(struct cli *cli, lim__val v, lim__val past)
 {
     lim__json j = lim__json_begin(&cli->out);
-    lim__iter it = lim__iter_begin(v);
     lim__json_open(&j, NULL, '{');
-    while (lim__iter_next(&it)) {
-        char key[64];
-        snprintf(key, sizeof key, "%.*s", (int)it.key.len, (const char *)it.key.ptr);
-        lim__json_val(&j, key, it.val);
-    }
+    cli_json_members(&j, v);
     lim__json_val(&j, "history", past);
     lim__json_close(&j);
     lim__buf_text(&cli->out, "\n");

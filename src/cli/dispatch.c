@@ -25,6 +25,7 @@ typedef struct dispatching {
     bool from_lines, all_read;
     uint32_t unanswered, running; /* OFFERED or AGAIN; ACCEPTED and waited for */
     uint64_t line, failed;        /* read; ended otherwise than with a reply */
+    lim_dispatch_opts opts;       /* of all of them */
 } dispatching;
 
 typedef struct task {
@@ -170,7 +171,8 @@ static void on_outcome(void *ctx, const lim_outcome *outcome)
 static bool hopeless(lim_why why)
 {
     return why == LIM_WHY_TOO_BIG || why == LIM_WHY_BAD_NAME || why == LIM_WHY_SCHEMA || why == LIM_WHY_BAD_REQUEST ||
-           why == LIM_WHY_UNKNOWN_CHANNEL;
+           why == LIM_WHY_UNKNOWN_CHANNEL || why == LIM_WHY_DUPLICATE || why == LIM_WHY_HOP_LIMIT ||
+           why == LIM_WHY_CLOSING;
 }
 
 static void on_rejected(task *t, const lim_admission *a)
@@ -231,15 +233,9 @@ static void on_dispatched(void *ctx, lim_err err, const lim_admission *admission
 static void offer(task *t)
 {
     dispatching *d = t->d;
-    const cli_opts *o = d->cli->opts;
-    const lim_dispatch_opts opts = { .size = sizeof opts,
-                                     .type = o->types.items[0],
-                                     .timeout_ms = o->timeout_us == 0 || o->timeout_us == LIM_FOREVER
-                                                       ? LIM_FOREVER
-                                                       : (o->timeout_us + 999) / 1000 };
     t->state = OFFERED;
-    lim_err err = lim_client_dispatch_async(d->cli->client, d->queue, lim__bytes(t->payload, t->len), &opts,
-                                            on_dispatched, o->wait ? on_outcome : NULL, t);
+    lim_err err = lim_client_dispatch_async(d->cli->client, d->queue, lim__bytes(t->payload, t->len), &d->opts,
+                                            on_dispatched, d->cli->opts->wait ? on_outcome : NULL, t);
     if (err == LIM_OK)
         return;
     if (err == LIM_E_FULL && d->unanswered > 1) {
@@ -341,16 +337,52 @@ static void fini(dispatching *d)
         cli_lines_close(&d->lines);
 }
 
+static int64_t ms(int64_t us, int64_t otherwise)
+{
+    return us == 0 || us == LIM_FOREVER ? otherwise : (us + 999) / 1000;
+}
+
+/* False: told. */
+static bool options(dispatching *d)
+{
+    const cli_opts *o = d->cli->opts;
+    const char *problem = o->types.count > 1 ? "--type: a task has one type; give it once"
+                          : o->idempotency_key && d->from_lines
+                              ? "--idempotency-key: it stands for one task; give the tasks one by one"
+                          : o->weight > 1000                  ? "--weight: too much; write 1 to 1000"
+                          : o->weight && !o->key              ? "--weight: of which key? write --key K --weight N"
+                          : o->on_duplicate && !o->unique_key ? "--on-duplicate: of which key? write --unique-key K"
+                                                              : NULL;
+    if (problem || (o->report_to && !cli_id(o->report_to, &d->opts.report_to.id))) {
+        cli_note("liminal: %s",
+                 problem ? problem : "--report-to: not the id of a conversation; conversation ls shows them");
+        return false;
+    }
+    d->opts.size = sizeof d->opts;
+    d->opts.type = o->types.items[0];
+    d->opts.timeout_ms = ms(o->timeout_us, LIM_FOREVER);
+    d->opts.priority = (uint32_t)o->priority;
+    d->opts.key = o->key;
+    d->opts.weight = o->weight;
+    d->opts.order_key = o->order_key;
+    d->opts.unique_key = o->unique_key;
+    d->opts.on_duplicate = (lim_unique)o->on_duplicate;
+    d->opts.idempotency_key = o->idempotency_key;
+    d->opts.delay_ms = ms(o->delay_us, 0);
+    d->opts.start_to_close_ms = ms(o->start_to_close_us, 0);
+    d->opts.progress_ms = ms(o->progress_us, 0);
+    d->opts.trace = o->trace;
+    return true;
+}
+
 int cli_run_dispatch(struct cli *cli)
 {
     dispatching d = { .cli = cli, .queue = cli_word(cli, 0) };
     const char *text = cli_word(cli, 1);
     d.from_lines = text && strcmp(text, "-") == 0;
     lim__list_init(&d.again);
-    if (cli->opts->types.count > 1) {
-        cli_fault(cli, CLI_USAGE, "--type", "a task has one type", "give it once");
+    if (!options(&d))
         return CLI_USAGE;
-    }
     if (!cli_connect(cli, false))
         return cli->code;
     start(&d, lim__str(text ? text : ""));

@@ -12,9 +12,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/wait.h>
 
-enum { READ_BYTES = 64 * 1024 };
+enum { READ_BYTES = 64 * 1024, LINE_MAX_BYTES = 4096 };
 
 static void close_pipe(cli_source *source, int *fd)
 {
@@ -52,12 +53,38 @@ static bool read_reply(cli_job *job)
         job->reply.end += (size_t)n;
     else
         close_pipe(&job->out, &job->child.out);
+    if (n > 0 && job->on_output)
+        job->on_output(job);
     if (lim__buf_len(&job->reply) <= CLI_REPLY_MAX && !job->reply.failed)
         return n > 0;
     job->overflowed = true;
     lim__child_kill(&job->child); /* before the pipe breaks under it: it ends by our hand, not by its own fault */
     close_pipe(&job->out, &job->child.out);
     return false;
+}
+
+static void complain(cli_job *job, lim_bytes text)
+{
+    size_t left = CLI_COMPLAINT_MAX - lim__buf_len(&job->complaint);
+    lim__buf_add(&job->complaint, text.ptr, text.len < left ? text.len : left);
+}
+
+/* Its complete lines are notes or complaints; one that is very long is a complaint, complete or not. */
+static void take_lines(cli_job *job, bool all)
+{
+    static const char mark[] = "progress:";
+    const size_t mark_len = sizeof mark - 1;
+    for (lim_bytes said = lim__buf_bytes(&job->said); said.len > 0; said = lim__buf_bytes(&job->said)) {
+        const char *end = memchr(said.ptr, '\n', said.len);
+        if (!end && !all && said.len < LINE_MAX_BYTES)
+            return;
+        lim_bytes line = lim__bytes(said.ptr, end ? (size_t)(end - (const char *)said.ptr) + 1 : said.len);
+        if (line.len >= mark_len && memcmp(line.ptr, mark, mark_len) == 0)
+            job->on_note(job, cli_trim(lim__bytes((const char *)line.ptr + mark_len, line.len - mark_len)));
+        else
+            complain(job, line);
+        lim__buf_consume(&job->said, line.len);
+    }
 }
 
 static bool read_complaint(cli_job *job)
@@ -71,8 +98,12 @@ static bool read_complaint(cli_job *job)
         close_pipe(&job->err, &job->child.err);
         return false;
     }
-    size_t left = CLI_COMPLAINT_MAX - lim__buf_len(&job->complaint);
-    lim__buf_add(&job->complaint, room, (size_t)n < left ? (size_t)n : left);
+    if (!job->on_note) {
+        complain(job, lim__bytes(room, (size_t)n));
+        return true;
+    }
+    lim__buf_add(&job->said, room, (size_t)n);
+    take_lines(job, false);
     return true;
 }
 
@@ -108,6 +139,7 @@ static void on_ended(cli_source *source, short ready)
         ;
     if (lim__child_reap(&job->child, &status) == 0)
         return; /* not yet: poll says so again */
+    take_lines(job, true);
     close_all(job);
     job->on_end(job, status);
 }
@@ -134,6 +166,20 @@ int cli_job_start(cli_job *job, struct cli *cli, const char *command, const char
     return 0;
 }
 
+void cli_job_pause(cli_job *job, bool pause)
+{
+    if (pause)
+        cli_unwatch(&job->out);
+    else if (job->child.out >= 0)
+        cli_watch(job->cli, &job->out);
+}
+
+void cli_job_signal(cli_job *job, int number)
+{
+    if (job->child.pid > 0 && job->child.pidfd >= 0)
+        kill(-job->child.pid, number);
+}
+
 void cli_job_kill(cli_job *job)
 {
     lim__child_kill(&job->child);
@@ -148,6 +194,7 @@ void cli_job_fini(cli_job *job)
     lim__buf_fini(&job->input);
     lim__buf_fini(&job->reply);
     lim__buf_fini(&job->complaint);
+    lim__buf_fini(&job->said);
 }
 
 int cli_job_exit(int status)

@@ -316,11 +316,8 @@ int cli_run(struct cli *cli)
     return cli->code;
 }
 
-lim_bytes cli_payload(struct cli *cli, int word, lim__buf *keep)
+lim_bytes cli_input(struct cli *cli, lim__buf *keep)
 {
-    const char *text = cli_word(cli, word);
-    if (!text || strcmp(text, "-") != 0)
-        return lim__str(text ? text : "");
     void *data;
     size_t len;
     int err = lim__file_read("-", CLI_INPUT_MAX, &data, &len);
@@ -331,4 +328,10 @@ lim_bytes cli_payload(struct cli *cli, int word, lim__buf *keep)
     lim__buf_add(keep, data, len);
     free(data);
     return lim__buf_bytes(keep);
+}
+
+lim_bytes cli_payload(struct cli *cli, int word, lim__buf *keep)
+{
+    const char *text = cli_word(cli, word);
+    return text && strcmp(text, "-") == 0 ? cli_input(cli, keep) : lim__str(text ? text : "");
 }

@@ -95,6 +95,18 @@ static const char *refused_todo(const lim_outcome *o, char *room, size_t size)
         return "see what the group's function wants: liminal group show";
     if (o->why == LIM_WHY_TOO_BIG)
         return "send less at once";
+    if (o->why == LIM_WHY_ATTEMPTS || o->why == LIM_WHY_START_TO_CLOSE)
+        return "it is among the dead letters: liminal dead ls";
+    if (o->why == LIM_WHY_DUPLICATE)
+        return "it is there already; --on-duplicate join waits for that one";
+    if (o->why == LIM_WHY_REPLACED)
+        return "a newer one with its unique key is in its place";
+    if (o->why == LIM_WHY_HOP_LIMIT)
+        return "conversations open each other in a circle; see their parents with liminal conversation show";
+    if (o->why == LIM_WHY_QUORUM)
+        return "too few replied; see who is there with liminal worker ls";
+    if (o->why == LIM_WHY_PURGED)
+        return "somebody emptied the queue; dispatch it again if it is still wanted";
     if (o->why == LIM_WHY_BAD_NAME)
         return "write letters, digits, _ and - in segments joined by dots";
     if (o->retry_after_ms == 0)

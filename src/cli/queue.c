@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * queue.c - what is done to queues, their tasks, dead letters and workers: rules, limits, pause, drain, purge, replay.
- *
- * Settings are words NAME=VALUE with the names that `queue show` prints; a value with a unit of time means the setting
- * whose name ends in _ms. Which settings there are is the server's business: it names the nearest. */
+ */
 #include "cli/admin.h"
 
 #include <stdio.h>
@@ -57,39 +55,10 @@ int cli_run_queue_why(struct cli *cli)
 
 /* ---- settings ---- */
 
-/* "backoff_min=250ms" -> "backoff_min_ms":250. False: told. */
-static bool setting(struct cli *cli, lim__json *j, const char *word)
-{
-    char name[80];
-    const char *value = strchr(word, '='), *why;
-    size_t len = value ? (size_t)(value - word) : 0;
-    int64_t us;
-    if (len == 0 || len > 60 || value[1] == 0) {
-        cli_fault(cli, CLI_USAGE, word, "not a setting",
-                  "write NAME=VALUE, as in attempts_max=5 backoff_min=1s; queue show lists the names");
-        return false;
-    }
-    snprintf(name, sizeof name, "%.*s", (int)len, word);
-    value++;
-    char *end;
-    uint64_t n = strtoull(value, &end, 10);
-    if (*end == 0 && *value != '-') {
-        lim__json_u64(j, name, n);
-    } else if (strcmp(value, "true") == 0 || strcmp(value, "false") == 0) {
-        lim__json_bool(j, name, *value == 't');
-    } else if (cli_duration(value, &us, &why) && us != LIM_FOREVER) {
-        snprintf(name + len, sizeof name - len, "_ms");
-        lim__json_i64(j, name, (us + 999) / 1000);
-    } else {
-        lim__json_str(j, name, value);
-    }
-    return true;
-}
-
 static int configure(struct cli *cli, lim__json *j, int from)
 {
     for (int i = from; cli_word(cli, i); i++) {
-        if (setting(cli, j, cli_word(cli, i)))
+        if (cli_setting(cli, j, cli_word(cli, i)))
             continue;
         lim__buf_fini(j->buf);
         return cli->code;

@@ -134,6 +134,13 @@ void cli_base64(lim__buf *out, lim_bytes bytes)
     }
 }
 
+bool cli_id(const char *text, uint64_t *out)
+{
+    size_t len = strspn(text, "0123456789abcdef");
+    *out = len > 0 && len <= 16 && text[len] == 0 ? strtoull(text, NULL, 16) : 0;
+    return *out != 0;
+}
+
 lim_bytes cli_trim(lim_bytes text)
 {
     const char *p = text.ptr;
