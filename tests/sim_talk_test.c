@@ -16,7 +16,7 @@ typedef struct program {
     lim_client *client;
     lim__sim_task *task;
     lim_participant registration, number;
-    uint32_t heard, ends;
+    uint32_t heard, ends, events;
     lim_conv over; /* the conversation that was told to have ended */
 } program;
 
@@ -55,7 +55,9 @@ static lim_done on_message(lim_client *c, const lim_delivery *d, void *ctx)
 {
     program *p = ctx;
     assert_false(d->wants_reply);
-    if (p->heard++ == 0)
+    if (d->payload.len == 0) /* an event: nobody here says nothing */
+        p->events++;
+    else if (p->heard++ == 0)
         assert_int_equal(lim_client_say(c, d, lim__str("ask an expert")), LIM_OK);
     return LIM_DONE;
 }
@@ -136,8 +138,11 @@ static void converse(client *opener, program *agent, program *expert)
     PUT(opener, join, .stream = 1, .corr = 1, .participant = expert->number.id);
     TAKE(opener, joined, JOINED, &joined);
     assert_int_equal(joined.code, LIM_OK);
+    expect_message(opener, expert->number.id, ""); /* it joined */
+    lim_taken t = pull_one(expert, "");            /* who is there already */
+    lim_taken_fini(&t);
     PUT(opener, send, .stream = 1, .corr = 2, .payload = lim__str("welcome"));
-    lim_taken t = pull_one(expert, "welcome");
+    t = pull_one(expert, "welcome");
     assert_int_equal(t.delivery.conv.id, opened.conversation);
     assert_int_equal(lim_client_say(expert->client, &t.delivery, lim__str("thank you")), LIM_OK);
     lim_taken_fini(&t);
@@ -170,6 +175,7 @@ static void test_three_programs_have_a_conversation(void **state)
         assert_true(run_until(w, told_of_the_end, both));
         assert_int_equal(both[0].over.id, both[1].over.id);
         assert_int_equal(both[0].heard, 2);
+        assert_int_equal(both[0].events, 1); /* the expert joined */
         lim_delivery late = { .self = both[0].registration, .conv = both[0].over };
         both[0].over = (lim_conv){ 0 };
         assert_int_equal(lim_client_say(both[0].client, &late, lim__str("by the way")), LIM_OK);

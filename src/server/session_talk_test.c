@@ -26,6 +26,22 @@ static lim__f_request take_request(client *c, const char *payload)
     return f;
 }
 
+/* A participant hears that another one is there. */
+static void take_joined_event(client *c, uint64_t who)
+{
+    lim__f_request f = take_request(c, "");
+    assert_int_equal(f.event, LIM_EVENT_JOINED);
+    assert_int_equal(f.from, who);
+}
+
+static void take_message_event(client *c, lim_event event, uint64_t who)
+{
+    lim__f_message m;
+    TAKE(c, message, MESSAGE, &m);
+    assert_int_equal(m.event, event);
+    assert_int_equal(m.from, who);
+}
+
 static lim__f_joined join(client *c, uint32_t on, uint32_t corr, uint64_t participant)
 {
     lim__f_joined f;
@@ -98,12 +114,15 @@ static void test_participants_join_a_conversation(void **state)
     EVERY_WORLD(w)
     {
         client *one = client_new(w, "one"), *two = client_new(w, "two"), *c = client_new(w, "c");
-        serve(one, 3, LIM__SERVE_GROUP, "chat", 4);
+        lim__f_served first = serve(one, 3, LIM__SERVE_GROUP, "chat", 4);
         lim__f_served s = serve(two, 3, LIM__SERVE_GROUP, "other", 4);
         open_talk(c, 5, "chat");
         assert_int_equal(join(c, 5, 7, s.participant).code, 0);
         assert_int_equal(join(c, 5, 8, s.participant).code, LIM_E_EXISTS);
         assert_int_equal(join(c, 5, 9, 0).code, LIM_E_INVALID);
+        take_message_event(c, LIM_EVENT_JOINED, s.participant);
+        take_joined_event(one, s.participant);
+        take_joined_event(two, first.participant);
         PUT(c, send, .stream = 5, .corr = 1, .payload = lim__str("all of you"));
         take_request(one, "all of you");
         lim__f_request r = take_request(two, "all of you");
@@ -117,7 +136,11 @@ static void test_participants_join_a_conversation(void **state)
         lim__f_outcome o;
         TAKE(c, outcome, OUTCOME, &o);
         assert_int_equal(o.how, LIM_HOW_CRASHED);
+        take_message_event(c, LIM_EVENT_CRASHED, s.participant);
         PUT(c, send, .stream = 5, .corr = 2, .payload = lim__str("you two")); /* the other one lives on */
+        r = take_request(one, "");
+        assert_true(r.event == LIM_EVENT_CRASHED && r.from == s.participant);
+        assert_text(r.type, "connection_lost");
         take_request(one, "you two");
     }
 }
@@ -128,12 +151,14 @@ static void test_a_join_before_a_conversation_is_open_waits(void **state)
     EVERY_WORLD(w)
     {
         client *one = client_new(w, "one"), *two = client_new(w, "two"), *c = client_new(w, "c");
-        serve(one, 3, LIM__SERVE_GROUP, "chat", 4);
+        lim__f_served first = serve(one, 3, LIM__SERVE_GROUP, "chat", 4);
         lim__f_served s = serve(two, 3, LIM__SERVE_GROUP, "other", 4);
         PUT(c, open, .stream = 5, .timeout_ms = 60000, .on_crash = 1, .group = lim__str("chat"));
         assert_int_equal(join(c, 5, 1, s.participant).code, 0);
         PUT(c, send, .stream = 5, .corr = 1, .payload = lim__str("x"));
+        take_joined_event(one, s.participant);
         take_request(one, "x");
+        take_joined_event(two, first.participant);
         take_request(two, "x");
     }
 }
