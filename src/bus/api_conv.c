@@ -4,6 +4,7 @@
 #include "base/base.h"
 #include "bus/agent.h"
 #include "bus/api.h"
+#include "bus/ended.h"
 #include "data/options.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -202,6 +203,16 @@ lim_err lim_conv_cancel(lim_bus *bus, lim_conv conv)
     return post_command(bus, &lim__type_cancel, conv);
 }
 
+/* What is left to say of one that has ended: how. */
+static lim_err inspect_ended(lim_bus *bus, lim_conv conv, lim_conv_info *out)
+{
+    lim__ended_summary was;
+    if (!lim__ended_summary_of(bus, pid_of(conv.id), &was))
+        return LIM_E_GONE;
+    *out = (lim_conv_info){ .phase = was.phase, .remaining_ms = LIM_FOREVER };
+    return LIM_OK;
+}
+
 lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out)
 {
     lim__blocker b;
@@ -209,9 +220,9 @@ lim_err lim_conv_inspect(lim_bus *bus, lim_conv conv, lim_conv_info *out)
         return LIM_E_MISUSE;
     lim_err err = lim__api_command(bus, &b, &lim__type_inspect, conv, lim__api_deadline(bus, 5000));
     if (err != LIM_OK)
-        return LIM_E_GONE;
-    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : LIM_OK;
-    if (err == LIM_OK)
+        return err == LIM_E_GONE ? inspect_ended(bus, conv, out) : err;
+    err = b.err != LIM_OK ? b.err : b.body != NULL ? LIM_OK : inspect_ended(bus, conv, out);
+    if (b.body != NULL && err == LIM_OK)
         *out = ((lim__done *)b.body)->info;
     lim__blocker_fini(&b);
     return err;

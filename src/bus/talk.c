@@ -80,18 +80,24 @@ void lim__talk_opened(talk *t, lim_process *self, lim_err err)
 
 /* ---- ends ---- */
 
-static void remember(talk *t, lim_process *self)
+/* reason: of the process; NORMAL: it had ended in a phase of its own. */
+static void remember(talk *t, lim_reason reason)
 {
-    const past *last = lim__talk_past(t, (lim_pid){ 0 });
+    const past *last = t->phase == LIM_PHASE_BROKEN ? lim__talk_past(t, (lim_pid){ 0 }) : NULL;
+    bool killed = reason != LIM_NORMAL;
+    uint64_t now_ns = lim__sched_now_ns(lim__sched_current());
     lim__ended_summary s = { .conv = t->node.pid,
                              .kind = LIM__KIND_TALK,
-                             .phase = (lim_phase)t->phase,
-                             .how = t->phase == LIM_PHASE_ENDED ? LIM_HOW_CLOSED : LIM_HOW_CRASHED,
+                             .phase = killed ? LIM_PHASE_BROKEN : (lim_phase)t->phase,
+                             .how = killed ? LIM_HOW_CRASHED : (lim_how)t->how,
                              .why = (lim_why)t->why,
-                             .reason = last != NULL && t->phase == LIM_PHASE_BROKEN ? last->reason : LIM_REASON_NONE,
-                             .ended_ns = lim_now_ns(self),
-                             .elapsed_ns = lim_now_ns(self) - t->open->opened_ns };
-    lim__ended_note(t->bus, lim__proc_sched(self), &s);
+                             .reason = reason == LIM_KILL ? LIM_KILLED
+                                       : killed           ? reason
+                                       : last != NULL     ? last->reason
+                                                          : LIM_REASON_NONE,
+                             .ended_ns = now_ns,
+                             .elapsed_ns = now_ns - t->open->opened_ns };
+    lim__ended_note(t->bus, lim__sched_current(), &s);
 }
 
 /* Nothing happens in it any more. Those who wait have been told how. */
@@ -105,12 +111,13 @@ static void end(talk *t, lim_process *self, lim_reason reason)
         (void)!lim__send_reserved(self, t->open->owner, c);
     }
     lim__talk_note(t, self, "ended", (lim_pid){ 0 }, lim__str(lim_reason_text(reason)), 0, 0);
-    remember(t, self);
     lim_exit(self, LIM_NORMAL);
 }
 
 static void close_talk(talk *t, lim_process *self, lim_how how, lim_reason reason)
 {
+    if (t->phase != LIM_PHASE_BROKEN)
+        t->how = (uint8_t)how;
     (void)!lim__talk_step(t, self, LIM__PHASE_CLOSE); /* a broken one is let go of by this, and stays broken */
     lim__talk_opened(t, self, LIM_E_CLOSED);
     lim__talk_calls_end(t, self, how);
@@ -122,6 +129,7 @@ void lim__talk_fail(talk *t, lim_process *self, lim_why why)
 {
     if (lim__talk_step(t, self, LIM__PHASE_NOBODY_LEFT) != LIM_OK)
         return;
+    t->how = LIM_HOW_CRASHED;
     t->why = (uint8_t)why;
     if (t->open->on_crash == LIM_CRASH_COMPENSATE)
         lim__talk_undo(t, self);
@@ -136,7 +144,8 @@ void lim__talk_fail(talk *t, lim_process *self, lim_why why)
 /* One that broke before ends now, too: nobody may have closed it. */
 static void deadline(talk *t, lim_process *self)
 {
-    (void)!lim__talk_step(t, self, LIM__PHASE_DEADLINE);
+    if (lim__talk_step(t, self, LIM__PHASE_DEADLINE) == LIM_OK)
+        t->how = LIM_HOW_TIMEOUT;
     lim__talk_opened(t, self, LIM_E_TIMEOUT);
     lim__talk_calls_end(t, self, LIM_HOW_TIMEOUT);
     end(t, self, LIM_TIMEOUT);
@@ -304,13 +313,14 @@ static void on_end(void *state, lim_reason reason)
 {
     talk *t = state;
     lim__sched *s = lim__sched_current();
-    (void)reason;
     lim__conv_leave(&t->node);
     if (t->calls.next == NULL)
         return;
     lim__talk_calls_free(t, s);
     for (note *n; (n = lim__talk_take(t)) != NULL;)
         lim__talk_note_free(s, n);
+    if (t->open != NULL)
+        remember(t, reason);
     if (t->rare != NULL)
         lim__history_end(t->rare->history);
     lim__talk_parties_free(t, s);

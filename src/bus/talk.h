@@ -78,7 +78,7 @@ typedef struct talk { /* its process only */
     uint32_t buffered;    /* messages and signals in the inbox */
     uint32_t waiting;     /* receives among the calls */
     uint16_t alive, room; /* of parties */
-    uint8_t phase, why;   /* lim_phase; lim_why of a failure without a death */
+    uint8_t phase, how, why; /* lim_phase; lim_how it ends; lim_why of a failure without a death */
     bool push : 1, opened : 1, wanting : 1; /* tells the owner as it comes; the opener was answered; the group looks */
 } talk;
 
