@@ -516,7 +516,7 @@ static inline __attribute__((always_inline)) void fetch_ahead(const lim__line_ce
             return;
     const lim__line_cell *ahead = LIM_CONTAINER(n, lim__line_cell, node);
     fetch(lim__line_item(ahead->queue.first), sizeof(lim__item));
-    if (ahead->queue.head != NULL)
+    if (ahead->queue.head != ahead->queue.tail)
         __builtin_prefetch(&ahead->queue.head->slot[ahead->queue.head_at]);
     fetch(n->next, sizeof(lim__line_flow));
 }

@@ -53,9 +53,9 @@ static void walk_fifo(const lim__line *l, const lim__line_fifo *q, on_node *see,
     LIM_ASSERT(q->first != NULL || q->head == NULL);
     if (q->first != NULL)
         see(l, q->first, t, of);
-    for (const lim__line_chunk *c = q->head; c != NULL; c = c->next)
+    for (lim__line_chunk *c = q->head; c != NULL; c = c->next)
         for (unsigned i = c == q->head ? q->head_at : 0; i < (c == q->tail ? q->tail_at : LINE_CHUNK); i++) {
-            lim__line_node *n = c->slot[i];
+            lim__line_node *n = c == q->tail ? q->slot[i] : c->slot[i];
             if (n == NULL)
                 continue;
             LIM_ASSERT(n->child == n && n->slot == &c->slot[i] && lim__line_before(last, n));

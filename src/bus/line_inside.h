@@ -16,7 +16,7 @@
  * Memory is far away: with a million tasks an item that nobody looked at for a while costs as much as all the work of a
  * step. So a step touches one such item, the one that goes out; it is known some steps before, and fetched ahead. To append
  * to the items of a key the last one is not touched (they are in chunks of pointers), nor is the next one when the first
- * goes, nor the neighbours of one that leaves the roll. Of a flow, three cache lines are touched.
+ * goes, nor the neighbours of one that leaves the roll. Of a flow, four cache lines are touched, side by side.
  *
  * A cell's place is not corrected when its flow is charged or reaches its limit (a flow may have cells with many types),
  * but when it comes up as the first: service only grows, so a place is never too late. A cell of a limited flow that comes
@@ -63,12 +63,13 @@ typedef struct lim__line_chunk {
     lim__line_node *slot[LINE_CHUNK];
 } lim__line_chunk;
 
-typedef struct lim__line_fifo { /* of items */
-    lim__line_node *first;        /* then head->slot[head_at ..] to tail->slot[.. tail_at - 1], NULL: gone; child is itself */
+typedef struct lim__line_fifo { /* of items: first, then head->slot[head_at ..] and so on; NULL: gone; child is itself */
+    lim__line_node *first;
     lim__line_node *heap;
-    lim__line_chunk *head, *tail; /* NULL: no chunk yet */
+    lim__line_chunk *head, *tail; /* NULL: no chunk */
     uint64_t last_rank;           /* of what was appended last */
     uint16_t head_at, tail_at;
+    lim__line_node *slot[LINE_CHUNK]; /* the tail's slots, until it is full */
 } lim__line_fifo;
 
 typedef enum line_limited { LINE_FREE = 0, LINE_IN_FLIGHT, LINE_RATE } line_limited;
@@ -120,7 +121,7 @@ typedef struct lim__line_more {
     uint64_t no;
     alignas(64) lim__line_flow flow;
 } lim__line_more;
-static_assert(sizeof(lim__line_flow) <= 3 * 64 - 16, "a flow and the start of its name are three cache lines");
+static_assert(sizeof(lim__line_flow) <= 4 * 64 - 16, "a flow and the start of its name are four cache lines");
 
 typedef struct lim__line_lane {
     lim__item *head;

@@ -118,36 +118,40 @@ static uint64_t rank(const lim__line_node *n)
     return n->key << 63 | n->tie;
 }
 
-/* For one more in order; NULL: no memory. */
-static lim__line_node **fifo_room(lim__line_fifo *q)
+static bool fifo_chunk(lim__line_fifo *q)
 {
-    if (q->tail != NULL && q->tail_at < LINE_CHUNK)
-        return &q->tail->slot[q->tail_at++];
     lim__line_chunk *c = malloc(sizeof *c);
     if (c == NULL)
-        return NULL;
+        return false;
     c->next = NULL;
-    if (q->tail != NULL)
+    if (q->tail != NULL) {
+        memcpy(q->tail->slot, q->slot, sizeof q->slot);
         q->tail->next = c;
-    else
+    } else {
         q->head = c;
+    }
     q->tail = c;
-    q->tail_at = 1;
-    return &c->slot[0];
+    q->tail_at = 0;
+    return true;
+}
+
+/* False: no memory for one more. */
+static bool fifo_append(lim__line_fifo *q, lim__line_node *n)
+{
+    if ((q->tail == NULL || q->tail_at == LINE_CHUNK) && !fifo_chunk(q))
+        return false;
+    q->slot[q->tail_at] = n;
+    n->slot = &q->tail->slot[q->tail_at++];
+    return true;
 }
 
 void lim__line_fifo_push(lim__line_fifo *q, lim__line_node *n)
 {
     if (q->first == NULL) {
         q->first = n;
-    } else {
-        lim__line_node **slot = rank(n) > q->last_rank ? fifo_room(q) : NULL;
-        if (slot == NULL) {
-            lim__line_heap_push(&q->heap, n);
-            return;
-        }
-        *slot = n;
-        n->slot = slot;
+    } else if (rank(n) < q->last_rank || !fifo_append(q, n)) {
+        lim__line_heap_push(&q->heap, n);
+        return;
     }
     n->child = n;
     q->last_rank = rank(n);
@@ -162,7 +166,7 @@ static void fifo_advance(lim__line_fifo *q)
         if (q->head == q->tail && q->head_at == q->tail_at) {
             lim__line_fifo_fini(q);
         } else if (q->head_at < LINE_CHUNK) {
-            q->first = q->head->slot[q->head_at++];
+            q->first = (q->head == q->tail ? q->slot : q->head->slot)[q->head_at++];
         } else {
             lim__line_chunk *next = q->head->next;
             free(q->head);
@@ -176,12 +180,14 @@ static void fifo_advance(lim__line_fifo *q)
 
 void lim__line_fifo_remove(lim__line_fifo *q, lim__line_node *n)
 {
-    if (n->child != n)
+    if (n->child != n) {
         lim__line_heap_remove(&q->heap, n);
-    else if (n == q->first)
+    } else if (n == q->first) {
         fifo_advance(q);
-    else
-        *n->slot = NULL;
+    } else {
+        uintptr_t in_tail = ((uintptr_t)n->slot - (uintptr_t)q->tail->slot) / sizeof *n->slot;
+        *(in_tail < LINE_CHUNK ? &q->slot[in_tail] : n->slot) = NULL;
+    }
 }
 
 void lim__line_fifo_fini(lim__line_fifo *q)
