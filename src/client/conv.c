@@ -99,7 +99,8 @@ void lim__client_receive_withdraw(lim_client *c, lim__receive *r)
     LIM_ASSERT(r->conv != NULL && c->receiving > 0);
     lim__list_remove(&r->node);
     r->conv = NULL;
-    c->receiving--;
+    if (--c->receiving == 0)
+        c->receive_due_ns = UINT64_MAX;
 }
 
 /* For the I/O side to tell; it may have to be woken. */
@@ -159,7 +160,7 @@ static void tell_receive(lim_client *c, lim__receive *r)
 /* Takes out those that are late, and finds out when the next one is. */
 static void expire(lim_client *c, uint64_t now)
 {
-    c->receive_due_ns = UINT64_MAX;
+    uint64_t due = UINT64_MAX;
     LIM__LIST_EACH(at, &c->convs) {
         LIM__LIST_EACH_SAFE(node, after, &LIM_CONTAINER(at, lim__conv, node)->receives) {
             lim__receive *r = LIM_CONTAINER(node, lim__receive, node);
@@ -167,11 +168,12 @@ static void expire(lim_client *c, uint64_t now)
                 lim__client_receive_withdraw(c, r);
                 ended_as(r, LIM_HOW_TIMEOUT, LIM_REASON_NONE, "");
                 hand_in(c, r);
-            } else if (r->deadline_ns < c->receive_due_ns) {
-                c->receive_due_ns = r->deadline_ns;
+            } else if (r->deadline_ns < due) {
+                due = r->deadline_ns;
             }
         }
     }
+    c->receive_due_ns = due;
 }
 
 void lim__client_receives_run(lim_client *c)

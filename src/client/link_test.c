@@ -493,6 +493,12 @@ static void test_blocking_calls_are_refused_in_own_loop(void **state)
     assert_int_equal(lim_client_conv_open(c, &conv_opts, NULL, &conv), LIM_E_MISUSE);
     assert_int_equal(lim_client_conv_receive(c, (lim_conv){ 1 }, 1, &out), LIM_E_MISUSE);
     assert_int_equal(lim_client_conv_ask(c, (lim_conv){ 1 }, (lim_participant){ 0 }, TEXT("x"), 1, &out), LIM_E_MISUSE);
+    assert_int_equal(lim_client_conv_join(c, (lim_conv){ 1 }, (lim_participant){ 9 }), LIM_E_MISUSE);
+    assert_int_equal(lim_client_conv_join_required(c, (lim_conv){ 1 }, (lim_participant){ 9 }), LIM_E_MISUSE);
+    assert_int_equal(lim_client_conv_leave(c, (lim_conv){ 1 }, (lim_participant){ 9 }), LIM_E_MISUSE);
+    assert_int_equal(lim_client_conv_find(c, "room-1", &conv), LIM_E_MISUSE);
+    assert_int_equal(lim_client_signal(c, (lim_conv){ 1 }, "pause", TEXT("")), LIM_E_MISUSE);
+    assert_int_equal(lim_client_history(c, (lim_conv){ 1 }, 0, NULL, NULL, NULL), LIM_E_MISUSE);
     assert_int_equal(lim_client_flush(c, 100), LIM_E_MISUSE);
     assert_true(lim_client_fd(c) >= 0);
     fake_end(f, c);
