@@ -15,7 +15,7 @@
  * A broken one stays, so that what had arrived can still be received; whoever is pushed what arrives (a connection)
  * has it all, so there it ends at once.
  *
- * Invariants (check):
+ * Invariants (lim__talk_check):
  *   T1  a call is in `calls` until its outcome is sent, and not a moment longer.
  *   T2  inbox not empty implies that no receive is waiting; `waiting`, `buffered` and `events` are what they say.
  *   T3  who is in `parties` is linked and alive as far as is known; who is past is never sent anything.
@@ -271,7 +271,7 @@ static void on_exit_signal(talk *t, lim_process *self, const lim_signal *signal)
         lim__talk_gone(t, self, signal);
 }
 
-static void check(const talk *t)
+void lim__talk_check(const talk *t)
 {
     uint32_t waiting = 0, messages = 0, events = 0;
     LIM__LIST_EACH(n, &t->calls)
@@ -306,7 +306,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         deadline(t, self);
     else if (signal->kind == LIM_SIGNAL_TIMER)
         lim__talk_late(t, self, signal->ref);
-    LIM_CHECK((check(t), true));
+    LIM_CHECK((lim__talk_check(t), true));
 }
 
 static void on_end(void *state, lim_reason reason)

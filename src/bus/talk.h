@@ -87,6 +87,7 @@ lim_err lim__talk_step(talk *t, lim_process *self, lim__phase_event event); /* C
 void lim__talk_opened(talk *t, lim_process *self, lim_err err);             /* answers the opener, once */
 /* It cannot go on: whoever waits is told, whoever takes part is let go. why: if nobody's death is the reason. */
 void lim__talk_fail(talk *t, lim_process *self, lim_why why);
+void lim__talk_check(const talk *t); /* asserts all invariants */
 rare *lim__talk_rare(talk *t, lim_process *self); /* NULL: no memory */
 /* An answer to whoever sent a letter with this ref. `as` has err and what else there is to say. */
 void lim__talk_done(talk *t, lim_process *self, lim_pid to, uint64_t ref, const lim__done *as);
