@@ -130,6 +130,7 @@ struct cli {
     size_t polled_count;
     enum { CLI_LINK_NEW = 0, CLI_LINK_UP, CLI_LINK_AWAY, CLI_LINK_LOST, CLI_LINK_CLOSING } link;
     bool ended, told;            /* told: a fault was printed */
+    bool serves;                 /* answers requests: it may be asked whether it still lives */
     bool out_gone;               /* nobody reads standard output any more */
     bool printed, due;           /* admin.c: a block is there already; a pause is over */
     int code;

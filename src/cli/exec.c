@@ -456,6 +456,7 @@ static int run(struct cli *cli, bool work)
         cli_fault(cli, CLI_USAGE, "--exec", "nothing says what answers the requests", "write --exec 'CMD'");
         return CLI_USAGE;
     }
+    cli->serves = true;
     if (!cli_connect(cli, !cli->opts->no_reconnect))
         return cli->code;
     cli->state = &s;

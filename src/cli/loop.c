@@ -272,7 +272,7 @@ bool cli_connect(struct cli *cli, bool reconnect)
                              .name = "liminal",
                              .own_loop = true,
                              .no_reconnect = !reconnect,
-                             .liveness_ms = reconnect ? LIVENESS_MS : 0,
+                             .liveness_ms = cli->serves ? LIVENESS_MS : 0,
                              .on_state = on_state,
                              .ctx = cli };
     if (!catch_signals()) {
