@@ -8,8 +8,8 @@
  *
  * Invariant Z1: `at` ascends. */
 #include "bus/zone.h"
+#include "actor/actor.h"
 #include "base/base.h"
-#include "os/os.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "actor/actor.h"
 #include "base/base.h"
 #include "base/rng.h"
 #include "bus/zone.h"
-#include "os/os.h"
 
 static lim__zone *zone(const char *name)
 {
