@@ -77,7 +77,7 @@ typedef enum claim_state {
     CLAIM_LEASED,      /* `lease` is its current one */
     CLAIM_RESTING      /* it has no current lease and asks for none: the next word is its conversation's */
 } claim_state;
-struct claim { /* one conversation, from its first wish until it ends */
+struct claim { /* a task: from its first wish until it ends; an ask: one wish and its lease */
     watched watched;
     bool is_task;
     bool fell_back;     /* the version before decides about it: there is no other after that one */
@@ -140,7 +140,7 @@ struct group {
     lim__list members;
     uint32_t member_count, serve_count, work_count;
     lim__map watched; /* monitor -> member or claim */
-    lim__map claims;  /* conversation -> claim */
+    lim__map claims;  /* conversation -> claim of a task */
     lim__line line;   /* of the tasks */
     lim__list asks, undecided, routing;
     uint32_t ask_count, leased_count; /* asks that wait; leases */

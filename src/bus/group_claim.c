@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  * group_claim.c - what conversations want of a group, from the first wish to the end of the conversation.
  *
- * A claim is made by the first `want` of a conversation and ends with it: its monitor is the one place where everything
- * that the conversation holds here is given back, however it ends. In between it waits, is leased, rests and wants
- * again. A task's claim has an item in the line, and the item lives as long as the claim: while a task is out, or
- * between two wishes, its order key is taken and its fairness key's place is used. So there is no counter that could
- * leak.
+ * A claim is made by the first `want` of a conversation and ends with it: its monitor is the one place where all that
+ * the conversation holds here is given back, however it ends. In between it waits, is leased, rests and wants again.
+ * A task's claim has an item in the line, and the item lives as long as the claim: while a task is out, or between two
+ * wishes, its order key is taken and its fairness key's place is used. So there is no counter that could leak.
+ * An ask's claim is less: it ends with its lease, and the next wish makes another one, at the front.
  *
  * A lease that its member may come back for is *old*: it keeps the member's place while the task is offered to others.
  *
  * Invariants (group_check, with those of group_place.c):
- *   K1  a claim is in g->claims under its conversation and in g->watched under its monitor, from want to end.
+ *
+ *   K1  a claim is in g->watched under its monitor, from want to end; a task's also in g->claims.
  *   K2  claim->lease.id != 0 exactly in state LEASED; old leases have a member each, and are in that one's list.
- *   K3  a task's item is OUT exactly in states LEASED and RESTING, but for a RESTING one that could not be taken out
- * because another of its order key was: that one is not in the line (NONE). K4  g->unique holds exactly the living
- * tasks with a unique key that came first. */
+ *   K3  a task's item is OUT exactly in states LEASED and RESTING. One that rests and could not be taken out, because
+ *       another of its order key was, is not in the line (NONE).
+ *   K4  g->unique holds exactly the living tasks with a unique key that came first. */
 #include "bus/group.h"
 #include "base/base.h"
 #include "bus/agent.h"
@@ -76,7 +77,7 @@ void lim__claim_lease(group *g, claim *c, member *m)
         g->ask_count--;
     c->state = CLAIM_LEASED;
     c->member = NULL;
-    c->lease.id = lim__wait_ref(g->bus);
+    c->lease.id = c->is_task ? lim__wait_ref(g->bus) : c->monitor; /* no other number is needed for the only one */
     c->lease.member = m;
     c->lease.claim = c;
     c->lease.since_ns = lim_now_ns(g->self);
@@ -361,7 +362,7 @@ static lim_err claim_new(group *g, lim__want *w, claim **out)
     lim_err err = lim_monitor(g->self, w->conv, &c->monitor);
     if (err == LIM_OK)
         err = lim__map_put(&g->watched, c->monitor, c);
-    if (err == LIM_OK)
+    if (err == LIM_OK && is_task)
         err = lim__map_put(&g->claims, w->conv.id, c);
     if (err == LIM_OK && is_task)
         err = task_enter(g, lim__claim_task(c), w);
@@ -416,25 +417,20 @@ static void want_again(group *g, claim *c, lim__want *w)
         lim__letter_free(lim__proc_sched(g->self), w);
         return;
     }
+    task *t = lim__claim_task(c);
     suspend(g, c);
     c->want = w;
-    if (c->is_task) {
-        task *t = lim__claim_task(c);
-        t->attempts = w->attempts;
-        t->losses = w->losses;
-        if (t->item.state == LIM__ITEM_OUT) {
-            lim__line_again(&g->line, &t->item, now_ns, w->due_ns);
-        } else if (t->item.state == LIM__ITEM_NONE) {
-            t->item.due_ns = w->due_ns;
-            if (lim__line_add(&g->line, &t->item, now_ns) != LIM_OK) {
-                lim__group_refuse(g, c->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
-                lim__claim_end(g, c, true);
-                return;
-            }
+    t->attempts = w->attempts;
+    t->losses = w->losses;
+    if (t->item.state == LIM__ITEM_OUT) {
+        lim__line_again(&g->line, &t->item, now_ns, w->due_ns);
+    } else if (t->item.state == LIM__ITEM_NONE) {
+        t->item.due_ns = w->due_ns;
+        if (lim__line_add(&g->line, &t->item, now_ns) != LIM_OK) {
+            lim__group_refuse(g, c->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
+            lim__claim_end(g, c, true);
+            return;
         }
-    } else {
-        c->order = --g->front;
-        g->ask_count++;
     }
     lim__claim_wait(g, c);
     lim__group_dispatch(g);
@@ -443,7 +439,7 @@ static void want_again(group *g, claim *c, lim__want *w)
 void lim__group_want(group *g, const lim_signal *signal)
 {
     lim__want *w = lim__letter_keep(g->self, signal);
-    claim *c = lim__map_get(&g->claims, w->conv.id);
+    claim *c = w->again && w->kind == LIM__KIND_TASK ? lim__map_get(&g->claims, w->conv.id) : NULL;
     if (c != NULL)
         want_again(g, c, w);
     else
@@ -455,30 +451,45 @@ void lim__group_want(group *g, const lim_signal *signal)
 /* It has a lease again that nobody here gave it now (its worker came back), and wants no other. */
 static void rest(group *g, claim *c)
 {
+    lim__item *i = &lim__claim_task(c)->item;
+    lim__line_why why = lim__line_why_item(&g->line, i, lim_now_ns(g->self));
     lim__list_remove(&c->node);
     c->member = NULL;
-    if (c->is_task) {
-        lim__item *i = &lim__claim_task(c)->item;
-        lim__line_why why = lim__line_why_item(&g->line, i, lim_now_ns(g->self));
-        if (why.how == LIM__LINE_ORDERED && why.before->state == LIM__ITEM_OUT)
-            lim__line_remove(&g->line, i, lim_now_ns(g->self));
-        else
-            lim__line_out(&g->line, i, lim_now_ns(g->self));
-    } else {
-        g->ask_count--;
-    }
+    if (why.how == LIM__LINE_ORDERED && why.before->state == LIM__ITEM_OUT)
+        lim__line_remove(&g->line, i, lim_now_ns(g->self));
+    else
+        lim__line_out(&g->line, i, lim_now_ns(g->self));
     lim__letter_free(lim__proc_sched(g->self), c->want);
     c->want = NULL;
     c->state = CLAIM_RESTING;
+}
+
+static claim *ask_of(lim__list *line, lim_pid conv)
+{
+    LIM__LIST_EACH(node, line)
+        if (LIM_CONTAINER(node, claim, node)->conv.id == conv.id)
+            return LIM_CONTAINER(node, claim, node);
+    return NULL;
+}
+
+/* Its lease, or its wish, is over, and with it its claim. */
+static void release_ask(group *g, lim_pid conv, uint64_t id)
+{
+    watched *w = id != 0 ? lim__map_get(&g->watched, id) : NULL;
+    claim *c = w != NULL && !w->is_member ? (claim *)(void *)w : NULL;
+    if (id == 0 && (c = ask_of(&g->asks, conv)) == NULL)
+        c = ask_of(&g->routing, conv);
+    if (c != NULL && !c->is_task && c->conv.id == conv.id)
+        lim__claim_end(g, c, true);
 }
 
 void lim__group_release(group *g, const lim_signal *signal)
 {
     const lim__release *r = signal->body.ptr;
     claim *c = lim__map_get(&g->claims, signal->from.id);
-    if (c == NULL)
-        return;
-    if (r->lease == 0) {
+    if (c == NULL) {
+        release_ask(g, signal->from, r->lease);
+    } else if (r->lease == 0) {
         if (c->state != CLAIM_LEASED && c->state != CLAIM_RESTING)
             rest(g, c);
     } else if (c->lease.id == r->lease) {
@@ -505,7 +516,7 @@ void lim__claim_end(group *g, claim *c, bool demonitor)
         old_end(g, &c->old);
     if (c->monitor != 0)
         lim__map_remove(&g->watched, c->monitor);
-    if (lim__map_get(&g->claims, c->conv.id) == c)
+    if (c->is_task && lim__map_get(&g->claims, c->conv.id) == c)
         lim__map_remove(&g->claims, c->conv.id);
     if (demonitor && c->monitor != 0)
         lim_demonitor(g->self, c->monitor);
@@ -529,8 +540,10 @@ void lim__group_claims_fini(group *g)
     size_t pos = 0;
     uint64_t key;
     void *value;
-    while (lim__map_next(&g->claims, &pos, &key, &value)) {
+    while (lim__map_next(&g->watched, &pos, &key, &value)) {
         claim *c = value;
+        if (((watched *)value)->is_member)
+            continue;
         for (lease *l = c->old, *next; l != NULL; l = next) {
             next = l->next;
             lim__free(lim__sched_current(), l, sizeof *l);
