@@ -463,6 +463,7 @@ static bool on_sent(lim_client *c, lim__conv *conv, const lim__frame *frame)
                                 .why = (lim_why)f.why,
                                 .matched = f.matched,
                                 .delivered = f.delivered,
+                                .dropped = f.dropped,
                                 .limit = f.limit,
                                 .current = f.current,
                                 .retry_after_ms = f.retry_after_ms,

@@ -173,26 +173,39 @@ static void tell_entries(lim__val history, lim_on_history *each, void *ctx)
     }
 }
 
+/* What went wrong, as a system group says it: {"error":{"code":"NOTFOUND", ...}}. LIM_OK: nothing did. */
+static lim_err error_of(lim__val root)
+{
+    lim__val error = lim__val_get(root, "error");
+    lim_bytes code = lim__val_bytes(error, "code", lim__bytes("", 0));
+    if (error.kind == LIM__ABSENT)
+        return LIM_OK;
+#define X(name, text)                                                                                                  \
+    if (lim__bytes_eq(code, lim__str(#name)))                                                                          \
+        return LIM_E_##name;
+    LIM_ERR_MAP(X)
+#undef X
+    return LIM_E_PROTOCOL;
+}
+
 static lim_err read_history(lim_bytes json, lim_on_history *each, void *ctx, uint64_t *entries)
 {
     lim__doc *doc = lim__doc_new();
     lim_err err = doc ? lim__doc_parse(doc, json, NULL) : LIM_E_NOMEM;
-    if (err == LIM_OK) {
-        lim__val root = lim__doc_root(doc);
+    lim__val root = err == LIM_OK ? lim__doc_root(doc) : (lim__val){ 0 };
+    if (err == LIM_OK && (err = error_of(root)) == LIM_OK) {
         if (entries)
             *entries = lim__val_u64(root, "entries", 0);
         tell_entries(lim__val_get(root, "history"), each, ctx);
     }
     lim__doc_free(doc);
-    return err == LIM_OK || err == LIM_E_NOMEM ? err : LIM_E_PROTOCOL;
+    return err;
 }
 
 /* Why there is no history in an outcome. */
 static lim_err no_history(lim_how how)
 {
     switch (how) {
-    case LIM_HOW_FAILED:
-        return LIM_E_NOTFOUND;
     case LIM_HOW_TIMEOUT:
         return LIM_E_TIMEOUT;
     case LIM_HOW_LOST:
@@ -201,6 +214,7 @@ static lim_err no_history(lim_how how)
         return LIM_E_CLOSED;
     case LIM_HOW_NONE:
     case LIM_HOW_REPLY:
+    case LIM_HOW_FAILED:
     case LIM_HOW_CRASHED:
     case LIM_HOW_CANCELLED:
         break;

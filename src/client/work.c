@@ -445,9 +445,9 @@ static lim__request *request_new(lim_client *c, lim__reg *reg, const lim__f_requ
     r->deadline_ns = forever ? UINT64_MAX : c->os->now_ns(c->os) + (uint64_t)f->remaining_ms * 1000000u;
     lim__list_init(&r->item.node);
     lim__list_init(&r->node);
-    bool copied = !c->own_loop || reg->pulled;
+    bool copied = !c->own_loop || reg->pulled || f->headers.len > 0; /* lim_cause_of looks at the headers */
     if (copied)
-        r->item.msg = lim__msg_new(f->payload);
+        r->item.msg = lim__msg_new_with(f->payload, f->headers);
     if ((copied && !r->item.msg) || table_add(c, r) != LIM_OK) {
         unref(r);
         return NULL;

@@ -95,8 +95,8 @@ static void say_run(session *s, talk_stream *t)
     if (t->sent_count > 0)
         LIM__SAY(s, sent, .stream = t->base.id, .first_corr = t->sent_first, .count = t->sent_count,
                  .verdict = (uint8_t)a->verdict, .why = (uint8_t)a->why, .phase = a->phase, .wanted = a->wanted,
-                 .matched = a->matched, .delivered = a->delivered, .limit = a->limit, .current = a->current,
-                 .retry_after_ms = a->retry_after_ms,
+                 .matched = a->matched, .delivered = a->delivered, .dropped = a->dropped, .limit = a->limit,
+                 .current = a->current, .retry_after_ms = a->retry_after_ms,
                  .detail = lim__str(phases_text(text, sizeof text, a->phase, a->wanted)));
     t->sent_count = 0;
     lim__list_remove(&t->node);
@@ -246,8 +246,8 @@ static void opened(session *s, talk_stream *t, lim_err err)
 static bool same(const lim_admission *a, const lim_admission *b)
 {
     return a->verdict == b->verdict && a->why == b->why && a->phase == b->phase && a->wanted == b->wanted &&
-           a->matched == b->matched && a->delivered == b->delivered && a->limit == b->limit &&
-           a->current == b->current && a->retry_after_ms == b->retry_after_ms;
+           a->matched == b->matched && a->delivered == b->delivered && a->dropped == b->dropped &&
+           a->limit == b->limit && a->current == b->current && a->retry_after_ms == b->retry_after_ms;
 }
 
 static void answer_sent(session *s, talk_stream *t, uint32_t corr, lim_admission a)

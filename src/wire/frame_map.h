@@ -193,8 +193,8 @@
 #define LIM__FIELDS_send(X)    X(u32, corr, 0) X(u64, to, 0) X(rest, payload, 0)
 #define LIM__FIELDS_sent(X)                                                                                            \
     X(u32, first_corr, 0) X(u32, count, 0) X(pick, verdict, 3) X(u8, why, 0) X(u8, phase, 0) X(u8, wanted, 0)          \
-    X(u32, matched, 0) X(u32, delivered, 0) X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0)              \
-    X(text, detail, 0)
+    X(u32, matched, 0) X(u32, delivered, 0) X(u32, dropped, 0) X(u32, limit, 0) X(u32, current, 0)                     \
+    X(u32, retry_after_ms, 0) X(text, detail, 0)
 #define LIM__FIELDS_message(X) X(u64, from, 0) X(u64, seq, 0) X(pick0, event, 4) X(name, note, 0) X(rest, payload, 0)
 #define LIM__FIELDS_close(X)
 #define LIM__FIELDS_closed(X)  X(u8, phase, 0) X(u32, reason, 0) X(text, detail, 0)
