@@ -346,13 +346,13 @@ static int64_t ms(int64_t us, int64_t otherwise)
 static bool options(dispatching *d)
 {
     const cli_opts *o = d->cli->opts;
-    const char *problem = o->types.count > 1 ? "--type: a task has one type; give it once"
-                          : o->idempotency_key && d->from_lines
-                              ? "--idempotency-key: it stands for one task; give the tasks one by one"
-                          : o->weight > 1000                  ? "--weight: too much; write 1 to 1000"
-                          : o->weight && !o->key              ? "--weight: of which key? write --key K --weight N"
-                          : o->on_duplicate && !o->unique_key ? "--on-duplicate: of which key? write --unique-key K"
-                                                              : NULL;
+    const char *problem =
+        o->types.count > 1                    ? "--type: a task has one type; give it once"
+        : o->idempotency_key && d->from_lines ? "--idempotency-key: it stands for one task; give the tasks one by one"
+        : o->weight > 1000                    ? "--weight: too much; write 1 to 1000"
+        : o->weight && !o->key                ? "--weight: it is that of a key; write --key K --weight N"
+        : o->on_duplicate && !o->unique_key   ? "--on-duplicate: it is about a unique key; write --unique-key K, too"
+                                              : NULL;
     if (problem || (o->report_to && !cli_id(o->report_to, &d->opts.report_to.id))) {
         cli_note("liminal: %s",
                  problem ? problem : "--report-to: not the id of a conversation; conversation ls shows them");

@@ -15,6 +15,9 @@ typedef struct run {
     struct cli cli;
     cli_job job;
     int status, ends;
+    lim__buf notes; /* each followed by | */
+    size_t longest; /* what reply held at most */
+    bool paused;
 } run;
 
 static void on_end(cli_job *job, int status)
@@ -25,15 +28,42 @@ static void on_end(cli_job *job, int status)
     r->cli.ended = true;
 }
 
-static run *start(const char *command, lim_bytes input)
+static void on_note(cli_job *job, lim_bytes note)
+{
+    run *r = LIM_CONTAINER(job, run, job);
+    lim__buf_add(&r->notes, note.ptr, note.len);
+    lim__buf_text(&r->notes, "|");
+}
+
+static void on_output(cli_job *job)
+{
+    run *r = LIM_CONTAINER(job, run, job);
+    size_t len = lim__buf_len(&job->reply);
+    r->longest = len > r->longest ? len : r->longest;
+    if (r->paused)
+        cli_job_pause(job, true);
+    else
+        lim__buf_consume(&job->reply, len);
+}
+
+typedef enum hear { HEAR_NOTHING = 0, HEAR_NOTES, HEAR_OUTPUT } hear;
+
+static run *start_hearing(const char *command, lim_bytes input, hear what)
 {
     run *r = calloc(1, sizeof *r);
     assert_non_null(r);
     lim__list_init(&r->cli.sources);
     r->cli.opts = &r->cli.args.opts;
     r->job.on_end = on_end;
+    r->job.on_note = what == HEAR_NOTES ? on_note : NULL;
+    r->job.on_output = what == HEAR_OUTPUT ? on_output : NULL;
     assert_int_equal(cli_job_start(&r->job, &r->cli, command, NULL, input), 0);
     return r;
+}
+
+static run *start(const char *command, lim_bytes input)
+{
+    return start_hearing(command, input, HEAR_NOTHING);
 }
 
 static run *ended(const char *command, lim_bytes input)
@@ -49,7 +79,14 @@ static run *ended(const char *command, lim_bytes input)
 static void done(run *r)
 {
     cli_job_fini(&r->job);
+    lim__buf_fini(&r->notes);
     free(r);
+}
+
+static void until_over(run *r)
+{
+    while (!r->cli.ended)
+        cli_turn(&r->cli);
 }
 
 static bool said(const lim__buf *b, const char *text)
@@ -159,6 +196,73 @@ static void test_a_job_that_is_dropped_takes_its_child_with_it(void **state)
     free(r);
 }
 
+static void test_lines_that_begin_with_progress_are_notes_and_no_complaint(void **state)
+{
+    (void)state;
+    run *r =
+        start_hearing("printf 'progress: one\\nbad\\nprogr' >&2; printf 'ess:two\\nworse progress: x\\nprogress:' >&2",
+                      lim__str(""), HEAR_NOTES);
+    until_over(r);
+    assert_true(said(&r->notes, "one|two||"));
+    assert_true(said(&r->job.complaint, "bad\nworse progress: x\n"));
+    done(r);
+}
+
+static void test_a_line_without_end_is_a_complaint_all_the_same(void **state)
+{
+    (void)state;
+    run *r = start_hearing("head -c 100000 /dev/zero | tr '\\0' e >&2", lim__str(""), HEAR_NOTES);
+    until_over(r);
+    assert_int_equal(lim__buf_len(&r->job.complaint), CLI_COMPLAINT_MAX);
+    assert_int_equal(lim__buf_len(&r->job.said), 0);
+    done(r);
+}
+
+static void test_output_that_is_taken_as_it_comes_has_no_limit(void **state)
+{
+    (void)state;
+    run *r = start_hearing("head -c 40000000 /dev/zero", lim__str(""), HEAR_OUTPUT);
+    until_over(r);
+    assert_false(r->job.overflowed);
+    assert_int_equal(cli_job_exit(r->status), 0);
+    assert_true(r->longest < 1 << 20);
+    done(r);
+}
+
+static void test_a_child_whose_output_is_not_read_waits(void **state)
+{
+    (void)state;
+    run *r = start_hearing("head -c 1000000 /dev/zero", lim__str(""), HEAR_OUTPUT);
+    r->paused = true;
+    while (r->longest == 0)
+        cli_turn(&r->cli);
+    r->cli.alarm_ns = cli_now_ns() + 1; /* there is nothing else to wake up for */
+    r->cli.on_alarm = free;
+    r->cli.state = NULL;
+    cli_turn(&r->cli);
+    assert_int_equal(r->ends, 0);
+    assert_true(r->longest < 1000000);
+    r->paused = false;
+    lim__buf_consume(&r->job.reply, lim__buf_len(&r->job.reply));
+    cli_job_pause(&r->job, false);
+    until_over(r);
+    assert_int_equal(cli_job_exit(r->status), 0);
+    done(r);
+}
+
+static void test_a_signal_reaches_the_child_and_what_it_has_started(void **state)
+{
+    (void)state;
+    run *r = start("trap 'echo stopped; exit 0' USR1; echo ready; while :; do :; done", lim__str(""));
+    while (lim__buf_len(&r->job.reply) == 0)
+        cli_turn(&r->cli);
+    cli_job_signal(&r->job, SIGUSR1);
+    until_over(r);
+    assert_true(said(&r->job.reply, "ready\nstopped\n"));
+    cli_job_signal(&r->job, SIGUSR1); /* ended: nobody gets it */
+    done(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +275,11 @@ int main(void)
         cmocka_unit_test(test_what_a_child_leaves_running_neither_delays_its_end_nor_survives_it),
         cmocka_unit_test(test_endless_output_is_stopped_at_its_limit),
         cmocka_unit_test(test_a_job_that_is_dropped_takes_its_child_with_it),
+        cmocka_unit_test(test_lines_that_begin_with_progress_are_notes_and_no_complaint),
+        cmocka_unit_test(test_a_line_without_end_is_a_complaint_all_the_same),
+        cmocka_unit_test(test_output_that_is_taken_as_it_comes_has_no_limit),
+        cmocka_unit_test(test_a_child_whose_output_is_not_read_waits),
+        cmocka_unit_test(test_a_signal_reaches_the_child_and_what_it_has_started),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -399,6 +399,102 @@ static void test_an_identity_that_is_taken_is_refused(void **state)
     assert_non_null(strstr(complained(p), "--identity"));
 }
 
+static void test_rules_of_a_queue_are_words_and_a_mistake_names_the_nearest(void **state) /* proves SV6 */
+{
+    world *w = *state;
+    program *p;
+    assert_int_equal(
+        run(w, &p, "queue configure q attempts_max=4 backoff_min=2s on_failing_head=park trace=true --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"attempts_max\":4"));
+    assert_non_null(strstr(printed(p), "\"backoff_min_ms\":2000"));
+    assert_non_null(strstr(printed(p), "\"on_failing_head\":\"park\""));
+    assert_non_null(strstr(printed(p), "\"trace\":true"));
+    assert_int_equal(run(w, &p, "queue configure q atempts_max=4"), CLI_USAGE);
+    assert_non_null(strstr(complained(p), "did you mean \"attempts_max\"?"));
+    assert_int_equal(run(w, &p, "queue configure q attempts_max"), CLI_USAGE);
+    assert_int_equal(run(w, &p, "queue configure q attempts_max=0"), CLI_USAGE);
+    assert_int_equal(run(w, &p, "queue limit q k rate=2 rate_period=1m"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "60000"));
+    assert_int_equal(run(w, &p, "queue limit q k"), CLI_USAGE);
+    assert_int_equal(run(w, &p, "queue limit q k --clear --json"), CLI_DONE);
+    assert_string_equal(printed(p), "{\"cleared\":true}\n");
+    assert_int_equal(run(w, &p, "queue show q"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "attempts_max            4\n"));
+}
+
+static void test_what_waits_is_listed_shown_and_purged(void **state) /* proves GR14 */
+{
+    world *w = *state;
+    program *p;
+    char line[200];
+    assert_int_equal(run(w, &p, "queue why q"), CLI_NOT_FOUND);
+    assert_int_equal(run(w, &p, "dispatch q one --json"), CLI_DONE);
+    const char *id = strstr(printed(p), "\"task\":\"") + 8;
+    int id_len = (int)strcspn(id, "\"");
+    assert_int_equal(run(w, &p, "dispatch q two"), CLI_DONE);
+    assert_int_equal(run(w, &p, "queue why q"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "q: 2 tasks wait: no_workers - nobody works on this queue; start one with: "));
+    assert_int_equal(run(w, &p, "task ls q --json --max 1"), CLI_DONE);
+    snprintf(line, sizeof line, "task show %.*s", id_len, id);
+    assert_non_null(strstr(printed(p), line + strlen("task show ")));
+    assert_null(strchr(strchr(printed(p), '\n') + 1, '\n'));
+    assert_int_equal(run(w, &p, line), CLI_DONE);
+    snprintf(line, sizeof line, "task await %.*s --timeout 50ms", id_len, id);
+    assert_int_equal(run(w, &p, line), CLI_TIMEOUT);
+    snprintf(line, sizeof line, "task cancel %.*s", id_len, id);
+    assert_int_equal(run(w, &p, line), CLI_DONE);
+    assert_int_equal(run(w, &p, "queue purge q"), CLI_DONE);
+    assert_string_equal(printed(p), "purged 1\n");
+    snprintf(line, sizeof line, "task await %.*s --json", id_len, id);
+    assert_int_equal(run(w, &p, line), CLI_CANCELLED);
+    assert_non_null(strstr(printed(p), "\"outcome\":\"cancelled\""));
+    assert_int_equal(run(w, &p, "task await 123"), CLI_NOT_FOUND);
+    assert_int_equal(run(w, &p, "task show 123"), CLI_NOT_FOUND);
+    assert_int_equal(run(w, &p, "dead ls --json"), CLI_DONE);
+    assert_string_equal(printed(p), "");
+}
+
+static void test_a_watched_list_is_shown_again_until_it_is_interrupted(void **state)
+{
+    world *w = *state;
+    program *watching = start(w, "queue ls --watch --interval 20ms"), *p;
+    until_says(w, watching, "NAME");
+    assert_int_equal(run(w, &p, "dispatch q one"), CLI_DONE);
+    until_says(w, watching, "\n\nNAME"); /* blocks one after the other: it is no terminal */
+    until_says(w, watching, "no_workers");
+    send_signal(watching, SIGINT);
+    assert_int_equal(until_ends(w, watching), CLI_DONE);
+    assert_null(strstr(printed(watching), "\033"));
+}
+
+static void test_flags_that_contradict_each_other_are_refused(void **state) /* proves SV6 */
+{
+    static const char *const lines[] = {
+        "ask g x --all --any",
+        "ask g x --quorum 2",
+        "ask g x --next --compensate q",
+        "ask g x --all --wait",
+        "dispatch q x --weight 3",
+        "dispatch q x --weight 2000 --key k",
+        "dispatch q x --on-duplicate join",
+        "dispatch q x --report-to nobody",
+        "dispatch q - --idempotency-key k",
+        "dispatch q x --priority 10",
+        "conversation ls --where x",
+        "task await xyz",
+    };
+    world *w = *state;
+    for (size_t i = 0; i < LIM_COUNT(lines); i++) {
+        program *p;
+        int code = run(w, &p, lines[i]);
+        if (code != CLI_USAGE || strchr(complained(p), '\n') != strrchr(complained(p), '\n') ||
+            !strchr(complained(p), ';'))
+            fail_msg("liminal %s: exit %d, %s", lines[i], code, complained(p));
+        cli_job_fini(&p->job);
+        w->count--;
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, finish)
@@ -419,6 +515,10 @@ int main(void)
         TEST(test_code_that_does_not_compile_is_told_with_its_place),
         TEST(test_what_there_is_can_be_listed_and_shown),
         TEST(test_an_identity_that_is_taken_is_refused),
+        TEST(test_rules_of_a_queue_are_words_and_a_mistake_names_the_nearest),
+        TEST(test_what_waits_is_listed_shown_and_purged),
+        TEST(test_a_watched_list_is_shown_again_until_it_is_interrupted),
+        TEST(test_flags_that_contradict_each_other_are_refused),
     };
     if (!getenv("LIMINALD") || !getenv("LIMINAL")) {
         fprintf(stderr,
