@@ -5,6 +5,7 @@
  * ended without a result, by the dead letters of its queue. One may end while its agent is being asked: then what is
  * remembered is the answer. */
 #include "bus/system.h"
+#include "base/base64.h"
 #include "bus/history.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -207,42 +208,11 @@ void lim__sys_conv_find(lim__system *s)
         lim__sys_answer_id(s, conv);
 }
 
-static int base64_digit(uint8_t c)
-{
-    return c >= 'A' && c <= 'Z'   ? c - 'A'
-           : c >= 'a' && c <= 'z' ? c - 'a' + 26
-           : c >= '0' && c <= '9' ? c - '0' + 52
-           : c == '+'             ? 62
-           : c == '/'             ? 63
-                                  : -1;
-}
-
-/* False: not base64, with its filling. */
-static bool base64(lim__buf *out, lim_bytes text)
-{
-    const uint8_t *p = text.ptr;
-    size_t fill = text.len > 0 && p[text.len - 1] == '=' ? 1 + (text.len > 1 && p[text.len - 2] == '=') : 0;
-    if (text.len % 4 != 0)
-        return false;
-    for (size_t i = 0; i < text.len; i += 4) {
-        uint32_t bits = 0, count = i + 4 == text.len ? (uint32_t)(3 - fill) : 3;
-        for (size_t k = 0; k < 4; k++) {
-            int digit = i + k >= text.len - fill ? 0 : base64_digit(p[i + k]);
-            if (digit < 0)
-                return false;
-            bits = bits << 6 | (uint32_t)digit;
-        }
-        const uint8_t three[3] = { (uint8_t)(bits >> 16), (uint8_t)(bits >> 8), (uint8_t)bits };
-        lim__buf_add(out, three, count);
-    }
-    return !out->failed;
-}
-
 /* "payload": text is meant as it is, anything else as its JSON; or "payload_base64". False: refused. */
 static bool payload_of(lim__system *s, lim__buf *out)
 {
     lim__val v = lim__val_get(s->root, "payload"), raw = lim__val_get(s->root, "payload_base64");
-    if (lim__val_present(raw) && (lim__val_present(v) || raw.kind != LIM__TEXT || !base64(out, raw.text))) {
+    if (lim__val_present(raw) && (lim__val_present(v) || raw.kind != LIM__TEXT || !lim__base64_read(out, raw.text))) {
         lim__buf_fini(out);
         lim__sys_refuse(s, LIM_E_INVALID, "\"payload_base64\" is base64 text, and there is no \"payload\" beside it");
         return false;
