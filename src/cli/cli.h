@@ -47,7 +47,6 @@ bool cli_number(const char *text, uint32_t *out, const char **why);  /* 1..42949
 bool cli_size(const char *text, uint32_t *out, const char **why);    /* "65536", "64KiB", "1MiB" */
 bool cli_id(const char *text, uint64_t *out); /* as lists show it: 1 to 16 hexadecimal digits, not 0 */
 bool cli_utf8(lim_bytes text);
-void cli_base64(lim__buf *out, lim_bytes bytes);
 lim_bytes cli_trim(lim_bytes text); /* without white space at either end */
 
 /* ---- flags (args.c): a flag means the same in every command that takes it ---- */

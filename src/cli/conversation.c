@@ -7,21 +7,22 @@
  *   subscribe $sys.history.<id> --ready--> history {after: 0} --printed up to n--> entries n+1 ... of the subscription
  *                 `--entries that came meanwhile: kept----------------^
  *
- * It ends with the conversation: when a history that is asked for is no longer a living one's. */
+ * It ends with the conversation: when a history that is asked for is no longer a living one's. That is asked when an
+ * entry says that it has ended, and every few seconds, as a conversation may be killed before it can say so. */
 #include "cli/admin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-enum { LOOK_US = 500000 }; /* how often --follow asks whether it still lives */
+enum { LOOK_US = 2000000, LOOK_SOON_US = 20000 }; /* how often --follow asks whether it still lives */
 
 typedef struct following {
     struct cli *cli;
     char id[24], channel[48];
-    lim__buf kept; /* entries that came before the history was read: one JSON object a line */
-    uint64_t last; /* the number of the newest that was printed */
-    bool subscribed, reading;
+    lim__buf kept;                  /* entries that came before the history was read: one JSON object a line */
+    uint64_t last;                  /* the number of the newest that was printed */
+    bool subscribed, reading, soon; /* soon: it says that it ended */
     lim__doc *doc, *entry;
 } following;
 
@@ -103,6 +104,10 @@ static void take_entry(following *f, lim__val e)
                  (unsigned long long)(n - f->last - 1));
     f->last = n;
     print_entry(f->cli, e);
+    if (strcmp(lim__val_str(e, "kind", ""), "ended") != 0 || *lim__val_str(e, "who", ""))
+        return;
+    f->soon = true;
+    f->cli->due = true;
 }
 
 static bool history(struct cli *cli, const char *id, uint64_t after, lim__doc *doc)
@@ -226,7 +231,7 @@ static void follow(struct cli *cli, lim__doc *doc)
         cli_err(cli, f.channel, err, &diag);
     while (err == LIM_OK && !f.subscribed && !cli->ended)
         cli_turn(cli);
-    while (err == LIM_OK && !cli->ended && read_history(&f) && cli_pause(cli, LOOK_US))
+    while (err == LIM_OK && !cli->ended && read_history(&f) && cli_pause(cli, f.soon ? LOOK_SOON_US : LOOK_US))
         continue;
     cli_finish(cli); /* before `f` is gone */
     lim__buf_fini(&f.kept);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * say.c - standard output and standard error, and the words both share. */
 #include "cli/cli.h"
+#include "base/base64.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -138,7 +139,7 @@ void cli_json_payload(lim__json *j, lim_bytes payload)
         return;
     }
     lim__buf text = { 0 };
-    cli_base64(&text, payload);
+    lim__base64_write(&text, payload);
     lim__json_bytes(j, "payload_base64", lim__buf_bytes(&text));
     lim__buf_fini(&text);
 }

@@ -121,19 +121,6 @@ bool cli_utf8(lim_bytes text)
     return true;
 }
 
-void cli_base64(lim__buf *out, lim_bytes bytes)
-{
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const uint8_t *p = bytes.ptr;
-    for (size_t i = 0; i < bytes.len; i += 3) {
-        size_t have = bytes.len - i;
-        uint32_t three = (uint32_t)p[i] << 16 | (have > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (have > 2 ? p[i + 2] : 0u);
-        char four[4] = { letters[three >> 18], letters[three >> 12 & 63], have > 1 ? letters[three >> 6 & 63] : '=',
-                         have > 2 ? letters[three & 63] : '=' };
-        lim__buf_add(out, four, sizeof four);
-    }
-}
-
 bool cli_id(const char *text, uint64_t *out)
 {
     size_t len = strspn(text, "0123456789abcdef");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * words_test.c - durations, numbers, sizes, nearest names, UTF-8 and base64. */
+ * words_test.c - durations, numbers, sizes, ids, UTF-8. */
 #include "cli/cli.h"
 
 #include <setjmp.h>
@@ -86,18 +86,15 @@ static void test_utf8_is_told_from_what_only_looks_like_it(void **state)
         assert_false(cli_utf8(lim__str(bad[i])));
 }
 
-static void test_base64_fills_up_to_four(void **state)
+static void test_an_id_is_one_to_sixteen_hexadecimal_digits_and_not_zero(void **state)
 {
-    static const char *const pairs[][2] = {
-        { "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "\xFF\xFE\xFD\xFC", "//79/A==" }
-    };
+    static const char *const bad[] = { "", "0", "-1", "12x", " 12", "0x12", "AB", "11112222333344445" };
+    uint64_t id;
     (void)state;
-    for (size_t i = 0; i < LIM_COUNT(pairs); i++) {
-        lim__buf out = { 0 };
-        cli_base64(&out, lim__str(pairs[i][0]));
-        assert_true(lim__bytes_eq(lim__buf_bytes(&out), lim__str(pairs[i][1])));
-        lim__buf_fini(&out);
-    }
+    assert_true(cli_id("400000002a", &id) && id == 0x400000002a);
+    assert_true(cli_id("ffffffffffffffff", &id) && id == UINT64_MAX);
+    for (size_t i = 0; i < LIM_COUNT(bad); i++)
+        assert_false(cli_id(bad[i], &id));
 }
 
 static void test_trimming_takes_white_space_from_both_ends(void **state)
@@ -116,7 +113,7 @@ int main(void)
         cmocka_unit_test(test_a_number_of_zero_or_with_anything_around_it_is_refused),
         cmocka_unit_test(test_sizes_take_binary_units_only),
         cmocka_unit_test(test_utf8_is_told_from_what_only_looks_like_it),
-        cmocka_unit_test(test_base64_fills_up_to_four),
+        cmocka_unit_test(test_an_id_is_one_to_sixteen_hexadecimal_digits_and_not_zero),
         cmocka_unit_test(test_trimming_takes_white_space_from_both_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
