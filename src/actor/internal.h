@@ -367,6 +367,7 @@ struct lim__sched {
     uint32_t until_glance; /* slices until the inbox is looked at within the turn */
     bool dealt;          /* the inbox was dealt within this turn */
     bool has_token;      /* for spinning */
+    uint32_t spins_failed, spins_to_skip;
     bool worked; /* the last turn found something to do: worth a spin */
     int event_count, event_next;
     lim__magazine magazines[LIM__CLASS_COUNT];

@@ -53,7 +53,7 @@ static lim_err open_runtime(const lim__runtime_opts *opts, bool own_loop, lim_ru
     rt->os = opts->os ? opts->os : lim__os_linux();
     rt->threads = opts->threads;
     rt->own_loop = own_loop;
-    rt->spin_ns = opts->threads ? opts->spin_us * 1000ull : 0;
+    rt->spin_ns = opts->threads && lim__cpu_count() > 1 ? opts->spin_us * 1000ull : 0; /* never on all of them */
     rt->overrun_ns = (opts->overrun_ms ? opts->overrun_ms : LIM__OVERRUN_MS_DEFAULT) * 1000000ull;
     rt->on_overrun = opts->on_overrun;
     rt->on_overrun_ctx = opts->ctx;

@@ -26,7 +26,7 @@
 #include <stdlib.h>
 
 enum { SPIN_LOOKS = 64, SPIN_TRIES = 64, SLOW_SIGNAL_NS = 400, UNPOLLED_TURNS_MAX = 16, UNPOLLED_SIGNALS_MAX = 256 };
-enum { SLICES_PER_GLANCE = 16, QUIET_SLICES_MAX = 3 };
+enum { SLICES_PER_GLANCE = 16, QUIET_SLICES_MAX = 3, SPINS_FORGIVEN = 4, SPINS_FAILED_MAX = SPINS_FORGIVEN + 6 };
 #define SECOND_NS 1000000000ull
 
 static _Thread_local lim__sched *current __attribute__((tls_model("initial-exec")));
@@ -159,11 +159,35 @@ static bool glance_often(lim__sched *s)
     return false;
 }
 
+/* Where nothing ever comes while we look, we look less and less often: after some failures one time in 2, 4, ... 64. */
+static bool spin_pays(lim__sched *s)
+{
+    if (s->spins_to_skip > 0) {
+        s->spins_to_skip--;
+        return false;
+    }
+    return true;
+}
+
+static bool spun(lim__sched *s, bool found)
+{
+    if (found) {
+        s->spins_failed = 0;
+        return true;
+    }
+    lim__spin_end(s);
+    if (s->spins_failed < SPINS_FAILED_MAX)
+        s->spins_failed++;
+    if (s->spins_failed > SPINS_FORGIVEN)
+        s->spins_to_skip = (1u << (s->spins_failed - SPINS_FORGIVEN)) - 1;
+    return false;
+}
+
 /* True: something came while we looked. */
 static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
 {
     uint64_t limit = s->rt->spin_ns;
-    if (limit == 0 || !s->worked)
+    if (limit == 0 || !s->worked || !spin_pays(s))
         return false;
     if (!spin_begin(s))
         return lim__inbox_glance(s);
@@ -173,14 +197,12 @@ static bool spin(lim__sched *s, uint64_t now, int64_t timeout_ns)
     while (!glance_often(s)) {
         poll_events(s, 0);
         if (s->event_count > 0)
-            return true;
-        if (s->os->now_ns(s->os) >= deadline) {
-            lim__spin_end(s);
-            return false;
-        }
+            break;
+        if (s->os->now_ns(s->os) >= deadline)
+            return spun(s, false);
         lim__thread_yield();
     }
-    return true;
+    return spun(s, true);
 }
 
 /* The wake of a closing runtime may have been swallowed by a poll while spinning: the flag is looked at again too. */

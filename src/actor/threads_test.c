@@ -267,6 +267,77 @@ static void test_a_storm_on_one_scheduler_and_on_four_leaves_nothing(void **stat
     storm_on(4, 0);
 }
 
+/* ---- places: eight threads and the owner fill one mailbox ---- */
+enum { PLACES = 500 };
+typedef struct filler {
+    lim_runtime *rt;
+    lim_pid to;
+    _Atomic bool *go;
+    uint32_t sent;
+} filler;
+
+static void *filler_main(void *arg)
+{
+    filler *f = arg;
+    while (!atomic_load(f->go))
+        lim__thread_yield();
+    while (lim_runtime_send(f->rt, f->to, 1, lim__bytes(NULL, 0)) == LIM_OK)
+        f->sent++;
+    return NULL;
+}
+
+static void counter_on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)self, (void)signal;
+    ++**(uint32_t **)state;
+}
+
+/* All are at the limit at once: what they were told is what arrives, and no place is left over or missing. */
+static void fill(lim_runtime *rt, lim__sched *s, lim_pid to, const uint32_t *seen)
+{
+    filler hosts[HOSTS + 1];
+    lim__thread threads[HOSTS];
+    _Atomic bool go = false;
+    uint32_t sent = 0, before = *seen;
+    for (uint32_t i = 0; i <= HOSTS; i++) {
+        hosts[i] = (filler){ .rt = rt, .to = to, .go = &go };
+        if (i < HOSTS)
+            assert_int_equal(lim__thread_start(&threads[i], "host", filler_main, &hosts[i]), 0);
+    }
+    atomic_store(&go, true);
+    lim__sched *outer = lim__sched_enter(s); /* the last one sends as the owner */
+    (void)filler_main(&hosts[HOSTS]);
+    lim__sched_leave(outer);
+    for (uint32_t i = 0; i < HOSTS; i++)
+        lim__thread_join(threads[i]);
+    for (uint32_t i = 0; i <= HOSTS; i++)
+        sent += hosts[i].sent;
+    assert_in_range(sent, PLACES, PLACES + HOSTS);
+    while (lim__sched_turn(s, 0))
+        ;
+    assert_int_equal(*seen - before, sent);
+    assert_int_equal(lim__places_used(lim__slot_of(s, to), lim__inner_of(s, to)), 0);
+}
+
+static void test_a_mailbox_that_many_fill_at_once_keeps_its_limit(void **state) /* proves RT3 */
+{
+    (void)state;
+    lim_runtime *rt;
+    assert_int_equal(lim__runtime_open(&(lim__runtime_opts){ .scheduler_count = 1 }, &rt), LIM_OK);
+    uint32_t seen = 0, *init = &seen;
+    lim_spawn_opts o = { .size = sizeof o,
+                         .on_signal = counter_on_signal,
+                         .state_bytes = sizeof init,
+                         .init = &init,
+                         .init_bytes = sizeof init,
+                         .mailbox_max = PLACES };
+    lim_pid to;
+    assert_int_equal(lim_runtime_spawn(rt, &o, &to), LIM_OK);
+    for (int i = 0; i < 20 * SCALE; i++)
+        fill(rt, lim__sched_at(rt, 0), to, &seen);
+    lim_runtime_close(rt);
+}
+
 /* ---- quiet: what was retired is not freed under a reader ---- */
 typedef struct shared {
     _Atomic(uint32_t *) current;
@@ -331,7 +402,9 @@ static void test_the_public_runtime_runs_on_threads(void **state)
     (void)state;
     lim_runtime *rt;
     assert_int_equal(lim_runtime_open(&(lim_runtime_opts){ .size = 1 }, &rt), LIM_E_MISUSE);
-    lim_runtime_opts o = { .size = sizeof o, .scheduler_count = 2 };
+    lim_runtime_opts o = { .size = sizeof o, .scheduler_count = 2, .spin_us = 1001 };
+    assert_int_equal(lim_runtime_open(&o, &rt), LIM_E_INVALID);
+    o.spin_us = 50;
     assert_int_equal(lim_runtime_open(&o, &rt), LIM_OK);
     assert_int_equal(lim_runtime_fd(rt), -1);
     assert_int_equal(lim_runtime_turn(rt, 0), LIM_E_MISUSE);
@@ -354,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_a_runtime_can_be_closed_at_any_moment),
         cmocka_unit_test(test_a_storm_from_eight_threads_on_two_schedulers_leaves_nothing),
         cmocka_unit_test(test_a_storm_on_one_scheduler_and_on_four_leaves_nothing),
+        cmocka_unit_test(test_a_mailbox_that_many_fill_at_once_keeps_its_limit),
         cmocka_unit_test(test_a_retired_snapshot_is_free_when_everybody_has_been_quiet),
         cmocka_unit_test(test_the_public_runtime_runs_on_threads),
     };
