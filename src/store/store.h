@@ -35,7 +35,9 @@ typedef enum lim__commit_how {
     LIM__COMMIT_CONFLICT, /* an expectation did not hold: nothing was stored; which one, and what is there instead */
     LIM__COMMIT_FULL,    /* no space (disk, or the store's own limit): nothing was stored; try again later */
     LIM__COMMIT_FAILED,  /* the disk failed and the batch is not in the log: nothing was stored */
-    LIM__COMMIT_CLOSED   /* the store was closed first: nothing was stored */
+    LIM__COMMIT_CLOSED,  /* the store was closed first: nothing was stored */
+    LIM__COMMIT_UNKNOWN  /* the disk failed in the middle, and everywhere it was tried again: not seen by anybody now, but
+                          * it may be there after the next start. All of it, or nothing */
 } lim__commit_how;
 typedef struct lim__committed {
     lim__commit_how how;

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * batch.c - what a caller puts into one step, in the form that it will have in the log.
+ *
+ * The op heads lack what only the store's thread can know (the number of a record, its time, the seal); everything that
+ * costs in proportion to the data, copying and its checksum, is done here, by the caller's thread. A batch that ran out
+ * of memory or was given something too long remembers that, and submit refuses it. */
+#include "store/inside.h"
+#include "base/crc32c.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+lim__batch *lim__batch_new(void)
+{
+    lim__batch *b = malloc(sizeof *b);
+    if (!b)
+        return NULL;
+    memset(b, 0, offsetof(lim__batch, room));
+    lim__list_init(&b->node);
+    b->ops = (lim__bytes_grow){ .ptr = b->room, .cap = sizeof b->room };
+    b->sync = LIM__SYNC_ALWAYS;
+    return b;
+}
+
+void lim__batch_free(lim__batch *b)
+{
+    if (!b)
+        return;
+    LIM_ASSERT(lim__list_empty(&b->node));
+    if (b->ops.ptr != b->room)
+        free(b->ops.ptr);
+    free(b->expects.ptr);
+    lim__buf_fini(&b->found);
+    free(b);
+}
+
+/* Room for n more bytes; NULL: no memory. */
+static uint8_t *grow(lim__bytes_grow *g, size_t n, const uint8_t *inside)
+{
+    if (n <= g->cap - g->len)
+        return g->ptr + g->len;
+    size_t cap = g->cap < 512 ? 1024 : g->cap * 2;
+    cap = cap < g->len + n ? g->len + n : cap;
+    uint8_t *ptr = g->ptr == inside ? malloc(cap) : realloc(g->ptr, cap);
+    if (!ptr)
+        return NULL;
+    if (g->ptr == inside && g->len > 0)
+        memcpy(ptr, inside, g->len);
+    g->ptr = ptr;
+    g->cap = cap;
+    return ptr + g->len;
+}
+
+lim__op *lim__batch_add(lim__batch *b, lim__op_kind kind, size_t key_len, size_t data_len)
+{
+    lim__op head = { .kind = (uint8_t)kind, .key_len = (uint16_t)key_len, .data_len = (uint32_t)data_len };
+    if (b->error != 0)
+        return NULL;
+    if (key_len > UINT16_MAX || data_len > LIM__SEGMENT_BYTES_MAX || b->ops.len > LIM__SEGMENT_BYTES_MAX) {
+        b->error = -EINVAL;
+        return NULL;
+    }
+    size_t size = lim__op_size(&head);
+    uint8_t *at = grow(&b->ops, size, b->room);
+    if (!at) {
+        b->error = -ENOMEM;
+        return NULL;
+    }
+    memcpy(at, &head, sizeof head);
+    memset(at + size - 8, 0, size > LIM__OP_HEAD ? 8 : 0); /* the padding; what is before it will be written */
+    b->ops.len += size;
+    b->op_count++;
+    bool record = kind == LIM__OP_APPEND || kind == LIM__OP_COPY;
+    b->append_count += kind == LIM__OP_APPEND;
+    b->echo_bytes += record ? LIM__OP_HEAD : kind == LIM__OP_PAGE ? 0 : size;
+    return (lim__op *)(void *)at;
+}
+
+void lim__batch_finish_op(lim__batch *b, lim__op *op)
+{
+    (void)b;
+    op->payload_crc = lim__crc32c(0, (const uint8_t *)op + LIM__OP_HEAD, (size_t)op->key_len + op->data_len);
+}
+
+static void invalid(lim__batch *b)
+{
+    b->error = b->error ? b->error : -EINVAL;
+}
+
+void lim__batch_append(lim__batch *b, uint64_t stream, lim_bytes key, const lim_bytes *parts, size_t count)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++)
+        len += parts[i].len;
+    if (key.len > LIM__STREAM_KEY_MAX) {
+        invalid(b);
+        return;
+    }
+    lim__op *op = lim__batch_add(b, LIM__OP_APPEND, key.len, len);
+    if (!op)
+        return;
+    uint8_t *to = (uint8_t *)op + LIM__OP_HEAD;
+    op->stream = stream;
+    if (key.len > 0)
+        memcpy(to, key.ptr, key.len);
+    to += key.len;
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i].len > 0)
+            memcpy(to, parts[i].ptr, parts[i].len);
+        to += parts[i].len;
+    }
+    lim__batch_finish_op(b, op);
+}
+
+static void add_row(lim__batch *b, lim__op_kind kind, uint8_t table, lim_bytes key, lim_bytes value)
+{
+    if (table >= LIM__TABLES_MAX || key.len > LIM__ROW_KEY_MAX) {
+        invalid(b);
+        return;
+    }
+    lim__op *op = lim__batch_add(b, kind, 1 + key.len, value.len);
+    if (!op)
+        return;
+    uint8_t *to = (uint8_t *)op + LIM__OP_HEAD;
+    *to++ = table;
+    if (key.len > 0)
+        memcpy(to, key.ptr, key.len);
+    if (value.len > 0)
+        memcpy(to + key.len, value.ptr, value.len);
+    lim__batch_finish_op(b, op);
+}
+
+void lim__batch_put(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value)
+{
+    add_row(b, LIM__OP_PUT, table, key, value);
+}
+
+void lim__batch_delete(lim__batch *b, uint8_t table, lim_bytes key)
+{
+    add_row(b, LIM__OP_DELETE, table, key, lim__bytes(NULL, 0));
+}
+
+void lim__batch_expect(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value)
+{
+    if (table >= LIM__TABLES_MAX || key.len > LIM__ROW_KEY_MAX || value.len > UINT32_MAX) {
+        invalid(b);
+        return;
+    }
+    lim__expect e = { (uint32_t)key.len + 1, (uint32_t)value.len, value.ptr == NULL };
+    size_t size = (size_t)lim__up(sizeof e + e.key_len + value.len, 8);
+    uint8_t *at = grow(&b->expects, size, NULL);
+    if (!at) {
+        b->error = b->error ? b->error : -ENOMEM;
+        return;
+    }
+    memcpy(at, &e, sizeof e);
+    at += sizeof e;
+    *at++ = table;
+    if (key.len > 0)
+        memcpy(at, key.ptr, key.len);
+    if (value.len > 0)
+        memcpy(at + key.len, value.ptr, value.len);
+    b->expects.len += size;
+    b->expect_count++;
+}
+
+static void add_number(lim__batch *b, lim__op_kind kind, uint64_t stream, uint64_t seq)
+{
+    lim__op *op = lim__batch_add(b, kind, 0, 0);
+    if (!op)
+        return;
+    op->stream = stream;
+    op->seq = seq;
+    lim__batch_finish_op(b, op);
+}
+
+void lim__batch_trim(lim__batch *b, uint64_t stream, uint64_t first)
+{
+    add_number(b, LIM__OP_TRIM, stream, first);
+}
+
+void lim__batch_erase(lim__batch *b, uint64_t stream, uint64_t seq)
+{
+    add_number(b, LIM__OP_ERASE, stream, seq);
+}
+
+void lim__batch_drop(lim__batch *b, uint64_t stream)
+{
+    add_number(b, LIM__OP_TRIM, stream, UINT64_MAX);
+}
+
+void lim__batch_small(lim__batch *b)
+{
+    b->small = true;
+}
+
+void lim__batch_sync(lim__batch *b, lim__sync sync)
+{
+    LIM_ASSERT(sync >= LIM__SYNC_ALWAYS && sync <= LIM__SYNC_NEVER);
+    b->sync = sync;
+}
+
+/* The i-th append. Where the last search ended is remembered, so that going through all of them is one way. */
+static const lim__op *nth_append(const lim__batch *batch, uint32_t i)
+{
+    lim__batch *b = (lim__batch *)(uintptr_t)batch;
+    LIM_ASSERT(i < b->append_count);
+    if (i < b->walk_index) {
+        b->walk_index = 0;
+        b->walk_pos = 0;
+    }
+    for (size_t pos = b->walk_pos;;) {
+        size_t here = pos;
+        const lim__op *op = lim__op_next(b->ops.ptr, b->ops.len, &pos);
+        LIM_ASSERT(op);
+        if (op->kind != LIM__OP_APPEND)
+            continue;
+        if (b->walk_index == i) {
+            b->walk_pos = here;
+            return op;
+        }
+        b->walk_index++;
+    }
+}
+
+uint64_t lim__batch_seq(const lim__batch *b, uint32_t i)
+{
+    return nth_append(b, i)->seq;
+}
+
+uint32_t lim__batch_appends(const lim__batch *b)
+{
+    return b->append_count;
+}
+
+lim_bytes lim__batch_record(const lim__batch *b, uint32_t i, uint64_t *stream, lim_bytes *key)
+{
+    const lim__op *op = nth_append(b, i);
+    if (stream)
+        *stream = op->stream;
+    if (key)
+        *key = lim__op_key(op);
+    return lim__op_data(op);
+}
+
+size_t lim__batch_bytes(const lim__batch *b)
+{
+    return b->ops.len;
+}
