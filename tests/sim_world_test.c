@@ -397,6 +397,18 @@ static void deploy(world *w, const char *group, lim__engine engine, const char *
     lim__sim_note(w->sim, "deploy to %s: %s", group, code != NULL ? code : "nothing");
 }
 
+/* Dead letters keep their queue. */
+static void drop_dead(world *w, const char *queue)
+{
+    static const char all[] = "{\"op\":\"dead.drop\",\"all\":true}";
+    lim_pid to;
+    lim__admin *a = lim__letter_new(NULL, &lim__type_admin, sizeof *a + sizeof all);
+    *a = (lim__admin){ .len = sizeof all - 1 };
+    memcpy(a->json, all, sizeof all - 1);
+    assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &to), LIM_OK);
+    (void)!lim__post_reserved(w->bus->rt, to, a);
+}
+
 static void deploy_something(world *w)
 {
     static const char *const code[] = {
@@ -596,6 +608,7 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
     for (n = 0; n < CLIENTS; n++)
         program_kill(&w->programs[n]);
     lim__sim_run(w->sim, lim__sim_now(w->sim) + 60 * SECOND, NULL, NULL);
+    drop_dead(w, "jobs");
     deploy(w, "jobs", 0, NULL, 0);
     deploy(w, "echo", 0, NULL, 0);
     bool left = lim__sim_run(w->sim, lim__sim_now(w->sim) + 120 * SECOND, nobody_left, w);

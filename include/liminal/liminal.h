@@ -186,7 +186,8 @@ typedef struct lim_handler {
     lim_done (*on_message)(lim_bus *bus, const lim_delivery *d, void *ctx); /* one at a time, in order */
     void (*on_end)(void *ctx); /* exactly once, after the last on_message; NULL: nothing to do */
     void *ctx;
-    /* After LIM_HOLD: stop, nobody waits for this answer any more. NULL: not told */
+    /* After LIM_HOLD: stop, nobody waits for this answer any more. It counts as in hand until it is answered all the same
+     * (lim_fail_to, when the work has really stopped). why: cancelled, timeout, taken, ended. NULL: not told */
     void (*on_cancel)(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *why, void *ctx);
     /* After LIM_HOLD: so many more parts may be sent. NULL: not told */
     void (*on_credit)(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, uint32_t credit, void *ctx);
@@ -324,7 +325,7 @@ typedef struct lim_part_view {
     lim_how how;               /* REPLY; lim_ask_all: how this one's ask ended */
     lim_bytes participant, payload, detail;
 } lim_part_view;
-/* DONE: may be followed by one more; HOLD: lim_conv_grant says when. */
+/* DONE: may be followed by one more; HOLD: lim_conv_grant says when; FAIL: cancels the ask. */
 typedef lim_done lim_on_part(void *ctx, const lim_part_view *part);
 /* One request, many parts of an answer, one outcome. After LIM_OK on_outcome runs exactly once, after the last on_part.
  * lim_conv_cancel reaches the participant. */

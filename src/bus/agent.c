@@ -132,7 +132,7 @@ static bool for_owners(const lim__letter_type *type)
 {
     return type == &lim__type_outcome || type == &lim__type_admitted || type == &lim__type_done ||
            type == &lim__type_exited || type == &lim__type_joined || type == &lim__type_deployed ||
-           type == &lim__type_shown || type == &type_forget;
+           type == &lim__type_shown || type == &lim__type_partial || type == &type_forget;
 }
 
 static void on_exit_signal(agent *a, lim_process *self, const lim_signal *signal)

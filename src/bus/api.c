@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * api.c - asks, tasks, groups and routing for the embedder: each public verb becomes a letter, and each answer a call
- * or the end of a wait (agent.h). Conversations are in api_conv.c, channels in channel_api.c, replies in participant.c.
- */
+ * api.c - groups and routing for the embedder, and what all public verbs share: each becomes a letter, and each answer
+ * a call or the end of a wait (agent.h). Asks and tasks are in api_ask.c, conversations in api_conv.c, channels in
+ * channel_api.c, replies in participant.c. */
 #include "base/base.h"
 #include "bus/agent.h"
 #include "bus/api.h"
@@ -30,7 +30,7 @@ bool lim__api_timeout_ok(int64_t timeout_ms)
 }
 
 /* How a wait that got no outcome letter ended. */
-static lim_outcome no_letter(lim__wait_end end, lim_pid conv)
+lim_outcome lim__api_no_letter(lim__wait_end end, lim_pid conv)
 {
     lim_outcome o = { .how = LIM_HOW_CRASHED,
                       .handed_over = LIM_HANDED_UNKNOWN,
@@ -50,48 +50,6 @@ static lim_outcome no_letter(lim__wait_end end, lim_pid conv)
         o.reason = LIM_REASON_NONE;
     }
     return o;
-}
-
-/* ---- ask ---- */
-
-typedef struct async { /* an outcome on its way to a callback */
-    lim__wait wait;
-    lim_on_outcome *on_outcome;
-    void *ctx;
-} async;
-
-static void call_back(async *a, lim__wait_end end, const lim_signal *signal)
-{
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
-    lim_outcome o = no_letter(end, a->wait.conv);
-    if (end == LIM__WAIT_LETTER)
-        lim__outcome_view(signal->body.ptr, excluded, &o);
-    if (a->on_outcome != NULL)
-        a->on_outcome(a->ctx, &o);
-    free(a);
-}
-
-static bool async_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
-{
-    async *a = LIM_CONTAINER(w, async, wait);
-    if (end == LIM__WAIT_LETTER && signal->type != &lim__type_outcome)
-        return false;
-    call_back(a, end, signal);
-    return true;
-}
-
-static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o)
-{
-    if (o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
-        (group == NULL) == (o->participant.id == 0))
-        return LIM_E_MISUSE;
-    if (request.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
-        return LIM_E_TOOBIG;
-    if (!lim__text_ok(lim__str(o->type))) /* a connection could not carry it */
-        return LIM_E_INVALID;
-    if (group != NULL && !lim__channel_name_ok(lim__str(group)))
-        return LIM_E_INVALID;
-    return lim__api_closing(bus) ? LIM_E_CLOSED : LIM_OK;
 }
 
 /* Makes the conversation, registers the wait with its owner, gives it its first letter (taken in every outcome). After
@@ -128,157 +86,14 @@ lim_err lim__api_letter(lim__conv_kind kind, const char *group, const char *type
     return open != NULL ? LIM_OK : LIM_E_NOMEM;
 }
 
-static lim_err ask_open(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o, lim__wait *w,
-                        lim_pid *conv_out)
-{
-    lim__open *open;
-    lim_pid near = group != NULL ? lim__group_find(bus, lim__str(group)) : pid_of(o->participant.id);
-    lim_err err = lim__api_letter(LIM__KIND_ASK, group, o->type, request, &open);
-    if (err != LIM_OK)
-        return err;
-    open->deadline_ns = lim__api_deadline(bus, o->timeout_ms);
-    open->on_crash = o->on_crash != 0 ? o->on_crash : LIM_CRASH_FAIL;
-    open->participant = pid_of(o->participant.id);
-    open->flags = o->wait ? LIM__OPEN_WAIT : 0;
-    return lim__api_begin(bus, lim__agent_for(bus, near), open, w, conv_out);
-}
-
-lim_err lim_ask_async(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
-                      lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out)
-{
-    lim_pid conv;
-    lim_err err = on_outcome == NULL ? LIM_E_MISUSE : ask_check(bus, group, request, opts);
-    async *a = err == LIM_OK ? calloc(1, sizeof *a) : NULL;
-    if (a == NULL)
-        return err == LIM_OK ? LIM_E_NOMEM : err;
-    *a = (async){ .wait = { .ref = lim__wait_ref(bus), .on_letter = async_letter },
-                  .on_outcome = on_outcome,
-                  .ctx = ctx };
-    err = ask_open(bus, group, request, opts, &a->wait, &conv);
-    if (err != LIM_OK)
-        free(a);
-    else if (conv_out != NULL)
-        *conv_out = (lim_conv){ conv.id };
-    return err;
-}
-
 /* The outcome of a blocker whose wait is over, as the caller's own. */
 lim_err lim__api_outcome(lim__blocker *b, lim_outcome *out)
 {
     lim_bytes excluded[LIM__EXCLUDED_MAX];
-    lim_outcome view = no_letter(b->end, b->wait.conv);
+    lim_outcome view = lim__api_no_letter(b->end, b->wait.conv);
     if (b->body != NULL && b->type == &lim__type_outcome)
         lim__outcome_view(b->body, excluded, &view);
     return b->err != LIM_OK ? b->err : lim__outcome_copy(&view, out);
-}
-
-lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts, lim_outcome *out)
-{
-    lim__blocker b;
-    lim_pid conv;
-    lim_err err = lim__may_block() ? ask_check(bus, group, request, opts) : LIM_E_MISUSE;
-    if (err != LIM_OK)
-        return err;
-    lim__blocker_init(&b, bus, pid_of(0));
-    err = ask_open(bus, group, request, opts, &b.wait, &conv);
-    if (err == LIM_OK) {
-        lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
-        err = lim__api_outcome(&b, out);
-    }
-    lim__blocker_fini(&b);
-    return err;
-}
-
-/* ---- tasks ---- */
-
-typedef struct dispatched { /* verdict first, to the thread that dispatched; then the outcome, to its callback */
-    lim__wait wait;
-    lim__blocker *verdict;
-    lim_admission admission;
-    lim_on_outcome *on_outcome;
-    void *ctx;
-} dispatched;
-
-static void verdict(dispatched *d, lim__wait_end end, const lim_signal *signal)
-{
-    lim__blocker *b = d->verdict;
-    d->verdict = NULL;
-    if (b != NULL)
-        b->wait.on_letter(&b->wait, end, signal);
-}
-
-static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal *signal)
-{
-    dispatched *d = LIM_CONTAINER(w, dispatched, wait);
-    if (end == LIM__WAIT_LETTER && signal->type == &lim__type_admitted) {
-        const lim__admitted *a = signal->body.ptr;
-        bool over = a->admission.verdict == LIM_REJECT || d->on_outcome == NULL;
-        verdict(d, end, signal);
-        if (over)
-            free(d);
-        return over;
-    }
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
-    lim_outcome o = no_letter(end, d->wait.conv);
-    if (end == LIM__WAIT_LETTER)
-        lim__outcome_view(signal->body.ptr, excluded, &o);
-    bool offered = d->verdict != NULL; /* it ended before it was admitted: the dispatcher hears that, and only that */
-    verdict(d, end, signal);
-    if (!offered && d->on_outcome != NULL)
-        d->on_outcome(d->ctx, &o);
-    free(d);
-    return true;
-}
-
-static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *o)
-{
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) || queue == NULL)
-        return LIM_E_MISUSE;
-    if (task.len > bus->opts.payload_bytes_max || (o->type != NULL && strlen(o->type) > 255))
-        return LIM_E_TOOBIG;
-    if (!lim__text_ok(lim__str(o->type)))
-        return LIM_E_INVALID;
-    if (!lim__channel_name_ok(lim__str(queue)) || queue[0] == '$')
-        return LIM_E_INVALID;
-    return lim__api_closing(bus) ? LIM_E_CLOSED : LIM_OK;
-}
-
-lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
-                     lim_on_outcome *on_outcome, void *ctx, lim_admission *out, lim_conv *task_out)
-{
-    lim__blocker b;
-    lim__open *open = NULL;
-    lim_pid conv;
-    lim_err err = dispatch_check(bus, queue, task, opts);
-    dispatched *d = err == LIM_OK ? calloc(1, sizeof *d) : NULL;
-    if (d == NULL)
-        return err == LIM_OK ? LIM_E_NOMEM : err;
-    lim__blocker_init(&b, bus, pid_of(0));
-    *d = (dispatched){ .wait = { .ref = lim__wait_ref(bus), .on_letter = dispatched_letter },
-                       .verdict = &b,
-                       .on_outcome = on_outcome,
-                       .ctx = ctx };
-    err = lim__api_letter(LIM__KIND_TASK, queue, opts->type, task, &open);
-    if (err == LIM_OK) {
-        open->deadline_ns = lim__api_deadline(bus, opts->timeout_ms);
-        open->losses_max = opts->losses_max;
-        open->flags = on_outcome != NULL ? LIM__OPEN_REPORT : 0;
-        err = lim__api_begin(bus, lim__agent_for(bus, lim__group_find(bus, lim__str(queue))), open, &d->wait, &conv);
-    }
-    if (err != LIM_OK) {
-        free(d);
-        lim__blocker_fini(&b);
-        return err;
-    }
-    lim__blocker_wait(&b, pid_of(0), UINT64_MAX);
-    err = b.err != LIM_OK ? b.err : b.end != LIM__WAIT_LETTER || b.type != &lim__type_admitted ? LIM_E_CLOSED : LIM_OK;
-    if (err == LIM_OK) {
-        *out = ((lim__admitted *)b.body)->admission;
-        if (task_out != NULL)
-            *task_out = (lim_conv){ conv.id };
-    }
-    lim__blocker_fini(&b);
-    return err;
 }
 
 /* Has the agent send a letter to a conversation, and waits for what comes back under its ref, its first field. After
@@ -309,45 +124,6 @@ lim_err lim__api_command(lim_bus *bus, lim__blocker *b, const lim__letter_type *
         return LIM_E_NOMEM;
     *c = (lim__command){ .from = lim__agent_for(bus, pid_of(conv.id)) };
     return lim__api_call(bus, b, conv, c, deadline_ns);
-}
-
-static void unawait(lim_bus *bus, lim_conv task, uint64_t ref)
-{
-    lim__command *c = lim__letter_new(NULL, &lim__type_unawait, sizeof *c);
-    if (c == NULL)
-        return;
-    *c = (lim__command){ ref, lim__agent_for(bus, pid_of(task.id)) };
-    (void)!lim__post_reserved(bus->rt, pid_of(task.id), c);
-}
-
-lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out)
-{
-    lim__blocker b;
-    if (!lim__may_block() || !lim__api_timeout_ok(timeout_ms))
-        return LIM_E_MISUSE;
-    uint64_t end = lim__api_deadline(bus, timeout_ms);
-    lim_err err = lim__api_command(bus, &b, &lim__type_await, task, end);
-    if (err == LIM_OK && b.end == LIM__WAIT_LETTER) {
-        err = lim__api_outcome(&b, out);
-        lim__blocker_fini(&b);
-        return err;
-    }
-    bool late = err == LIM_OK && b.end == LIM__WAIT_FORGOTTEN;
-    if (late) /* or each impatient look at a long task would be remembered until its end */
-        unawait(bus, task, b.wait.ref);
-    if (err == LIM_OK)
-        lim__blocker_fini(&b);
-    if (err == LIM_E_NOMEM || err == LIM_E_FULL)
-        return err;
-    lim__outcome_letter *was = lim__ended_outcome(bus, NULL, pid_of(task.id), 0);
-    if (was == NULL)
-        return late ? LIM_E_TIMEOUT : LIM_E_GONE;
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
-    lim_outcome view;
-    lim__outcome_view(was, excluded, &view);
-    err = lim__outcome_copy(&view, out);
-    lim__letter_free(NULL, was);
-    return err;
 }
 
 /* ---- groups ---- */
@@ -398,7 +174,9 @@ static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, l
     lim__blocker_fini(&b);
     if (err != LIM_OK && made)
         lim_runtime_exit(bus->rt, who, LIM_KILL);
-    else if (err == LIM_OK)
+    if (err == LIM_OK && !made) /* what lim_report_used says concerns this group, too */
+        lim__participant_entered(bus, who, to);
+    if (err == LIM_OK)
         *out = (lim_participant){ who.id };
     return err;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * api.h - what api.c and api_conv.c share: from a public call to a letter, and from a letter to what the caller is told. */
+ * api.h - what api.c, api_ask.c and api_conv.c share: from a public call to a letter, and from a letter to what the caller is told. */
 #ifndef LIM__API_H
 #define LIM__API_H
 
@@ -25,6 +25,8 @@ lim_err lim__api_begin(lim_bus *bus, lim_pid agent, lim__open *open, lim__wait *
 lim_err lim__api_call(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter, uint64_t deadline_ns);
 /* The same with a lim__command of that type. */
 lim_err lim__api_command(lim_bus *bus, lim__blocker *b, const lim__letter_type *type, lim_conv conv, uint64_t deadline_ns);
+/* How a wait that got no outcome letter ended. */
+lim_outcome lim__api_no_letter(lim__wait_end end, lim_pid conv);
 /* The outcome of a blocker whose wait is over, as the caller's own. */
 lim_err lim__api_outcome(lim__blocker *b, lim_outcome *out);
 

@@ -8,6 +8,7 @@
 #include "bus/agent.h"
 #include "bus/letters.h"
 #include "bus/box.h"
+#include "bus/held.h"
 #include "bus/history.h"
 #include <inttypes.h>
 #include <stdarg.h>
@@ -25,6 +26,7 @@ static void bus_free(lim_bus *bus)
     lim__ended_free(bus->ended);
     lim__histories_free(bus->histories);
     lim__boxes_free(bus->boxes);
+    lim__held_free(bus->held);
     free(bus->system);
     free(bus);
 }
@@ -37,9 +39,10 @@ static lim_err open_parts(lim_bus *bus)
     bus->ended = lim__ended_new();
     bus->histories = lim__histories_new(bus->os->random(bus->os));
     bus->boxes = lim__boxes_new(bus->os->random(bus->os));
+    bus->held = lim__held_new(bus->os->random(bus->os));
     bus->system = lim__system_new();
     if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
-                          bus->histories == NULL || bus->boxes == NULL || bus->system == NULL))
+                          bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);

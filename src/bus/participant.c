@@ -2,13 +2,16 @@
  * participant.c - a handler of the host's as a participant: requests in, answers out.
  *
  * The handler runs on the participant's scheduler, one request at a time; without a handler, requests wait in a box for
- * lim_take. An answer goes straight to the conversation.
+ * lim_take. What it says in return is in participant_say.c.
  * Which delivery is at hand is remembered while the handler runs (`now`), so that the first answer counts and a
- * handler that says nothing is seen to have said nothing. */
+ * handler that says nothing is seen to have said nothing. What it holds on to is remembered in held.c, if there is
+ * anything to tell it later: credit for more parts, and that it need not go on. */
 #include "bus/participant.h"
 #include "base/base.h"
 #include "base/buf.h"
 #include "bus/box.h"
+#include "bus/exchange.h"
+#include "bus/held.h"
 #include "data/outcome.h"
 
 #include <stdlib.h>
@@ -17,114 +20,52 @@ typedef struct participant {
     lim_bus *bus;
     lim_handler handler;
     lim__member_kind kind;
-    lim_pid group;           /* the one it was made for, or {0} */
+    lim_pid *groups; /* those it is in: the one it was made for, and those that it was registered in later */
+    uint32_t group_count;
+    lim__list held;          /* what it is told of later; under the lock of held.c */
     struct lim__box *box;    /* pulled: where requests wait */
     lim_process *self;       /* while a signal is handled */
     const lim__request *now; /* the delivery at hand */
     bool answered;
 } participant;
 
-lim__answer *lim__answer_new(lim__sched *s, lim_pid from, uint64_t lease, lim__answer_how how, lim__msg *payload,
-                             lim_bytes detail)
+bool *lim__participant_at_hand(lim_process *process, lim_conv conv, uint64_t lease)
 {
-    if (detail.len > 1024)
-        detail.len = 1024;
-    lim__answer *a = lim__letter_new(s, &lim__type_answer, sizeof *a + detail.len);
-    if (a == NULL) {
-        lim__msg_unref(payload);
-        return NULL;
-    }
-    *a = (lim__answer){
-        .lease = lease, .from = from, .how = how, .payload = payload, .detail_len = (uint16_t)detail.len
-    };
-    if (detail.len > 0)
-        memcpy(a->detail, detail.ptr, detail.len);
-    return a;
-}
-
-static lim_err send_answer(lim_bus *bus, lim_pid from, lim_conv conv, uint64_t lease, lim__answer_how how,
-                           lim_bytes payload, lim_bytes detail)
-{
-    lim__sched *s = lim__sched_current();
-    lim_process *self = s != NULL ? lim__local_process(s, from) : NULL;
-    lim__msg *msg = NULL;
-    if (payload.len > bus->opts.payload_bytes_max)
-        return LIM_E_TOOBIG;
-    if (how == LIM__ANSWER_REPLY && (msg = lim__msg_new(payload)) == NULL)
-        return LIM_E_NOMEM;
-    lim__answer *a = lim__answer_new(self != NULL ? s : NULL, from, lease, how, msg, detail);
-    if (a == NULL)
-        return LIM_E_NOMEM;
-    return self != NULL ? lim__send_reserved(self, (lim_pid){ conv.id }, a)
-                        : lim__post_reserved(bus->rt, (lim_pid){ conv.id }, a);
-}
-
-/* The state, if this call is made by the handler for the delivery at hand. */
-static participant *at_hand(lim_participant self, lim_conv conv, uint64_t lease)
-{
-    lim__sched *s = lim__sched_current();
-    lim_process *process = s != NULL ? lim__local_process(s, (lim_pid){ self.id }) : NULL;
     participant *p = process != NULL ? lim__proc_state(process) : NULL;
-    return p != NULL && p->now != NULL && p->now->conv.id == conv.id && p->now->lease == lease ? p : NULL;
+    return p != NULL && p->now != NULL && p->now->conv.id == conv.id && p->now->lease == lease ? &p->answered : NULL;
 }
 
-static lim_err answer(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, lim__answer_how how,
-                      lim_bytes payload, lim_bytes detail)
+/* ---- groups ---- */
+
+static const lim__letter_type type_entered = { "entered", NULL };
+
+static void entered(participant *p, lim_pid group)
 {
-    participant *p = at_hand(self, conv, lease);
-    if (lease == 0 || (p != NULL && p->answered))
-        return LIM_E_GONE;
-    lim_err err = send_answer(bus, (lim_pid){ self.id }, conv, lease, how, payload, detail);
-    if (p != NULL && err != LIM_E_TOOBIG)
-        p->answered = true;
-    return err;
+    lim_pid *more = realloc(p->groups, (p->group_count + 1) * sizeof *more);
+    if (more == NULL)
+        return;
+    p->groups = more;
+    p->groups[p->group_count++] = group;
 }
 
-lim_err lim_reply(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
+void lim__participant_entered(lim_bus *bus, lim_pid who, lim_pid group)
 {
-    return answer(bus, d->self, d->conv, d->lease, LIM__ANSWER_REPLY, payload, lim__bytes(NULL, 0));
-}
-
-lim_err lim_fail(lim_bus *bus, const lim_delivery *d, const char *why)
-{
-    return answer(bus, d->self, d->conv, d->lease, LIM__ANSWER_FAILED, lim__bytes(NULL, 0), lim__str(why));
-}
-
-lim_err lim_reply_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, lim_bytes payload)
-{
-    return answer(bus, self, conv, lease, LIM__ANSWER_REPLY, payload, lim__bytes(NULL, 0));
-}
-
-lim_err lim_fail_to(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *why)
-{
-    return answer(bus, self, conv, lease, LIM__ANSWER_FAILED, lim__bytes(NULL, 0), lim__str(why));
-}
-
-lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
-{
-    lim__sched *s = lim__sched_current();
-    lim_process *self = s != NULL ? lim__local_process(s, (lim_pid){ d->self.id }) : NULL;
-    if (payload.len > bus->opts.payload_bytes_max)
-        return LIM_E_TOOBIG;
-    lim__say *say = lim__letter_new(self != NULL ? s : NULL, &lim__type_say, sizeof *say);
-    if (say == NULL)
-        return LIM_E_NOMEM;
-    *say = (lim__say){ .from = { d->self.id }, .payload = lim__msg_new(payload) };
-    if (say->payload == NULL) {
-        lim__letter_free(self != NULL ? s : NULL, say);
-        return LIM_E_NOMEM;
-    }
-    return self != NULL ? lim__send(self, (lim_pid){ d->conv.id }, say)
-                        : lim__post(bus->rt, (lim_pid){ d->conv.id }, say);
+    lim_pid *letter = lim__letter_new(NULL, &type_entered, sizeof *letter);
+    if (letter == NULL)
+        return;
+    *letter = group;
+    (void)!lim__post_reserved(bus->rt, who, letter);
 }
 
 static void report(const participant *p, lim_process *self, uint32_t used)
 {
-    lim__report *r = p->group.id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_report, sizeof *r);
-    if (r == NULL)
-        return;
-    *r = (lim__report){ lim_self(self), used };
-    (void)!lim__send_reserved(self, p->group, r);
+    for (uint32_t i = 0; i < p->group_count; i++) {
+        lim__report *r = lim__letter_new(lim__proc_sched(self), &lim__type_report, sizeof *r);
+        if (r == NULL)
+            return;
+        *r = (lim__report){ lim_self(self), used };
+        (void)!lim__send_reserved(self, p->groups[i], r);
+    }
 }
 
 /* ---- the process ---- */
@@ -151,70 +92,171 @@ static lim_delivery delivery(const lim__request *r, lim_pid self, uint64_t now_n
                            .type = lim__bytes(r->type, r->type_len),
                            .conv = { r->conv.id },
                            .lease = r->lease,
+                           .from = { r->from.id },
+                           .event = (lim_event)r->event,
                            .self = { self.id },
                            .remaining_ms = remaining_ms(now_ns, r->deadline_ns),
                            .attempt = r->attempt,
                            .losses = r->losses,
                            .hops = r->hops,
-                           .from = { r->from.id },
-                           .event = (lim_event)r->event,
+                           .credit = r->credit,
                            .wants_reply = !(r->flags & LIM__REQUEST_QUIET),
                            .msg = (lim_msg *)r->payload };
+}
+
+static lim__delivery_id id_of(lim_process *self, lim_pid conv, uint64_t lease)
+{
+    return (lim__delivery_id){ { lim_self(self).id }, { conv.id }, lease };
+}
+
+static void say(participant *p, lim_process *self, const lim__request *r, lim__answer_how how, const char *detail)
+{
+    (void)!lim__participant_answer(p->bus, (lim_participant){ lim_self(self).id }, (lim_conv){ r->conv.id }, r->lease,
+                                   how, lim__bytes(NULL, 0), lim__str(detail));
+}
+
+/* Into the books of held.c, if it is going to be told anything. False: no memory, and it was told that it failed. */
+static bool hold_on(participant *p, lim_process *self, const lim__request *r)
+{
+    bool stream = r->credit > 0;
+    if ((r->flags & LIM__REQUEST_QUIET) || (!stream && p->handler.on_cancel == NULL))
+        return true;
+    if (lim__held_add(p->bus->held, &p->held, id_of(self, r->conv, r->lease), stream, r->credit) == LIM_OK)
+        return true;
+    say(p, self, r, LIM__ANSWER_FAILED, "the participant is out of memory");
+    return false;
+}
+
+static void on_boxed(participant *p, lim_process *self, const lim_signal *signal)
+{
+    lim__request *kept = lim__letter_keep(self, signal);
+    bool held = hold_on(p, self, kept);
+    if (held && lim__box_push(p->box, kept))
+        return;
+    if (held && kept->lease != 0)
+        say(p, self, kept, LIM__ANSWER_FAILED, "nobody takes this participant's requests, and its box is full");
+    lim__letter_free(lim__proc_sched(self), kept);
+}
+
+/* An ask is not acknowledged, but its exchange shall know that it was read, should its participant die with it in hand:
+ * where they live on one scheduler that costs nothing. */
+static void note_read(lim_bus *bus, lim_process *self, const lim__request *r)
+{
+    if ((r->flags & (LIM__REQUEST_ACK | LIM__REQUEST_QUIET)) || lim__conv_kind_of(bus, r->conv) != LIM__KIND_ASK)
+        return;
+    lim_process *exchange = lim__local_process(lim__proc_sched(self), r->conv);
+    if (exchange != NULL)
+        lim__exchange_taken(exchange, r->lease);
+    else
+        acknowledge(self, r);
 }
 
 static void on_request(participant *p, lim_process *self, const lim_signal *signal)
 {
     const lim__request *r = signal->body.ptr;
-    lim_delivery d = delivery(r, lim_self(self), lim_now_ns(self));
     if (r->flags & LIM__REQUEST_ACK)
         acknowledge(self, r);
     if (p->box != NULL) {
-        lim__request *kept = lim__letter_keep(self, signal);
-        if (!lim__box_push(p->box, kept)) {
-            if (kept->lease != 0)
-                (void)!send_answer(p->bus, lim_self(self), d.conv, d.lease, LIM__ANSWER_FAILED, lim__bytes(NULL, 0),
-                                   lim__str("nobody takes this participant's requests, and its box is full"));
-            lim__letter_free(lim__proc_sched(self), kept);
-        }
+        on_boxed(p, self, signal);
         return;
     }
+    lim_delivery d = delivery(r, lim_self(self), lim_now_ns(self));
+    if (!hold_on(p, self, r))
+        return;
     p->now = r;
     p->answered = !d.wants_reply;
     lim_done done = p->handler.on_message(p->bus, &d, p->handler.ctx);
-    if (!p->answered && done == LIM_FAIL)
-        (void)!lim_fail(p->bus, &d, "the handler failed");
-    else if (!p->answered && done != LIM_HOLD)
-        (void)!send_answer(p->bus, lim_self(self), d.conv, d.lease,
-                           p->kind == LIM__MEMBER_WORK ? LIM__ANSWER_REPLY : LIM__ANSWER_NOTHING, lim__bytes(NULL, 0),
-                           lim__bytes(NULL, 0));
     p->now = NULL;
+    if (p->answered)
+        return;
+    if (done == LIM_FAIL)
+        say(p, self, r, LIM__ANSWER_FAILED, "the handler failed");
+    else if (done != LIM_HOLD)
+        say(p, self, r, p->kind == LIM__MEMBER_WORK ? LIM__ANSWER_REPLY : LIM__ANSWER_NOTHING, NULL);
+    else
+        note_read(p->bus, self, r);
 }
 
-/* What nobody has taken yet is not taken any more; its conversation need not wait for the participant. */
+/* ---- what it is told while it has something in hand ---- */
+
+static const char *revoke_text(lim__revoke_why why)
+{
+    switch (why) {
+    case LIM__REVOKE_CANCELLED:
+        return "cancelled";
+    case LIM__REVOKE_TIMEOUT:
+        return "timeout";
+    case LIM__REVOKE_TAKEN:
+        return "taken";
+    case LIM__REVOKE_ENDED:
+        return "ended";
+    }
+    return "";
+}
+
+static void tell_cancel(participant *p, lim_process *self, lim_pid conv, uint64_t lease, lim__revoke_why why)
+{
+    if (p->handler.on_cancel != NULL)
+        p->handler.on_cancel(p->bus, (lim_participant){ lim_self(self).id }, (lim_conv){ conv.id }, lease,
+                             revoke_text(why), p->handler.ctx);
+}
+
+/* What nobody has taken yet is not taken any more; its conversation need not wait for the participant. What somebody
+ * has taken is told to stop. */
 static void on_revoke(participant *p, lim_process *self, const lim__revoke *revoke)
 {
     lim__request *r;
     while (p->box != NULL && (r = lim__box_withdraw(p->box, revoke->conv, revoke->lease)) != NULL) {
         if (r->lease != 0)
-            (void)!send_answer(p->bus, lim_self(self), (lim_conv){ r->conv.id }, r->lease, LIM__ANSWER_NOTHING,
-                               lim__bytes(NULL, 0), lim__bytes(NULL, 0));
+            say(p, self, r, LIM__ANSWER_NOTHING, NULL);
         lim__letter_free(lim__proc_sched(self), r);
     }
+    if (lim__held_revoke(p->bus->held, id_of(self, revoke->conv, revoke->lease)))
+        tell_cancel(p, self, revoke->conv, revoke->lease, revoke->why);
+}
+
+static void on_credit(participant *p, lim_process *self, const lim__credit *c)
+{
+    if (lim__held_grant(p->bus->held, id_of(self, c->conv, c->lease), c->parts) && p->handler.on_credit != NULL)
+        p->handler.on_credit(p->bus, (lim_participant){ lim_self(self).id }, (lim_conv){ c->conv.id }, c->lease,
+                             c->parts, p->handler.ctx);
+}
+
+/* A conversation that ended before it could say so. */
+static void on_conv_gone(participant *p, lim_process *self, lim_pid conv)
+{
+    for (uint64_t lease; (lease = lim__held_revoke_in(p->bus->held, &p->held, (lim_conv){ conv.id })) != 0;)
+        tell_cancel(p, self, conv, lease, LIM__REVOKE_ENDED);
+}
+
+static void on_message(participant *p, lim_process *self, const lim_signal *signal)
+{
+    const lim__letter_type *t = signal->type;
+    if (t == &lim__type_request)
+        on_request(p, self, signal);
+    else if (t == &lim__type_revoke)
+        on_revoke(p, self, signal->body.ptr);
+    else if (t == &lim__type_credit)
+        on_credit(p, self, signal->body.ptr);
+    else if (t == &lim__type_report)
+        report(p, self, ((const lim__report *)signal->body.ptr)->used);
+    else if (t == &type_entered)
+        entered(p, *(const lim_pid *)signal->body.ptr);
+    else if (t == &lim__type_evict)
+        lim_exit(self, ((const lim__evict *)signal->body.ptr)->reason);
+    else
+        (void)lim__participant_relay(self, signal);
 }
 
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     participant *p = state;
-    if (signal->kind != LIM_SIGNAL_MESSAGE || signal->type == NULL)
-        return; /* a conversation that ended: whatever is in hand will be told GONE */
-    if (signal->type == &lim__type_request)
-        on_request(p, self, signal);
-    else if (signal->type == &lim__type_revoke)
-        on_revoke(p, self, signal->body.ptr);
-    else if (signal->type == &lim__type_report)
-        report(p, self, ((const lim__report *)signal->body.ptr)->used);
-    else if (signal->type == &lim__type_evict)
-        lim_exit(self, ((const lim__evict *)signal->body.ptr)->reason);
+    if (p->held.next == NULL)
+        lim__list_init(&p->held);
+    if (signal->kind == LIM_SIGNAL_EXIT)
+        on_conv_gone(p, self, signal->from);
+    else if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL)
+        on_message(p, self, signal);
 }
 
 static void on_end(void *state, lim_reason reason)
@@ -223,6 +265,9 @@ static void on_end(void *state, lim_reason reason)
     (void)reason;
     if (p->box != NULL)
         lim__box_close(p->bus->boxes, p->box);
+    if (p->held.next != NULL)
+        lim__held_remove_all(p->bus->held, &p->held);
+    free(p->groups);
     if (p->handler.on_end != NULL)
         p->handler.on_end(p->handler.ctx);
 }
@@ -230,9 +275,14 @@ static void on_end(void *state, lim_reason reason)
 lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__member_kind kind, lim_pid group,
                                lim_pid *out)
 {
-    participant init = { .bus = bus, .handler = *handler, .kind = kind, .group = group };
-    if (handler->on_message == NULL && (init.box = lim__box_new()) == NULL)
+    participant init = { .bus = bus, .handler = *handler, .kind = kind };
+    if (group.id != 0)
+        entered(&init, group);
+    bool pulled = handler->on_message == NULL;
+    if ((group.id != 0 && init.groups == NULL) || (pulled && (init.box = lim__box_new()) == NULL)) {
+        free(init.groups);
         return LIM_E_NOMEM;
+    }
     lim_spawn_opts opts = { .size = sizeof opts,
                             .name = "participant",
                             .on_signal = on_signal,
@@ -247,10 +297,14 @@ lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__me
         opts.scheduler = lim__pid_scheduler(group);
     }
     lim_err err = lim_runtime_spawn(bus->rt, &opts, out);
-    if (err == LIM_OK && init.box != NULL && (err = lim__box_enter(bus->boxes, init.box, *out)) != LIM_OK)
+    if (err != LIM_OK) {
+        if (init.box != NULL)
+            lim__box_unref(init.box);
+        free(init.groups);
+        return err;
+    }
+    if (init.box != NULL && (err = lim__box_enter(bus->boxes, init.box, *out)) != LIM_OK)
         lim_runtime_exit(bus->rt, *out, LIM_KILL);
-    else if (err != LIM_OK && init.box != NULL)
-        lim__box_unref(init.box);
     return err;
 }
 
@@ -276,6 +330,18 @@ static void taken_letter_free(lim__taken_owned *owned)
     free(t);
 }
 
+/* As note_read, for one that was taken out of the box by a thread of the host's. */
+static void note_taken(lim_bus *bus, const lim__request *r)
+{
+    bool ask =
+        !(r->flags & (LIM__REQUEST_ACK | LIM__REQUEST_QUIET)) && lim__conv_kind_of(bus, r->conv) == LIM__KIND_ASK;
+    lim__taken *t = ask ? lim__letter_new(NULL, &lim__type_taken, sizeof *t) : NULL;
+    if (t == NULL)
+        return;
+    t->lease = r->lease;
+    (void)!lim__post_reserved(bus->rt, r->conv, t);
+}
+
 lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_taken *out)
 {
     if (lim__sched_current() != NULL || timeout_ms < 0)
@@ -293,6 +359,7 @@ lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_take
         free(t);
         return err;
     }
+    note_taken(bus, t->request);
     t->base.free = taken_letter_free;
     *out = (lim_taken){ delivery(t->request, (lim_pid){ who.id }, bus->os->now_ns(bus->os)), t };
     return LIM_OK;

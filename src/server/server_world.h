@@ -378,12 +378,28 @@ static inline bool nobody_is_left(void *ctx)
     return lim__server_sessions(((world *)ctx)->server) == 0;
 }
 
+/* Dead letters keep their queue. */
+static inline void drop_dead(world *w)
+{
+    static const char all[] = "{\"op\":\"dead.drop\",\"all\":true}";
+    lim_pid groups[64];
+    size_t count = lim__groups_list(w->bus, groups, LIM_COUNT(groups));
+    for (size_t i = 0; i < count && i < LIM_COUNT(groups); i++) {
+        lim__admin *a = lim__letter_new(NULL, &lim__type_admin, sizeof *a + sizeof all);
+        *a = (lim__admin){ .len = sizeof all - 1 };
+        memcpy(a->json, all, sizeof all - 1);
+        (void)!lim__post_reserved(w->bus->rt, groups[i], a);
+    }
+}
+
 static inline void world_close(world *w)
 {
     for (uint32_t i = 0; i < w->client_count; i++)
         client_free(w->clients[i]);
     w->client_count = 0;
     assert_true(run_until(w, nobody_is_left, w));
+    run_for(w, 10 * SECOND); /* tasks that nobody took are dead by now */
+    drop_dead(w);
     run_for(w, 10 * SECOND); /* groups that nobody needs go after a while */
     lim_bus_census after;
     lim_bus_census_take(w->bus, &after);

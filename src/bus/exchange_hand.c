@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * exchange_hand.c - who has the request: asking the group, handing over, and what becomes of leases.
+ *
+ * What is in hand is described by the letter in which the group assigned it (`current`: participant, lease, identity,
+ * router, policy). Letters of those that had it before are kept in `trouble`, which exists only once something went
+ * wrong: suspended ones may come back with the result, stuck ones were told to stop and keep their place until they
+ * have, the others are names.
+ *
+ * Invariants:
+ *   X1  we are linked to the current participant and to every stuck one, and to nobody else but our owner.
+ *   X2  a lease is known to the group until `release` was sent for it, once. */
+#include "base/base.h"
+#include "bus/exchange_inside.h"
+
+trouble *lim__ex_trouble(exchange *x, lim_process *self)
+{
+    if (x->trouble == NULL) {
+        x->trouble = lim__alloc(lim__proc_sched(self), sizeof *x->trouble);
+        if (x->trouble != NULL)
+            memset(x->trouble, 0, sizeof *x->trouble);
+    }
+    return x->trouble;
+}
+
+/* ---- asking the group ---- */
+
+static void refuse_here(exchange *x, lim_process *self, lim_why why)
+{
+    lim__refused refused = { .why = why, .retry_after_ms = 100 };
+    lim__ex_happens(x, LIM__EX_REFUSED, &(occasion){ .self = self, .refused = &refused });
+}
+
+void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
+{
+    lim_err err = LIM_OK;
+    x->group = lim__group_find(x->bus, group_name(x->open));
+    if (x->group.id == 0 && (is_task(x) || (x->open->flags & LIM__OPEN_WAIT)))
+        err = lim__group_get(x->bus, self, group_name(x->open), &x->group);
+    if (err != LIM_OK || x->group.id == 0) {
+        refuse_here(x, self,
+                    err == LIM_OK          ? LIM_WHY_NO_PARTICIPANT
+                    : err == LIM_E_INVALID ? LIM_WHY_BAD_NAME
+                                           : LIM_WHY_MEMORY);
+        return;
+    }
+    lim_bytes type = type_name(x->open);
+    lim__want *w = lim__letter_new(lim__proc_sched(self), &lim__type_want, sizeof *w + type.len);
+    if (w == NULL) {
+        refuse_here(x, self, LIM_WHY_MEMORY);
+        return;
+    }
+    *w = (lim__want){ .conv = lim_self(self),
+                      .kind = x->open->kind,
+                      .wait = x->open->flags & LIM__OPEN_WAIT,
+                      .again = again,
+                      .attempts = x->attempts,
+                      .losses = x->losses,
+                      .due_ns = due_ns,
+                      .terms = lim__terms_ref(x->open->terms),
+                      .payload = lim__msg_ref(x->open->payload),
+                      .type_len = (uint8_t)type.len };
+    if (x->trouble != NULL) {
+        w->shun_count = (uint8_t)x->trouble->shun_count;
+        memcpy(w->shun, x->trouble->shun, sizeof w->shun);
+    }
+    if (type.len > 0)
+        memcpy(w->type, type.ptr, type.len);
+    lim_err sent = lim__send(self, x->group, w);
+    if (sent != LIM_OK)
+        refuse_here(x, self, sent == LIM_E_FULL ? LIM_WHY_QUEUE_FULL : LIM_WHY_NO_PARTICIPANT);
+}
+
+uint64_t lim__ex_pause_ns(const exchange *x, const lim__policy *p)
+{
+    uint64_t ms = p->backoff_min_ms, max = p->backoff_max_ms > ms ? p->backoff_max_ms : ms;
+    for (uint32_t i = 1; i < x->attempts && ms < max && p->backoff_factor_percent > 100; i++) {
+        uint64_t longer = ms * p->backoff_factor_percent / 100;
+        ms = longer > max ? max : longer > ms ? longer : ms + 1;
+    }
+    uint64_t ns = ms * 1000000, span = ns / 100 * (p->backoff_jitter_percent < 100 ? p->backoff_jitter_percent : 100);
+    return span == 0 ? ns : ns - span + x->bus->os->random(x->bus->os) % (2 * span + 1);
+}
+
+void lim__ex_shun(exchange *x, lim_process *self)
+{
+    trouble *t = lim__ex_trouble(x, self);
+    lim_pid who = x->current != NULL ? x->current->participant : (lim_pid){ 0 };
+    for (uint32_t i = 0; t != NULL && i < t->shun_count; i++)
+        if (t->shun[i].id == who.id)
+            return;
+    if (t == NULL || who.id == 0)
+        return;
+    if (t->shun_count == LIM__EX_SHUN_MAX)
+        memmove(t->shun, t->shun + 1, --t->shun_count * sizeof t->shun[0]); /* the one of longest ago */
+    t->shun[t->shun_count++] = who;
+}
+
+/* ---- handing over ---- */
+
+static lim__request *request_new(const exchange *x, lim_process *self, lim_bytes type)
+{
+    lim__request *r = lim__letter_new(lim__proc_sched(self), &lim__type_request, sizeof *r + type.len);
+    if (r == NULL)
+        return NULL;
+    *r = (lim__request){ .conv = lim_self(self),
+                         .lease = x->current->lease,
+                         .deadline_ns = x->open->deadline_ns,
+                         .attempt = (uint16_t)(x->attempts + 1),
+                         .losses = x->losses,
+                         .hops = lim__terms_or_default(x->open->terms)->hops,
+                         .type_len = (uint8_t)type.len };
+    if (type.len > 0)
+        memcpy(r->type, type.ptr, type.len);
+    return r;
+}
+
+/* Signals go to whoever has it, as an event in the conversation; nothing is answered. */
+static void pass_signal(exchange *x, lim_process *self, const lim__signal_in *in)
+{
+    lim__request *r = request_new(x, self, lim__bytes(in->name, in->name_len));
+    if (r == NULL)
+        return;
+    r->event = LIM_EVENT_SIGNAL;
+    r->flags = LIM__REQUEST_QUIET;
+    r->payload = lim__msg_ref(in->payload);
+    (void)!lim__send_reserved(self, x->current->participant, r);
+}
+
+void lim__ex_signal(exchange *x, lim_process *self, const lim_signal *signal)
+{
+    if (x->current != NULL && (x->state == LIM__EX_OFFERED || x->state == LIM__EX_HELD)) {
+        pass_signal(x, self, signal->body.ptr);
+        return;
+    }
+    extra *e = x->state == LIM__EX_PLACING ? lim__ex_extra(x, self) : NULL;
+    kept_signal *k =
+        e == NULL || e->signal_count == LIM__EX_SIGNALS_MAX ? NULL : lim__alloc(lim__proc_sched(self), sizeof *k);
+    if (k == NULL)
+        return;
+    *k = (kept_signal){ NULL, lim__letter_keep(self, signal) };
+    kept_signal **at = &e->signals;
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = k;
+    e->signal_count++;
+}
+
+static void pass_signals(exchange *x, lim_process *self)
+{
+    lim__sched *s = lim__proc_sched(self);
+    while (x->extra != NULL && x->extra->signals != NULL) {
+        kept_signal *k = x->extra->signals;
+        x->extra->signals = k->next;
+        pass_signal(x, self, k->letter);
+        lim__letter_free(s, k->letter);
+        lim__free(s, k, sizeof *k);
+    }
+    if (x->extra != NULL)
+        x->extra->signal_count = 0;
+}
+
+bool lim__ex_hand(exchange *x, lim_process *self)
+{
+    x->taken = false;
+    /* Linked before the request leaves: from here on its death is an event of ours. A dead one answers `noproc`. */
+    lim__request *r =
+        lim_link(self, x->current->participant) == LIM_OK ? request_new(x, self, type_name(x->open)) : NULL;
+    if (r == NULL) {
+        lim_exit(self, LIM_FAULT);
+        return true;
+    }
+    r->payload = lim__msg_ref(x->open->payload);
+    r->credit = x->extra != NULL && !is_task(x) ? x->extra->granted : 0;
+    r->flags = is_task(x) ? LIM__REQUEST_ACK : 0;
+    if (lim__send(self, x->current->participant, r) == LIM_E_FULL)
+        return false;
+    pass_signals(x, self); /* behind it */
+    return true;
+}
+
+void lim__ex_credit(exchange *x, lim_process *self, uint32_t parts)
+{
+    extra *e = x->extra;
+    if (e == NULL || is_task(x) || parts == 0)
+        return;
+    parts = parts < LIM__EX_CREDIT_MAX - e->granted ? parts : LIM__EX_CREDIT_MAX - e->granted;
+    e->granted += parts;
+    if (x->state != LIM__EX_HELD || parts == 0)
+        return; /* whoever gets it next hears the sum */
+    lim__credit *c = lim__letter_new(lim__proc_sched(self), &lim__type_credit, sizeof *c);
+    if (c == NULL) {
+        e->granted -= parts; /* it knows nothing of these */
+        return;
+    }
+    *c = (lim__credit){ lim_self(self), x->current->lease, parts };
+    (void)!lim__send_reserved(self, x->current->participant, c);
+}
+
+/* ---- time ---- */
+
+static void timer(lim_process *self, uint64_t delay_ns, uint32_t tag, uint64_t *timer_out)
+{
+    if (lim_timer_start(self, delay_ns, tag, timer_out) != LIM_OK)
+        lim_exit(self, LIM_FAULT);
+}
+
+static void stop(lim_process *self, uint64_t *timer_at)
+{
+    if (*timer_at != 0)
+        lim_timer_cancel(self, *timer_at);
+    *timer_at = 0;
+}
+
+static uint64_t progress_ns(const exchange *x)
+{
+    uint64_t said = lim__terms_or_default(x->open->terms)->progress_ns;
+    return !is_task(x) ? 0 : said != 0 ? said : x->current->policy.progress_ns;
+}
+
+void lim__ex_progress(exchange *x, lim_process *self)
+{
+    uint64_t ns = progress_ns(x);
+    if (ns == 0)
+        return;
+    stop(self, &x->extra->progress_timer);
+    timer(self, ns, LIM__EX_TAG_PROGRESS, &x->extra->progress_timer);
+}
+
+void lim__ex_start(exchange *x, lim_process *self)
+{
+    uint64_t said = lim__terms_or_default(x->open->terms)->start_to_close_ns, now = lim_now_ns(self);
+    uint64_t limit = !is_task(x) ? 0 : said != 0 ? said : x->current->policy.start_to_close_ns;
+    if (limit == 0 && progress_ns(x) == 0)
+        return;
+    extra *e = lim__ex_extra(x, self);
+    if (e == NULL) {
+        lim_exit(self, LIM_FAULT);
+        return;
+    }
+    if (e->taken_ns == 0) /* else it came back: its time has begun before */
+        e->taken_ns = now;
+    stop(self, &e->slow_timer);
+    if (limit != 0)
+        timer(self, now - e->taken_ns < limit ? limit - (now - e->taken_ns) : 0, LIM__EX_TAG_SLOW, &e->slow_timer);
+    lim__ex_progress(x, self);
+}
+
+void lim__ex_stop_timers(exchange *x, lim_process *self, lim__ex_state before)
+{
+    if (before == LIM__EX_OFFERED && x->state != LIM__EX_OFFERED)
+        stop(self, &x->offer_timer);
+    if (x->extra == NULL)
+        return;
+    if (x->state != LIM__EX_HELD)
+        stop(self, &x->extra->progress_timer);
+    if (x->state != LIM__EX_HELD && x->state != LIM__EX_MUTE)
+        stop(self, &x->extra->slow_timer);
+}
+
+/* ---- leases ---- */
+
+void lim__ex_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why)
+{
+    lim__revoke *r = lim__letter_new(lim__proc_sched(self), &lim__type_revoke, sizeof *r);
+    if (r == NULL)
+        return;
+    *r = (lim__revoke){ lim_self(self), lease, why };
+    (void)!lim__send_reserved(self, to, r);
+}
+
+void lim__ex_release(exchange *x, lim_process *self, uint64_t lease)
+{
+    if (x->group.id == 0)
+        return;
+    lim__release *r = lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
+    if (r == NULL)
+        return; /* the group gives it back when this process ends */
+    *r = (lim__release){ lease };
+    (void)!lim__send_reserved(self, x->group, r);
+}
+
+old_lease *lim__ex_old(const exchange *x, uint64_t lease)
+{
+    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
+        if (x->trouble->old[i].was->lease == lease && x->trouble->old[i].is != OLD_PAST)
+            return &x->trouble->old[i];
+    return NULL;
+}
+
+static uint32_t count(const exchange *x, old_is is)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
+        n += x->trouble->old[i].is == is;
+    return n;
+}
+
+uint32_t lim__ex_stuck(const exchange *x)
+{
+    return count(x, OLD_STUCK);
+}
+
+bool lim__ex_crowded(const exchange *x)
+{
+    return count(x, OLD_STUCK) + count(x, OLD_SUSPENDED) + 1 >= LIM__EX_OLD_MAX;
+}
+
+/* X1: one may have it twice, as a stuck one and again. */
+static void unlink_unused(exchange *x, lim_process *self, lim_pid who)
+{
+    bool used = x->current != NULL && x->current->participant.id == who.id;
+    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
+        used |= x->trouble->old[i].is == OLD_STUCK && x->trouble->old[i].was->participant.id == who.id;
+    if (!used)
+        lim_unlink(self, who);
+}
+
+static void forget_at(trouble *t, lim_process *self, uint32_t at)
+{
+    lim__letter_free(lim__proc_sched(self), t->old[at].was);
+    memmove(&t->old[at], &t->old[at + 1], (--t->old_count - at) * sizeof t->old[0]);
+}
+
+/* A name of the past makes room for one that is more. */
+static void make_room(trouble *t, lim_process *self)
+{
+    for (uint32_t i = 0; t->old_count == LIM__EX_OLD_MAX && i < t->old_count; i++)
+        if (t->old[i].is == OLD_PAST)
+            forget_at(t, self, i);
+}
+
+void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
+{
+    lim__assigned *was = x->current;
+    if (was == NULL)
+        return;
+    x->current = NULL;
+    trouble *t = is != OLD_PAST || lost ? lim__ex_trouble(x, self) : NULL;
+    if (t != NULL)
+        make_room(t, self);
+    bool kept = t != NULL && t->old_count < LIM__EX_OLD_MAX;
+    if (kept)
+        t->old[t->old_count++] = (old_lease){ was, x->extra != NULL ? x->extra->taken_ns : 0, is, lost };
+    if (x->extra != NULL)
+        x->extra->taken_ns = 0;
+    if (is == OLD_PAST || !kept) /* not kept though it should: no memory; its place is free a little early */
+        lim__ex_release(x, self, was->lease);
+    unlink_unused(x, self, was->participant);
+    if (!kept)
+        lim__letter_free(lim__proc_sched(self), was);
+}
+
+void lim__ex_drop_old(exchange *x, lim_process *self, uint64_t lease)
+{
+    old_lease *o = lim__ex_old(x, lease);
+    if (o == NULL)
+        return;
+    lim_pid who = o->was->participant;
+    bool linked = o->is == OLD_STUCK;
+    lim__ex_release(x, self, lease);
+    o->is = OLD_PAST;
+    if (!o->lost)
+        forget_at(x->trouble, self, (uint32_t)(o - x->trouble->old));
+    if (linked)
+        unlink_unused(x, self, who);
+}
+
+void lim__ex_revoke_old(exchange *x, lim_process *self)
+{
+    trouble *t = x->trouble;
+    if (t == NULL)
+        return;
+    for (uint32_t i = 0; i < t->old_count; i++)
+        if (t->old[i].is == OLD_SUSPENDED) {
+            t->old[i].is = OLD_PAST;
+            lim__ex_revoke(self, t->old[i].was->participant, t->old[i].was->lease, LIM__REVOKE_TAKEN);
+            lim__ex_release(x, self, t->old[i].was->lease);
+        }
+    if (t->crashed_ns != 0 && t->rerouted_ns == 0)
+        t->rerouted_ns = lim_now_ns(self) - t->crashed_ns;
+}
+
+/* One that was away has come back, under a new pid. */
+void lim__ex_resume(exchange *x, occasion *now)
+{
+    trouble *t = x->trouble;
+    old_lease *o = lim__ex_old(x, now->lease);
+    LIM_ASSERT(o != NULL && o->is == OLD_SUSPENDED && x->current == NULL);
+    x->current = o->was;
+    if (x->extra != NULL)
+        x->extra->taken_ns = o->taken_ns;
+    memmove(o, o + 1, (size_t)(&t->old[--t->old_count] - o) * sizeof *o);
+    x->current->participant = now->speaker;
+    x->taken = x->was_taken = true;
+    if (t->crashed_ns != 0)
+        t->rerouted_ns = lim_now_ns(now->self) - t->crashed_ns;
+    if (lim_link(now->self, now->speaker) != LIM_OK)
+        lim_exit(now->self, LIM_FAULT);
+}
+
+void lim__ex_count_loss(exchange *x, const occasion *now)
+{
+    x->losses++;
+    trouble *t = lim__ex_trouble(x, now->self);
+    if (t == NULL)
+        return;
+    t->crashed_ns = now->at_ns != 0 ? now->at_ns : lim_now_ns(now->self);
+    t->crashed_wall_us = x->bus->os->wall_ns(x->bus->os) / 1000;
+    t->rerouted_ns = 0;
+}
+
+void lim__ex_settle(exchange *x, const occasion *now, bool accepted)
+{
+    lim_process *self = now->self;
+    if (now->answer == NULL && now->holding == NULL)
+        return; /* it ended without a word */
+    if (x->bus->ear.on_settled != NULL && is_task(x) && now->answer != NULL)
+        x->bus->ear.on_settled(x->bus->ear.ctx, lim_self(self).id, now->lease, accepted);
+    if (!accepted && now->holding != NULL) {
+        lim__ex_revoke(self, now->speaker, now->lease, LIM__REVOKE_TAKEN);
+        return;
+    }
+    lim__settled *s = lim__letter_new(lim__proc_sched(self), &lim__type_settled, sizeof *s);
+    if (s == NULL)
+        return;
+    *s = (lim__settled){ lim_self(self), now->lease, accepted };
+    (void)!lim__send_reserved(self, now->speaker, s);
+}
