@@ -64,7 +64,7 @@ static void open_type(lim__line *l, lim__line_type *t)
 
 static void shut_queue(lim__line *l, lim__line_type *t, unsigned priority)
 {
-    if (lim__line_queue_first(&t->ready[priority]) != NULL)
+    if (lim__line_ready_first(&t->ready[priority]) != NULL)
         return;
     t->mask &= ~(1u << priority);
     if (t->mask != 0)
@@ -79,14 +79,19 @@ static void seat_in_type(lim__line *l, lim__line_cell *c)
     c->type->mask |= 1u << c->priority;
     c->node.key = c->flow->service;
     c->node.tie = c->flow->turn;
-    lim__line_queue_push(&c->type->ready[c->priority], &c->node);
+    c->queue_at = (uint8_t)lim__line_ready_push(&c->type->ready[c->priority], &c->node);
     c->seat = LINE_IN_TYPE;
+}
+
+static lim__line_queue *queue_of(const lim__line_cell *c)
+{
+    return lim__line_ready_queue(&c->type->ready[c->priority], c->queue_at);
 }
 
 static void unseat(lim__line *l, lim__line_cell *c)
 {
     if (c->seat == LINE_IN_TYPE) {
-        lim__line_queue_remove(&c->type->ready[c->priority], &c->node);
+        lim__line_queue_remove(queue_of(c), &c->node);
         shut_queue(l, c->type, c->priority);
     } else if (c->seat == LINE_BENCHED) {
         lim__line_queue_remove(&lim__line_more_of(c->flow)->bench, &c->node);
@@ -109,11 +114,24 @@ static void seat(lim__line *l, lim__line_cell *c)
         seat_in_type(l, c);
 }
 
+/* Memory is far away, but who comes after this one is known. (Macros: compilers take a function that only fetches for one
+ * that does nothing.) */
+#define FETCH(what, bytes)                                                                                             \
+    for (size_t line_ = 0; line_ < (bytes); line_ += 64)                                                               \
+    __builtin_prefetch((const char *)(what) + line_)
+#define FETCH_AHEAD(q)                                                                                                 \
+    do {                                                                                                               \
+        lim__line_node *far_ = lim__line_queue_ahead(q, LINE_FETCH_CELL), *near_ = NULL;                               \
+        if (far_ != NULL && (near_ = lim__line_queue_ahead(q, LINE_FETCH_FLOW)) != NULL)                               \
+            __builtin_prefetch(&lim__line_cell_of(near_)->flow->turn);                                                 \
+        FETCH(far_, sizeof(lim__line_flow)); /* it may be the home of its flow */                                      \
+    } while (0)
+
 /* The cell of this type and priority that is next, at its right place; NULL: none. */
 static lim__line_cell *first_cell(lim__line *l, lim__line_type *t, unsigned priority)
 {
     for (;;) {
-        lim__line_node *n = lim__line_queue_first(&t->ready[priority]);
+        lim__line_node *n = lim__line_ready_first(&t->ready[priority]);
         if (n == NULL)
             return NULL;
         lim__line_cell *c = lim__line_cell_of(n);
@@ -123,10 +141,9 @@ static lim__line_cell *first_cell(lim__line *l, lim__line_type *t, unsigned prio
             bench(l, c);
             continue;
         }
-        lim__line_queue_remove(&t->ready[priority], n);
-        n->key = c->flow->service;
-        n->tie = c->flow->turn;
-        lim__line_queue_push(&t->ready[priority], n);
+        lim__line_queue_remove(queue_of(c), n);
+        FETCH_AHEAD(queue_of(c));
+        seat_in_type(l, c);
     }
 }
 
@@ -210,7 +227,7 @@ static void ready(lim__line *l, lim__item *i)
 {
     set_state(l, i, LIM__ITEM_READY);
     i->node.key = !i->was_out;
-    lim__line_fifo_push(&i->cell->queue, &i->node);
+    lim__line_queue_push(&i->cell->queue, &i->node);
     if (i->cell->seat == LINE_NOWHERE)
         seat(l, i->cell);
 }
@@ -219,7 +236,7 @@ static void behind(lim__line *l, lim__item *i)
 {
     set_state(l, i, LIM__ITEM_BEHIND);
     i->node.key = !i->was_out;
-    lim__line_fifo_push(&i->lane->queue, &i->node);
+    lim__line_queue_push(&i->lane->queue, &i->node);
     if (lim__list_empty(&i->lane->waiting))
         lim__list_push(&l->waiting_lanes, &i->lane->waiting);
 }
@@ -249,13 +266,13 @@ static void detach(lim__line *l, lim__item *i)
         lim__line_heap_remove(&l->delays, &i->node);
         return;
     case LIM__ITEM_READY:
-        lim__line_fifo_remove(&i->cell->queue, &i->node);
-        if (lim__line_fifo_first(&i->cell->queue) == NULL)
+        lim__line_queue_remove(&i->cell->queue, &i->node);
+        if (lim__line_queue_first(&i->cell->queue) == NULL)
             unseat(l, i->cell);
         return;
     case LIM__ITEM_BEHIND:
-        lim__line_fifo_remove(&i->lane->queue, &i->node);
-        if (lim__line_fifo_first(&i->lane->queue) == NULL)
+        lim__line_queue_remove(&i->lane->queue, &i->node);
+        if (lim__line_queue_first(&i->lane->queue) == NULL)
             lim__list_remove(&i->lane->waiting);
         return;
     case LIM__ITEM_PARKED:
@@ -278,7 +295,7 @@ static void detach(lim__line *l, lim__item *i)
 /* The oldest of those behind becomes the head. */
 static void promote(lim__line *l, lim__line_lane *lane)
 {
-    lim__line_node *n = lim__line_fifo_first(&lane->queue);
+    lim__line_node *n = lim__line_queue_first(&lane->queue);
     lane->head = n != NULL ? lim__line_item(n) : NULL;
     if (n == NULL)
         return;
@@ -315,7 +332,7 @@ static void arrive(lim__line *l, lim__item *i)
         return;
     }
     if (lane->head == i) { /* there may be older ones by now, which were delayed when it went */
-        lim__line_node *n = lim__line_fifo_first(&lane->queue);
+        lim__line_node *n = lim__line_queue_first(&lane->queue);
         if (n == NULL || lim__line_older(i, lim__line_item(n))) {
             ready(l, i);
             return;
@@ -388,6 +405,7 @@ void lim__line_out(lim__line *l, lim__item *i, uint64_t now_ns)
 {
     LIM_ASSERT(i->state != LIM__ITEM_NONE && i->state != LIM__ITEM_OUT);
     lim__line_flow *f = i->cell->flow;
+    lim__line_roll_fetch(&l->items, i->no);
     take_lane(l, i);
     detach(l, i);
     set_state(l, i, LIM__ITEM_OUT);
@@ -486,7 +504,7 @@ static bool goes_before(lim__line_cell *a, lim__line_cell *b)
         return a->priority > b->priority;
     if (a->flow != b->flow)
         return lim__line_before(&a->node, &b->node);
-    return lim__line_before(lim__line_fifo_first(&a->queue), lim__line_fifo_first(&b->queue));
+    return lim__line_before(lim__line_queue_first(&a->queue), lim__line_queue_first(&b->queue));
 }
 
 /* The first of a type, whatever its priority; NULL: the type is shut now. */
@@ -498,27 +516,6 @@ static lim__line_cell *first_of_type(lim__line *l, lim__line_type *t)
             return c;
     }
     return NULL;
-}
-
-static inline __attribute__((always_inline)) void fetch(const void *what, size_t bytes)
-{
-    for (size_t line = 0; line < bytes; line += 64)
-        __builtin_prefetch((const char *)what + line);
-}
-
-/* Who comes after this one is known: its item, and the flow of the one after that, are on their way when they are asked
- * for. Those between were fetched by the steps before. */
-static inline __attribute__((always_inline)) void fetch_ahead(const lim__line_cell *c)
-{
-    const lim__line_node *n = &c->node;
-    for (int i = 0; i < LINE_FETCH_AHEAD; i++)
-        if (n->child != n || (n = n->next) == NULL)
-            return;
-    const lim__line_cell *ahead = LIM_CONTAINER(n, lim__line_cell, node);
-    fetch(lim__line_item(ahead->queue.first), sizeof(lim__item));
-    if (ahead->queue.head != ahead->queue.tail)
-        __builtin_prefetch(&ahead->queue.head->slot[ahead->queue.head_at]);
-    fetch(n->next, sizeof(lim__line_flow));
 }
 
 lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_bytes type), void *ctx)
@@ -535,8 +532,14 @@ lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_byt
     }
     if (best == NULL)
         return NULL;
-    fetch_ahead(best);
-    return lim__line_item(lim__line_fifo_first(&best->queue));
+    lim__line_node *soon = lim__line_queue_ahead(queue_of(best), LINE_FETCH_ITEM);
+    if (soon != NULL) {
+        const lim__line_queue *q = &lim__line_cell_of(soon)->queue;
+        FETCH(lim__line_item(q->first), sizeof(lim__item));
+        if (q->head != q->tail)
+            __builtin_prefetch(&q->head->slot[q->head_at]);
+    }
+    return lim__line_item(lim__line_queue_first(&best->queue));
 }
 
 lim__item *lim__line_next(lim__line *l, uint64_t now_ns, bool (*can)(void *ctx, lim_bytes type), void *ctx)

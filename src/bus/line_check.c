@@ -36,19 +36,7 @@ static void walk_heap(const lim__line *l, lim__line_node *root, on_node *see, ta
 
 static void walk_queue(const lim__line *l, const lim__line_queue *q, on_node *see, tally *t, const void *of)
 {
-    for (lim__line_node *n = q->first; n != NULL; n = n->next) {
-        LIM_ASSERT(n->child == n);
-        if (n->next == NULL)
-            LIM_ASSERT(n == q->last);
-        else
-            LIM_ASSERT(n->next->prev == n && !lim__line_before(n->next, n));
-        see(l, n, t, of);
-    }
-    walk_heap(l, q->heap, see, t, of);
-}
-
-static void walk_fifo(const lim__line *l, const lim__line_fifo *q, on_node *see, tally *t, const void *of)
-{
+    const lim__line_node end = { .key = q->last_key, .tie = q->last_tie };
     lim__line_node *last = q->first;
     LIM_ASSERT(q->first != NULL || q->head == NULL);
     if (q->first != NULL)
@@ -58,10 +46,10 @@ static void walk_fifo(const lim__line *l, const lim__line_fifo *q, on_node *see,
             lim__line_node *n = c == q->tail ? q->slot[i] : c->slot[i];
             if (n == NULL)
                 continue;
-            LIM_ASSERT(n->child == n && n->slot == &c->slot[i] && lim__line_before(last, n));
+            LIM_ASSERT(n->child == n && n->slot == &c->slot[i] && !lim__line_before(n, last));
             see(l, last = n, t, of);
         }
-    LIM_ASSERT(last == NULL || q->last_rank >= (last->key << 63 | last->tie));
+    LIM_ASSERT(last == NULL || !lim__line_before(&end, last));
     walk_heap(l, q->heap, see, t, of);
 }
 
@@ -104,7 +92,7 @@ static void see_seated(const lim__line *l, lim__line_node *n, tally *t, const vo
 {
     const lim__line_cell *c = lim__line_cell_of(n);
     const lim__line_node right = { .key = c->flow->service, .tie = c->flow->turn };
-    LIM_ASSERT(c->seat == LINE_IN_TYPE && of == &c->type->ready[c->priority]);
+    LIM_ASSERT(c->seat == LINE_IN_TYPE && of == lim__line_ready_queue(&c->type->ready[c->priority], c->queue_at));
     LIM_ASSERT(!lim__line_before(&right, n));
     t->cells++;
     (void)l;
@@ -132,11 +120,13 @@ static void check_types(const lim__line *l, tally *t)
     lim_bytes name;
     void *value;
     while (lim__smap_next(&l->types, &pos, &name, &value)) {
-        const lim__line_type *type = value;
+        lim__line_type *type = value;
         LIM_ASSERT(type->cells > 0); /* L9 */
         for (unsigned p = 0; p <= LIM__PRIORITY_MAX; p++) {
-            walk_queue(l, &type->ready[p], see_seated, t, &type->ready[p]);
-            LIM_ASSERT((type->mask >> p & 1) == (lim__line_queue_first(&type->ready[p]) != NULL)); /* L6 */
+            lim__line_ready *r = &type->ready[p];
+            for (unsigned i = 0; i == 0 || i < r->queues; i++)
+                walk_queue(l, lim__line_ready_queue(r, i), see_seated, t, lim__line_ready_queue(r, i));
+            LIM_ASSERT((type->mask >> p & 1) == (lim__line_ready_first(r) != NULL)); /* L6 */
         }
         LIM_ASSERT(type->mask == 0 || l->open[type->open_at] == type); /* L6 */
         t->open += type->mask != 0;
@@ -147,8 +137,8 @@ static void check_types(const lim__line *l, tally *t)
 static void check_cell(const lim__line *l, const lim__line_flow *f, const lim__line_cell *c, tally *t)
 {
     LIM_ASSERT(c->items > 0 && c->type != NULL && c->flow == f); /* L9 */
-    walk_fifo(l, &c->queue, see_ready, t, c);
-    LIM_ASSERT((lim__line_fifo_first(&c->queue) != NULL) == (c->seat != LINE_NOWHERE)); /* L5 */
+    walk_queue(l, &c->queue, see_ready, t, c);
+    LIM_ASSERT((lim__line_queue_first(&c->queue) != NULL) == (c->seat != LINE_NOWHERE)); /* L5 */
     t->cells -= c->seat != LINE_NOWHERE;
 }
 
@@ -170,12 +160,12 @@ static void check_lanes(const lim__line *l, tally *t)
     void *value;
     while (lim__smap_next(&l->lanes, &pos, &name, &value)) {
         const lim__line_lane *lane = value;
-        bool some = lim__line_fifo_first(&lane->queue) != NULL;
+        bool some = lim__line_queue_first(&lane->queue) != NULL;
         LIM_ASSERT(lane->items > 0); /* L9 */
         LIM_ASSERT(lane->head == NULL || (lane->head->state != LIM__ITEM_BEHIND && lane->head->lane == lane));
         LIM_ASSERT(!some || lane->head != NULL);
         LIM_ASSERT(some == !lim__list_empty(&lane->waiting));
-        walk_fifo(l, &lane->queue, see_behind, t, lane);
+        walk_queue(l, &lane->queue, see_behind, t, lane);
         t->waiting_lanes += some;
     }
     LIM__LIST_EACH(node, &l->waiting_lanes)

@@ -9,13 +9,13 @@
  *                                                 |
  *            lane "order-99": head, queue of BEHIND <--- item      the roll: all items by number
  *
- * Queues. What comes in order is appended to a list, the rest goes to a pairing heap; the first is the smaller of their
- * firsts. Almost everything comes in order: new tasks by age, and keys of one weight by service (each gets V + 1 / weight,
- * and V only grows). The heap needs no memory, so nothing that waits can fail to wait.
+ * Queues. What comes in order is appended to a list of chunks of pointers, the rest goes to a pairing heap; the first is
+ * the smaller of their firsts. Almost everything comes in order: new tasks by age, and keys of one weight by service (each
+ * gets V + 1 / weight, and V only grows). The heap needs no memory, so nothing that waits can fail to wait.
  *
  * Memory is far away: with a million tasks an item that nobody looked at for a while costs as much as all the work of a
  * step. So a step touches one such item, the one that goes out; it is known some steps before, and fetched ahead. To append
- * to the items of a key the last one is not touched (they are in chunks of pointers), nor is the next one when the first
+ * to the items of a key the last one is not touched, nor is the next one when the first
  * goes, nor the neighbours of one that leaves the roll. Of a flow, four cache lines are touched, side by side.
  *
  * A cell's place is not corrected when its flow is charged or reaches its limit (a flow may have cells with many types),
@@ -45,32 +45,34 @@
 #include <stdalign.h>
 
 #ifdef LIM_HOSTILE
-enum { LINE_PAGE = 2, LINE_CHUNK = 2, LINE_WAKE_MAX = 2 };
+enum { LINE_PAGE = 2, LINE_CHUNK = 2, LINE_QUEUES = 2, LINE_WAKE_MAX = 2 };
 #else
-enum { LINE_PAGE = 64, LINE_CHUNK = 7, LINE_WAKE_MAX = LIM__LINE_WAKE_MAX };
+enum { LINE_PAGE = 64, LINE_CHUNK = 7, LINE_QUEUES = 12, LINE_WAKE_MAX = LIM__LINE_WAKE_MAX };
 #endif
-enum { LINE_NAME_MAX = 65535, LINE_FETCH_AHEAD = 6 /* steps */ };
+enum { LINE_NAME_MAX = 65535, LINE_FETCH_ITEM = 5, LINE_FETCH_FLOW = 6, LINE_FETCH_CELL = 10 /* steps ahead */ };
 #define LINE_STRIDE      (1u << 20)     /* virtual time of one task at weight 1 */
 #define LINE_FORGET_NS   1000000000ull  /* idle keys are forgotten at multiples of this: one timer for many */
-
-typedef struct lim__line_queue { /* of cells */
-    lim__line_node *first, *last; /* list; child of each is itself */
-    lim__line_node *heap;
-} lim__line_queue;
 
 typedef struct lim__line_chunk {
     struct lim__line_chunk *next;
     lim__line_node *slot[LINE_CHUNK];
 } lim__line_chunk;
 
-typedef struct lim__line_fifo { /* of items: first, then head->slot[head_at ..] and so on; NULL: gone; child is itself */
+typedef struct lim__line_queue { /* first, then head->slot[head_at ..] and so on; NULL: gone; child of each is itself */
     lim__line_node *first;
     lim__line_node *heap;
     lim__line_chunk *head, *tail; /* NULL: no chunk */
-    uint64_t last_rank;           /* of what was appended last */
+    uint64_t last_key, last_tie;  /* of what was appended last */
     uint16_t head_at, tail_at;
     lim__line_node *slot[LINE_CHUNK]; /* the tail's slots, until it is full */
-} lim__line_fifo;
+} lim__line_queue;
+
+/* Keys of different weights are each in order, but not together: so there are some queues, and each cell goes to the one
+ * where it comes closest behind the last. As many queues as weights are enough, up to LINE_QUEUES. */
+typedef struct lim__line_ready {
+    lim__line_queue queue, *more[LINE_QUEUES - 1]; /* queue 0, and 1 to queues - 1 */
+    unsigned queues;                               /* 0 counts as 1 */
+} lim__line_ready;
 
 typedef enum line_limited { LINE_FREE = 0, LINE_IN_FLIGHT, LINE_RATE } line_limited;
 typedef enum line_seat { LINE_NOWHERE = 0, LINE_IN_TYPE, LINE_BENCHED } line_seat;
@@ -80,18 +82,19 @@ typedef struct lim__line_type {
     uint32_t open_at;     /* in line->open, if mask is not 0 */
     bool asked, can;      /* asked: in the pass `pass` */
     uint64_t pass, no;
-    lim__line_queue ready[LIM__PRIORITY_MAX + 1];
+    lim__line_ready ready[LIM__PRIORITY_MAX + 1];
     lim_bytes name;
     char text[];
 } lim__line_type;
 
 typedef struct lim__line_cell {
     lim__line_node node; /* key: service, tie: turn; as of when it took its place */
-    lim__line_fifo queue;
+    lim__line_queue queue;
     struct lim__line_flow *flow;
     lim__line_type *type;   /* NULL: a home that is not used */
     uint32_t items;
     uint8_t priority, seat; /* line_seat */
+    uint8_t queue_at;       /* which of its type's */
 } lim__line_cell;
 
 typedef struct lim__line_away { /* a cell that is not its flow's first */
@@ -121,11 +124,11 @@ typedef struct lim__line_more {
     uint64_t no;
     alignas(64) lim__line_flow flow;
 } lim__line_more;
-static_assert(sizeof(lim__line_flow) <= 4 * 64 - 16, "a flow and the start of its name are four cache lines");
+static_assert(sizeof(lim__line_flow) <= 4 * 64 - 8, "a flow and the start of its name are four cache lines");
 
 typedef struct lim__line_lane {
     lim__item *head;
-    lim__line_fifo queue;
+    lim__line_queue queue;
     uint32_t items;
     lim__list waiting; /* in line->waiting_lanes while the queue is not empty */
     lim_bytes name;
@@ -144,30 +147,32 @@ void lim__line_heap_push(lim__line_node **heap, lim__line_node *n); /* by n->key
 void lim__line_heap_remove(lim__line_node **heap, lim__line_node *n);
 void lim__line_queue_push(lim__line_queue *q, lim__line_node *n);
 void lim__line_queue_remove(lim__line_queue *q, lim__line_node *n);
-void lim__line_fifo_push(lim__line_fifo *q, lim__line_node *n); /* key 0 or 1 */
-void lim__line_fifo_remove(lim__line_fifo *q, lim__line_node *n);
-void lim__line_fifo_fini(lim__line_fifo *q); /* with its chunks; items are not touched */
+void lim__line_queue_fini(lim__line_queue *q); /* its chunks; what is in it is not touched */
+/* What will be the first after n others went, if all is in order; NULL: perhaps nothing. */
+lim__line_node *lim__line_queue_ahead(const lim__line_queue *q, unsigned n);
+
+unsigned lim__line_ready_push(lim__line_ready *r, lim__line_node *n); /* into which queue */
+lim__line_node *lim__line_ready_first(lim__line_ready *r);
+void lim__line_ready_fini(lim__line_ready *r);
+static inline lim__line_queue *lim__line_ready_queue(lim__line_ready *r, unsigned at)
+{
+    return at == 0 ? &r->queue : r->more[at - 1];
+}
 
 /* Keys wrap: virtual time may, and instants are far from doing so. */
 static inline bool lim__line_before(const lim__line_node *a, const lim__line_node *b)
 {
     return a->key != b->key ? (int64_t)(a->key - b->key) < 0 : a->tie < b->tie;
 }
-static inline lim__line_node *lim__line_earlier(lim__line_node *list, lim__line_node *heap)
-{
-    return heap == NULL || (list != NULL && lim__line_before(list, heap)) ? list : heap;
-}
 static inline lim__line_node *lim__line_queue_first(const lim__line_queue *q)
 {
-    return lim__line_earlier(q->first, q->heap);
-}
-static inline lim__line_node *lim__line_fifo_first(const lim__line_fifo *q)
-{
-    return lim__line_earlier(q->first, q->heap);
+    bool listed = q->heap == NULL || (q->first != NULL && lim__line_before(q->first, q->heap));
+    return listed ? q->first : q->heap;
 }
 
 lim_err lim__line_roll_add(lim__line_roll *r, void *what, uint64_t *no);
 void lim__line_roll_remove(lim__line_roll *r, uint64_t no);
+void lim__line_roll_fetch(const lim__line_roll *r, uint64_t no); /* remove will come soon */
 void lim__line_roll_fini(lim__line_roll *r);
 /* The next with a number over *after, which becomes its number; NULL at the end. Start with *at = SIZE_MAX. */
 void *lim__line_roll_next(const lim__line_roll *r, uint64_t *after, size_t *at);

@@ -81,11 +81,19 @@ static lim__line_type *type_get(lim__line *l, lim_bytes name)
     return NULL;
 }
 
+static void free_type(void *what)
+{
+    lim__line_type *t = what;
+    for (unsigned p = 0; p <= LIM__PRIORITY_MAX; p++)
+        lim__line_ready_fini(&t->ready[p]);
+    free(t);
+}
+
 static void type_drop(lim__line *l, lim__line_type *t)
 {
     if (t != NULL && t->cells == 0) {
         forget(&l->types, t->name);
-        free(t);
+        free_type(t);
     }
     if (l->types.count == 0) {
         free(l->open);
@@ -98,7 +106,8 @@ static void type_drop(lim__line *l, lim__line_type *t)
 
 static void flow_free(lim__line_flow *f)
 {
-    lim__line_fifo_fini(&f->home.queue);
+    lim__line_queue_fini(&f->home.queue);
+    lim__line_queue_fini(&lim__line_more_of(f)->bench);
     free(lim__line_more_of(f));
 }
 
@@ -168,7 +177,7 @@ static void lane_drop(lim__line *l, lim__line_lane *lane)
     if (lane == NULL || lane->items > 0)
         return;
     forget(&l->lanes, lane->name);
-    lim__line_fifo_fini(&lane->queue);
+    lim__line_queue_fini(&lane->queue);
     free(lane);
 }
 
@@ -213,7 +222,7 @@ static void cell_drop(lim__line *l, lim__line_cell *c)
     LIM_ASSERT(c->seat == LINE_NOWHERE);
     c->type->cells--;
     c->type = NULL;
-    lim__line_fifo_fini(&c->queue);
+    lim__line_queue_fini(&c->queue);
     if (c == &c->flow->home)
         return;
     lim__line_away *a = LIM_CONTAINER(c, lim__line_away, cell);
@@ -232,12 +241,6 @@ static void drop_unused(lim__line *l, lim__line_cell *c, lim__line_type *t, lim_
     lane_drop(l, lane);
 }
 
-static inline __attribute__((always_inline)) void fetch(const lim__line_flow *f)
-{
-    for (size_t line = 0; line < sizeof *f; line += 64)
-        __builtin_prefetch((const char *)f + line);
-}
-
 lim_err lim__line_bind(lim__line *l, lim__item *i)
 {
     if (i->priority > LIM__PRIORITY_MAX || i->type.len > LINE_NAME_MAX || i->key.len > LINE_NAME_MAX ||
@@ -245,7 +248,8 @@ lim_err lim__line_bind(lim__line *l, lim__item *i)
         return LIM_E_INVALID;
     lim__line_flow *f = flow_get(l, i->key);
     if (f != NULL) /* of thousands, so it is far; the type is near */
-        fetch(f);
+        for (size_t line = 0; line < sizeof *f; line += 64)
+            __builtin_prefetch((const char *)f + line);
     lim__line_type *t = f != NULL ? type_get(l, i->type) : NULL;
     lim__line_cell *c = t != NULL ? cell_get(l, f, t, i->priority) : NULL;
     lim__line_lane *lane = c != NULL && i->order_key.len > 0 ? lane_get(l, i->order_key) : NULL;
@@ -430,14 +434,14 @@ static void free_flow(void *flow)
 static void free_away(void *away)
 {
     lim__line_away *a = away;
-    lim__line_fifo_fini(&a->cell.queue);
+    lim__line_queue_fini(&a->cell.queue);
     free(a);
 }
 
 static void free_lane(void *what)
 {
     lim__line_lane *lane = what;
-    lim__line_fifo_fini(&lane->queue);
+    lim__line_queue_fini(&lane->queue);
     free(lane);
 }
 
@@ -453,7 +457,7 @@ static void free_all(lim__smap *m, void (*free_one)(void *what))
 
 void lim__line_fini(lim__line *l)
 {
-    free_all(&l->types, free);
+    free_all(&l->types, free_type);
     free_all(&l->keys, free_flow);
     free_all(&l->lanes, free_lane);
     free_all(&l->cells, free_away);

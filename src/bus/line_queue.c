@@ -77,48 +77,15 @@ void lim__line_heap_remove(lim__line_node **heap, lim__line_node *n)
     *heap = meld(*heap, children);
 }
 
-/* ---- queue of cells ---- */
+/* ---- queue ---- */
 
-void lim__line_queue_push(lim__line_queue *q, lim__line_node *n)
+static bool in_order(const lim__line_queue *q, const lim__line_node *n)
 {
-    if (q->first != NULL && lim__line_before(n, q->last)) {
-        lim__line_heap_push(&q->heap, n);
-        return;
-    }
-    n->child = n; /* in the list */
-    n->next = NULL;
-    n->prev = q->first != NULL ? q->last : NULL;
-    if (q->first == NULL)
-        q->first = n;
-    else
-        q->last->next = n;
-    q->last = n;
+    const lim__line_node last = { .key = q->last_key, .tie = q->last_tie };
+    return !lim__line_before(n, &last);
 }
 
-void lim__line_queue_remove(lim__line_queue *q, lim__line_node *n)
-{
-    if (n->child != n) {
-        lim__line_heap_remove(&q->heap, n);
-        return;
-    }
-    if (n->next != NULL)
-        n->next->prev = n->prev;
-    else
-        q->last = n->prev;
-    if (n->prev != NULL)
-        n->prev->next = n->next;
-    else
-        q->first = n->next;
-}
-
-/* ---- queue of items ---- */
-
-static uint64_t rank(const lim__line_node *n)
-{
-    return n->key << 63 | n->tie;
-}
-
-static bool fifo_chunk(lim__line_fifo *q)
+static bool queue_chunk(lim__line_queue *q)
 {
     lim__line_chunk *c = malloc(sizeof *c);
     if (c == NULL)
@@ -136,35 +103,45 @@ static bool fifo_chunk(lim__line_fifo *q)
 }
 
 /* False: no memory for one more. */
-static bool fifo_append(lim__line_fifo *q, lim__line_node *n)
+static bool queue_append(lim__line_queue *q, lim__line_node *n)
 {
-    if ((q->tail == NULL || q->tail_at == LINE_CHUNK) && !fifo_chunk(q))
+    if ((q->tail == NULL || q->tail_at == LINE_CHUNK) && !queue_chunk(q))
         return false;
     q->slot[q->tail_at] = n;
     n->slot = &q->tail->slot[q->tail_at++];
     return true;
 }
 
-void lim__line_fifo_push(lim__line_fifo *q, lim__line_node *n)
+void lim__line_queue_push(lim__line_queue *q, lim__line_node *n)
 {
     if (q->first == NULL) {
         q->first = n;
-    } else if (rank(n) < q->last_rank || !fifo_append(q, n)) {
+    } else if (!in_order(q, n) || !queue_append(q, n)) {
         lim__line_heap_push(&q->heap, n);
         return;
     }
     n->child = n;
-    q->last_rank = rank(n);
+    q->last_key = n->key;
+    q->last_tie = n->tie;
 }
+
+/* The chunk after the next, while there is time: look-ahead needs it in some steps. (Not a function of its own:
+ * compilers take one that only fetches for one that does nothing.) */
+#define FETCH_CHUNK(c)                                                                                                 \
+    do {                                                                                                               \
+        const lim__line_chunk *next_ = (c) != NULL ? (c)->next : NULL, *far_ = next_ != NULL ? next_->next : NULL;     \
+        __builtin_prefetch(far_);                                                                                      \
+        __builtin_prefetch((const char *)far_ + sizeof *far_ - 1);                                                     \
+    } while (0)
 
 /* The next of the chunks that is still there becomes the first. Chunks that are empty go; a last one stays for what
  * comes, as long as something is here. */
-static void fifo_advance(lim__line_fifo *q)
+static void queue_advance(lim__line_queue *q)
 {
     q->first = NULL;
     while (q->first == NULL && q->head != NULL) {
         if (q->head == q->tail && q->head_at == q->tail_at) {
-            lim__line_fifo_fini(q);
+            lim__line_queue_fini(q);
         } else if (q->head_at < LINE_CHUNK) {
             q->first = (q->head == q->tail ? q->slot : q->head->slot)[q->head_at++];
         } else {
@@ -172,25 +149,26 @@ static void fifo_advance(lim__line_fifo *q)
             free(q->head);
             q->head = next;
             q->head_at = 0;
+            FETCH_CHUNK(next);
         }
     }
     if (q->head == q->tail && q->head_at == q->tail_at)
         q->head_at = q->tail_at = 0;
 }
 
-void lim__line_fifo_remove(lim__line_fifo *q, lim__line_node *n)
+void lim__line_queue_remove(lim__line_queue *q, lim__line_node *n)
 {
     if (n->child != n) {
         lim__line_heap_remove(&q->heap, n);
     } else if (n == q->first) {
-        fifo_advance(q);
+        queue_advance(q);
     } else {
         uintptr_t in_tail = ((uintptr_t)n->slot - (uintptr_t)q->tail->slot) / sizeof *n->slot;
         *(in_tail < LINE_CHUNK ? &q->slot[in_tail] : n->slot) = NULL;
     }
 }
 
-void lim__line_fifo_fini(lim__line_fifo *q)
+void lim__line_queue_fini(lim__line_queue *q)
 {
     for (lim__line_chunk *c = q->head, *next; c != NULL; c = next) {
         next = c->next;
@@ -198,6 +176,77 @@ void lim__line_fifo_fini(lim__line_fifo *q)
     }
     q->head = q->tail = NULL;
     q->head_at = q->tail_at = 0;
+}
+
+lim__line_node *lim__line_queue_ahead(const lim__line_queue *q, unsigned n)
+{
+    const lim__line_chunk *c = q->head;
+    unsigned at = q->head_at + n - 1;
+    for (; c != q->tail && at >= LINE_CHUNK; at -= LINE_CHUNK)
+        c = c->next;
+    if (c != q->tail)
+        return c->slot[at];
+    return c != NULL && at < q->tail_at ? q->slot[at] : NULL;
+}
+
+/* ---- queues of cells ---- */
+
+static lim__line_queue *ready_more(lim__line_ready *r)
+{
+    if (r->queues == 0)
+        r->queues = 1;
+    lim__line_queue *q = r->queues < LINE_QUEUES ? calloc(1, sizeof *q) : NULL;
+    if (q != NULL)
+        r->more[r->queues++ - 1] = q;
+    return q;
+}
+
+/* Is a better than b for n? A queue behind whose last it comes is better than an empty one, and that than none. */
+static bool better(const lim__line_queue *a, const lim__line_queue *b, const lim__line_node *n)
+{
+    if (a->first == NULL)
+        return b == NULL;
+    if (!in_order(a, n))
+        return false;
+    const lim__line_node last = { .key = a->last_key, .tie = a->last_tie };
+    return b == NULL || b->first == NULL || in_order(b, &last);
+}
+
+unsigned lim__line_ready_push(lim__line_ready *r, lim__line_node *n)
+{
+    unsigned at = 0;
+    const lim__line_queue *best = NULL;
+    for (unsigned i = 0; i == 0 || i < r->queues; i++) {
+        const lim__line_queue *q = lim__line_ready_queue(r, i);
+        if (better(q, best, n)) {
+            best = q;
+            at = i;
+        }
+    }
+    if (best == NULL && ready_more(r) != NULL)
+        at = r->queues - 1;
+    lim__line_queue_push(lim__line_ready_queue(r, at), n);
+    return at;
+}
+
+lim__line_node *lim__line_ready_first(lim__line_ready *r)
+{
+    lim__line_node *first = lim__line_queue_first(&r->queue);
+    for (unsigned i = 1; i < r->queues; i++) {
+        lim__line_node *n = lim__line_queue_first(r->more[i - 1]);
+        if (first == NULL || (n != NULL && lim__line_before(n, first)))
+            first = n;
+    }
+    return first;
+}
+
+void lim__line_ready_fini(lim__line_ready *r)
+{
+    lim__line_queue_fini(&r->queue);
+    for (unsigned i = 1; i < r->queues; i++) {
+        lim__line_queue_fini(r->more[i - 1]);
+        free(r->more[i - 1]);
+    }
 }
 
 /* ---- roll ---- */
@@ -271,10 +320,16 @@ static size_t roll_find(const lim__line_roll *r, uint64_t after)
     return low;
 }
 
+/* Where the page of this number is, if no gap was ever closed. */
+static inline size_t roll_guess(const lim__line_roll *r, uint64_t no)
+{
+    return r->first + (size_t)((no - no % LINE_PAGE - r->pages[r->first].base) / LINE_PAGE);
+}
+
 static lim__line_page *roll_page_of(const lim__line_roll *r, uint64_t no)
 {
     uint64_t base = no - no % LINE_PAGE;
-    size_t at = r->first + (size_t)((base - r->pages[r->first].base) / LINE_PAGE); /* if no gap was ever closed */
+    size_t at = roll_guess(r, no);
     if (at >= r->end || r->pages[at].base != base || r->pages[at].here == 0)
         for (at = roll_find(r, no - 1); r->pages[at].here == 0; at++)
             continue; /* a page that was gone before its last number was given has a second one with the same base */
@@ -291,6 +346,11 @@ static void roll_page_gone(lim__line_roll *r, lim__line_page *p)
         r->gone--;
     if (r->first == r->end)
         lim__line_roll_fini(r);
+}
+
+void lim__line_roll_fetch(const lim__line_roll *r, uint64_t no)
+{
+    __builtin_prefetch(&r->pages[roll_guess(r, no)]);
 }
 
 void lim__line_roll_remove(lim__line_roll *r, uint64_t no)

@@ -89,7 +89,7 @@ static lim__line_cell *higher(lim__line_cell *a, lim__line_cell *b)
         return a == NULL || a->seat == LINE_NOWHERE ? b : a;
     if (a->priority != b->priority)
         return a->priority > b->priority ? a : b;
-    return lim__line_before(lim__line_fifo_first(&a->queue), lim__line_fifo_first(&b->queue)) ? a : b;
+    return lim__line_before(lim__line_queue_first(&a->queue), lim__line_queue_first(&b->queue)) ? a : b;
 }
 
 static const lim__item *first_limited(const lim__line *l)
@@ -101,7 +101,7 @@ static const lim__item *first_limited(const lim__line *l)
     LIM__LIST_EACH(node, &lim__line_more_of(f)->away)
         best = higher(best, &LIM_CONTAINER(node, lim__line_away, node)->cell);
     LIM_ASSERT(best->seat != LINE_NOWHERE);
-    return lim__line_item(lim__line_fifo_first(&best->queue));
+    return lim__line_item(lim__line_queue_first(&best->queue));
 }
 
 static const lim__item *first_waiting(lim__line *l)
@@ -112,7 +112,8 @@ static const lim__item *first_waiting(lim__line *l)
     if (i == NULL)
         i = first_limited(l);
     if (i == NULL && !lim__list_empty(&l->waiting_lanes))
-        i = lim__line_item(lim__line_fifo_first(&LIM_CONTAINER(l->waiting_lanes.next, lim__line_lane, waiting)->queue));
+        i = lim__line_item(
+            lim__line_queue_first(&LIM_CONTAINER(l->waiting_lanes.next, lim__line_lane, waiting)->queue));
     if (i == NULL && l->parked.next != &l->parked)
         i = lim__line_item(l->parked.next);
     return i == NULL && l->delays != NULL ? lim__line_item(l->delays) : i;
