@@ -208,6 +208,8 @@ void cli_table_fini(cli_table *t);
  * what the fault is about), and cli->code is set. cli_finish follows in either case. */
 struct lim__doc;
 bool cli_sys(struct cli *cli, const char *group, const char *what, lim_bytes request, struct lim__doc *doc);
+bool cli_sys_maybe(struct cli *cli, const char *group, const char *what, lim_bytes request,
+                   struct lim__doc *doc); /* the same; that it is not there (NOTFOUND) is false, and not told */
 int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code */
 
 /* ---- the commands ---- */

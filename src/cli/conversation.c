@@ -8,7 +8,7 @@
  *                 `--entries that came meanwhile: kept----------------^
  *
  * It ends with the conversation: when a history that is asked for is no longer a living one's. That is asked when an
- * entry says that it has ended, and every few seconds, as a conversation may be killed before it can say so. */
+ * entry speaks of an end, and every few seconds, as a conversation may be killed before it can say so. */
 #include "cli/admin.h"
 
 #include <stdio.h>
@@ -20,9 +20,10 @@ enum { LOOK_US = 2000000, LOOK_SOON_US = 20000 }; /* how often --follow asks whe
 typedef struct following {
     struct cli *cli;
     char id[24], channel[48];
-    lim__buf kept;                  /* entries that came before the history was read: one JSON object a line */
-    uint64_t last;                  /* the number of the newest that was printed */
-    bool subscribed, reading, soon; /* soon: it says that it ended */
+    lim__buf kept;   /* entries that came before the history was read: one JSON object a line */
+    uint64_t last;   /* the number of the newest that was printed */
+    int64_t look_us; /* until it is asked whether it still lives */
+    bool subscribed, reading;
     lim__doc *doc, *entry;
 } following;
 
@@ -104,19 +105,26 @@ static void take_entry(following *f, lim__val e)
                  (unsigned long long)(n - f->last - 1));
     f->last = n;
     print_entry(f->cli, e);
-    if (strcmp(lim__val_str(e, "kind", ""), "ended") != 0 || *lim__val_str(e, "who", ""))
+    const char *kind = lim__val_str(e, "kind", "");
+    bool all = strcmp(kind, "outcome") == 0 || (strcmp(kind, "ended") == 0 && !*lim__val_str(e, "who", ""));
+    if (!all) /* one ask in a conversation ends, too */
         return;
-    f->soon = true;
+    f->look_us = LOOK_SOON_US;
     f->cli->due = true;
 }
 
-static bool history(struct cli *cli, const char *id, uint64_t after, lim__doc *doc)
+/* must: that none is kept is told. */
+static bool history(struct cli *cli, const char *id, uint64_t after, bool must, lim__doc *doc)
 {
     lim__buf b = { 0 };
     lim__json j = cli_request(&b, "history");
     lim__json_str(&j, "id", id);
     lim__json_u64(&j, "after", after);
-    return cli_request_end(cli, &j, "$sys.conversations", id, doc);
+    lim__json_close(&j);
+    bool good = must ? cli_sys(cli, "$sys.conversations", id, lim__buf_bytes(&b), doc)
+                     : cli_sys_maybe(cli, "$sys.conversations", id, lim__buf_bytes(&b), doc);
+    lim__buf_fini(&b);
+    return good;
 }
 
 /* ---- show ---- */
@@ -144,7 +152,7 @@ static void show_once(struct cli *cli, lim__doc *doc)
         return;
     lim__val v = lim__doc_root(doc);
     lim__doc *past = lim__doc_new();
-    bool traced = lim__val_bool(v, "traced", false) && history(cli, id, 0, past);
+    bool traced = history(cli, id, 0, false, past);
     cli_block(cli);
     if (cli->opts->json && traced)
         show_json(cli, v, lim__val_get(lim__doc_root(past), "history"));
@@ -188,7 +196,7 @@ static void take_kept(following *f)
 static bool read_history(following *f)
 {
     f->reading = true;
-    if (!history(f->cli, f->id, f->last, f->doc))
+    if (!history(f->cli, f->id, f->last, f->last == 0, f->doc))
         return false;
     f->reading = false;
     lim__val reply = lim__doc_root(f->doc);
@@ -217,7 +225,7 @@ static void on_end(void *ctx, lim_err why, const char *detail)
 
 static void follow(struct cli *cli, lim__doc *doc)
 {
-    following f = { .cli = cli, .doc = doc, .entry = lim__doc_new(), .reading = true };
+    following f = { .cli = cli, .doc = doc, .entry = lim__doc_new(), .reading = true, .look_us = LOOK_US };
     lim_diag diag = { 0 };
     lim_sub sub;
     const lim_client_sub_opts opts = { .size = sizeof opts,
@@ -231,8 +239,8 @@ static void follow(struct cli *cli, lim__doc *doc)
         cli_err(cli, f.channel, err, &diag);
     while (err == LIM_OK && !f.subscribed && !cli->ended)
         cli_turn(cli);
-    while (err == LIM_OK && !cli->ended && read_history(&f) && cli_pause(cli, f.soon ? LOOK_SOON_US : LOOK_US))
-        continue;
+    while (err == LIM_OK && !cli->ended && read_history(&f) && cli_pause(cli, f.look_us))
+        f.look_us = f.look_us * 2 < LOOK_US ? f.look_us * 2 : LOOK_US;
     cli_finish(cli); /* before `f` is gone */
     lim__buf_fini(&f.kept);
     lim__doc_free(f.entry);

@@ -12,6 +12,7 @@ typedef struct sys_ask {
     const char *what;
     lim__doc *doc;
     bool ended, good;
+    bool maybe; /* it need not be there */
 } sys_ask;
 
 static int code_named(const char *name)
@@ -76,13 +77,14 @@ static void on_outcome(void *ctx, const lim_outcome *o)
     }
     lim__val error = lim__val_get(lim__doc_root(ask->doc), "error");
     ask->good = error.kind != LIM__OBJECT;
-    if (!ask->good)
+    bool missing = code_named(lim__val_str(error, "code", "")) == CLI_NOT_FOUND;
+    if (!ask->good && !(ask->maybe && missing))
         tell_error(ask, error);
 }
 
-bool cli_sys(struct cli *cli, const char *group, const char *what, lim_bytes request, lim__doc *doc)
+static bool ask_sys(struct cli *cli, const char *group, const char *what, lim_bytes request, lim__doc *doc, bool maybe)
 {
-    sys_ask ask = { .cli = cli, .what = what, .doc = doc };
+    sys_ask ask = { .cli = cli, .what = what, .doc = doc, .maybe = maybe };
     int64_t us = cli->opts->timeout_us;
     const lim_ask_opts opts = { .size = sizeof opts,
                                 .timeout_ms = us == 0             ? TIMEOUT_MS
@@ -102,6 +104,16 @@ bool cli_sys(struct cli *cli, const char *group, const char *what, lim_bytes req
     if (err == LIM_OK && !ask.ended)
         cli_finish(cli); /* before `ask` is gone */
     return ask.good;
+}
+
+bool cli_sys(struct cli *cli, const char *group, const char *what, lim_bytes request, lim__doc *doc)
+{
+    return ask_sys(cli, group, what, request, doc, false);
+}
+
+bool cli_sys_maybe(struct cli *cli, const char *group, const char *what, lim_bytes request, lim__doc *doc)
+{
+    return ask_sys(cli, group, what, request, doc, true);
 }
 
 int cli_finish(struct cli *cli)
