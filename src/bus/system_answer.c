@@ -3,10 +3,10 @@
  *
  *   request --> answered at once
  *           `-> gather: show and admin letters to many --shown...--> put together --> answered
- *                                                      `--1 s------> with what there is; a list says "incomplete"
+ *                                                      `--time over-> with what there is; a list says "incomplete"
  *
- * Errors are answers too: {"error":{"code":"NOTFOUND","message":"..."}}. A group refuses with
- * {"error":CODE,"detail":TEXT}; of several refusals the one that says more than NOTFOUND is told.
+ * Errors are answers too, those of groups as well: {"error":{"code":"NOTFOUND","message":"..."}}. Of several refusals
+ * the one that says more than NOTFOUND is told.
  *
  * Invariant Y1: a gather is in its process's list until it has answered; it answers once. */
 #include "bus/system.h"
@@ -125,7 +125,9 @@ static bool is_list(const lim__gather *g)
 lim__gather *lim__gather_begin(lim__system *s, lim__gather_how how, const char *list, lim_bytes what)
 {
     lim__gather *g = calloc(1, sizeof *g);
-    if (g == NULL || lim_timer_start(s->self, LIM__SYS_GATHER_MS * 1000000ull, 1, &g->timer) != LIM_OK) {
+    bool one = how == LIM__GATHER_FIRST || how == LIM__GATHER_PICK_FIRST; /* may have much to do: purge, replay */
+    uint64_t ms = one ? 4 * LIM__SYS_GATHER_MS : LIM__SYS_GATHER_MS;
+    if (g == NULL || lim_timer_start(s->self, ms * 1000000, 1, &g->timer) != LIM_OK) {
         free(g);
         lim__sys_refuse(s, LIM_E_NOMEM, "out of memory");
         return NULL;
@@ -158,7 +160,7 @@ static void answer_none(lim__system *s, lim__gather *g)
     if (g->none != NULL && !told && g->waiting == 0)
         g->none(s, g);
     else if (g->waiting > 0)
-        refuse_as(s, lim_err_name(LIM_E_TIMEOUT), "who would know did not answer within a second; try again", NULL);
+        refuse_as(s, lim_err_name(LIM_E_TIMEOUT), "who would know did not answer in time; try again", NULL);
     else if (g->code[0] != '\0')
         refuse_as(s, g->code, g->why, NULL);
     else

@@ -73,6 +73,12 @@ static lim_done on_hold(lim_bus *bus, const lim_delivery *d, void *ctx)
     return LIM_HOLD;
 }
 
+static lim_done on_failure(lim_bus *bus, const lim_delivery *d, void *ctx)
+{
+    (void)ctx;
+    return lim_fail(bus, d, "out of ink") == LIM_OK ? LIM_DONE : LIM_FAIL;
+}
+
 static void serve(lim_bus *bus, const char *group, const char *identity)
 {
     lim_participant p;
@@ -82,13 +88,31 @@ static void serve(lim_bus *bus, const char *group, const char *identity)
         LIM_OK);
 }
 
-static void work(lim_bus *bus, const char *queue, const char *identity)
+static void work_as(lim_bus *bus, const char *queue, const char *identity,
+                    lim_done (*on_message)(lim_bus *bus, const lim_delivery *d, void *ctx))
 {
     lim_participant p;
     assert_int_equal(
         lim_work(bus, queue,
-                 OPTS(lim_serve_opts, .identity = identity, .capacity = 1, .handler = { .on_message = on_hold }), &p),
+                 OPTS(lim_serve_opts, .identity = identity, .capacity = 1, .handler = { .on_message = on_message }),
+                 &p),
         LIM_OK);
+}
+
+static void work(lim_bus *bus, const char *queue, const char *identity)
+{
+    work_as(bus, queue, identity, on_hold);
+}
+
+/* Asks until it says so: for what becomes true a moment after something else. */
+static void expect_soon(lim_bus *bus, const char *group, const char *request, const char *wanted)
+{
+    for (int i = 0; i < 2000; i++) {
+        said s = ask(bus, group, request);
+        if (strstr(s.text, wanted) != NULL)
+            return;
+    }
+    expect(bus, group, request, wanted);
 }
 
 static lim_conv dispatch(lim_bus *bus, const char *queue)
@@ -218,6 +242,41 @@ static void test_a_worker_is_drained_wherever_it_has_that_identity(void **state)
     expect(bus, "$sys.workers", "{\"op\":\"drain\",\"identity\":\"once\",\"queue\":\"c\"}", "\"code\":\"NOTFOUND\"");
 }
 
+static void fail_one(lim_bus *bus, const char *queue, lim_conv *task)
+{
+    char wanted[40];
+    lim_outcome o;
+    work_as(bus, queue, NULL, on_failure);
+    *task = dispatch(bus, queue);
+    assert_int_equal(lim_task_await(bus, *task, 20000, &o), LIM_OK);
+    assert_int_equal(o.how, LIM_HOW_FAILED);
+    lim_outcome_fini(&o);
+    snprintf(wanted, sizeof wanted, "\"id\":\"%llx\"", (unsigned long long)task->id);
+    expect_soon(bus, "$sys.dead", "{\"op\":\"ls\"}", wanted);
+}
+
+static void test_dead_letters_of_all_queues_are_listed_shown_replayed_and_dropped(void **state) /* proves GR9 */
+{
+    lim_bus *bus = *state;
+    lim_conv a, b;
+    fail_one(bus, "a", &a);
+    fail_one(bus, "b", &b);
+    assert_int_equal(count_of(ask(bus, "$sys.dead", "{\"op\":\"ls\"}"), "\"detail\":\"out of ink\""), 2);
+    assert_int_equal(count_of(ask(bus, "$sys.dead", "{\"op\":\"ls\",\"queue\":\"b\"}"), "\"queue\":\"b\""), 1);
+    expect_of(bus, "$sys.dead", "show", a.id, "{\"queue\":\"a\"");
+    expect_of(bus, "$sys.dead", "show", a.id, "\"payload\":\"{}\"");
+    expect_of(bus, "$sys.tasks", "show", b.id, "{\"queue\":\"b\"");
+    expect_of(bus, "$sys.dead", "replay", a.id, "\"task\":\"");
+    expect_of(bus, "$sys.dead", "show", a.id, "\"code\":\"NOTFOUND\"");
+    expect_of(bus, "$sys.tasks", "show", a.id, "\"outcome\":\"failed\"");
+    expect_soon(bus, "$sys.dead", "{\"op\":\"ls\",\"queue\":\"a\"}", "\"detail\":\"out of ink\""); /* again */
+    expect_of(bus, "$sys.dead", "drop", b.id, "{\"dropped\":1}");
+    expect_of(bus, "$sys.dead", "drop", b.id, "\"code\":\"NOTFOUND\"");
+    expect(bus, "$sys.dead", "{\"op\":\"drop\",\"all\":true}", "\"code\":\"INVALID\"");
+    expect(bus, "$sys.dead", "{\"op\":\"drop\",\"all\":true,\"queue\":\"a\"}", "{\"dropped\":1}");
+    expect(bus, "$sys.dead", "{\"op\":\"ls\"}", "{\"dead\":[]}");
+}
+
 /* ---- conversations ---- */
 
 static lim_conv open_talk(lim_bus *bus, const char *name, const char *customer)
@@ -285,6 +344,28 @@ static void test_a_conversation_is_found_and_signalled_by_its_name(void **state)
     assert_int_equal(lim_conv_close(bus, conv), LIM_OK);
 }
 
+static void test_a_history_is_told_while_it_goes_on_and_after_its_end(void **state) /* proves CV17 */
+{
+    lim_bus *bus = *state;
+    lim_conv conv;
+    lim_admission a;
+    char request[80];
+    assert_int_equal(lim_conv_open(bus, OPTS(lim_conv_opts, .timeout_ms = LIM_FOREVER, .trace = true), &conv), LIM_OK);
+    assert_int_equal(lim_conv_send(bus, conv, (lim_participant){ 0 }, BYTES("hello"), &a), LIM_OK);
+    snprintf(request, sizeof request, "{\"op\":\"history\",\"id\":\"%llx\"}", (unsigned long long)conv.id);
+    expect(bus, "$sys.conversations", request, "{\"n\":1,");
+    expect(bus, "$sys.conversations", request, "\"kind\":\"sent\"");
+    expect(bus, "$sys.conversations", request, "\"living\":true");
+    said all = ask(bus, "$sys.conversations", request);
+    int entries = count_of(all, "{\"n\":");
+    snprintf(request, sizeof request, "{\"op\":\"history\",\"id\":\"%llx\",\"after\":%d}", (unsigned long long)conv.id,
+             entries - 1);
+    assert_int_equal(count_of(ask(bus, "$sys.conversations", request), "{\"n\":"), 1);
+    assert_int_equal(lim_conv_close(bus, conv), LIM_OK);
+    expect_soon(bus, "$sys.conversations", request, "\"living\":false");
+    expect(bus, "$sys.conversations", request, "\"kind\":\"ended\"");
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, open_bus, close_bus)
@@ -297,6 +378,8 @@ int main(void)
         T(test_a_worker_is_drained_wherever_it_has_that_identity),
         T(test_conversations_are_found_by_what_they_are_and_by_attribute),
         T(test_a_conversation_is_found_and_signalled_by_its_name),
+        T(test_dead_letters_of_all_queues_are_listed_shown_replayed_and_dropped),
+        T(test_a_history_is_told_while_it_goes_on_and_after_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
