@@ -138,7 +138,8 @@ static void forget_name(group *g)
 static bool idle(const group *g)
 {
     return !g->deployed && !g->configured && lim__list_empty(&g->members) && g->watched.count == 0 &&
-           g->dead_count == 0 && lim__list_empty(&g->onces);
+           g->dead_count == 0 &&
+           (g->retired || lim__list_empty(&g->onces)); /* without its name nobody asks for those */
 }
 
 static void consider_idle(group *g)
@@ -190,7 +191,7 @@ static void on_deploy(group *g, const lim__deploy *d)
         lim__diag_set(&r->diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count,
                       lim__group_queued(g));
     } else {
-        g->deployed = false;
+        g->deployed = g->configured = false;
         forget_name(g);
     }
     (void)!lim__send_reserved(g->self, d->reply_to, r);
