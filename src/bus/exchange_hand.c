@@ -123,6 +123,11 @@ static void pass_signal(exchange *x, lim_process *self, const lim__signal_in *in
     r->event = LIM_EVENT_SIGNAL;
     r->flags = LIM__REQUEST_QUIET;
     r->payload = lim__msg_ref(in->payload);
+    lim__history_add(x->extra != NULL ? x->extra->history : NULL, self,
+                     &(lim__history_note){ .kind = "signal",
+                                           .who = identity_of(x->current),
+                                           .detail = lim__bytes(in->name, in->name_len),
+                                           .bytes = lim__msg_bytes(in->payload).len });
     (void)!lim__send_reserved(self, x->current->participant, r);
 }
 
