@@ -310,6 +310,206 @@ check_bad_input() {
     server=
 }
 
+# A task is tried as often as its queue says, then it is a dead letter with its reason; mended and replayed it succeeds.
+check_dead_letters() {
+    start_server || return
+    expect "configure" 0 "$(code_of liminal queue configure q attempts_max=3 backoff_min=20ms backoff_jitter_percent=0)"
+    expect "a rule that is unknown" 2 "$(code_of liminal queue configure q atempts_max=3)"
+    grep -q 'did you mean "attempts_max"' "$work/err" || fail "it is not told which rule was meant: $(cat "$work/err")"
+    # shellcheck disable=SC2016 # for the worker's shell
+    background worker env "DIR=$work" liminal work q --exec \
+        'echo "$LIMINAL_ATTEMPT" >>"$DIR/attempts"; test -e "$DIR/mended" || { echo out of ink >&2; exit 1; }; cat'
+    within 5 has_members q 1 || fail "nobody registered"
+    expect "a task that fails" 1 "$(code_of liminal dispatch q hello --wait --json)"
+    expect "its attempts" "1 2 3" "$(tr '\n' ' ' <"$work/attempts" | sed 's/ $//')"
+    task=$(field task <"$work/out")
+    expect "dead letters" 0 "$(code_of liminal dead ls q --json)"
+    expect "the dead letter" "$task" "$(field id <"$work/out")"
+    expect "its last error" "out of ink" "$(field detail <"$work/out")"
+    expect "its payload" hello "$(liminal dead show "$task" --json | field payload)"
+    expect "the task, by its id" 0 "$(code_of liminal task show "$task" --json)"
+    touch "$work/mended"
+    expect "replay" 0 "$(code_of liminal dead replay q --all --json)"
+    again=$(field task <"$work/out")
+    expect "its result" 0 "$(code_of liminal task await "$again" --timeout 10s)"
+    expect "its reply" hello "$(cat "$work/out")"
+    expect "dead letters afterwards" "" "$(liminal dead ls --json)"
+}
+
+# A queue that is paused hands out nothing, one that drains takes nothing, and both say so.
+check_pause_and_drain() {
+    start_server || return
+    background worker liminal work q --exec cat
+    within 5 has_members q 1 || fail "nobody registered"
+    expect "pause" 0 "$(code_of liminal queue pause q)"
+    background waiting liminal dispatch q hello --wait
+    queued() { [ "$(liminal queue ls --json | field queued)" = 1 ]; }
+    within 5 queued || fail "the task does not wait"
+    expect "why" paused "$(liminal queue why q --json | field why)"
+    expect "resume" 0 "$(code_of liminal queue resume q)"
+    within 5 test -s "$work/waiting.code" || fail "it does not go on"
+    expect "the task" hello "$(cat "$work/waiting.out")"
+    background slow liminal work s --exec "touch '$work/begun'; until test -e '$work/go'; do sleep 0.05; done"
+    within 5 has_members s 1 || fail "nobody registered"
+    background last liminal dispatch s x --wait
+    within 5 test -e "$work/begun" || fail "the task did not begin"
+    background drain liminal queue drain s --wait
+    draining() { [ "$(code_of liminal dispatch s x)" = 6 ]; }
+    within 5 draining || fail "a queue that drains takes tasks"
+    [ ! -s "$work/drain.code" ] || fail "it counts as drained while a task runs"
+    touch "$work/go"
+    within 5 test -s "$work/drain.code" || fail "it does not become empty"
+    expect "drain --wait" 0 "$(cat "$work/drain.code" 2>/dev/null)"
+    expect "drain of a worker" 0 "$(code_of liminal worker drain worker-1 q)"
+    expect "why it gets nothing" draining "$(liminal worker ls q --json | field why)"
+}
+
+# Nothing waits without a reason: each that can be brought about from here, in one line that says what to do.
+check_why() {
+    start_server || return
+    says() { liminal queue why "$1" --json 2>/dev/null | grep -q "\"why\":\"$2\""; }
+    why() { # why QUEUE WORD
+        within 5 says "$1" "$2" || fail "$1: expected $2, saw $(liminal queue why "$1")"
+        liminal queue why "$1" | grep -qE "^$1: [0-9]+ tasks? waits?: $2 - .+" || fail "not a line for people: $(liminal queue why "$1")"
+    }
+    liminal dispatch lonely x >/dev/null
+    why lonely no_workers
+    liminal queue pause lonely >/dev/null
+    why lonely paused
+    for queue in typed full limited ordered chosen later; do
+        background "$queue" liminal work $queue --exec 'sleep 60' --type a --capacity 2
+        within 5 has_members $queue 1 || fail "nobody works on $queue"
+    done
+    liminal dispatch typed x --type b >/dev/null
+    why typed no_matching_type
+    for i in 1 2 3; do liminal dispatch full x --type a >/dev/null; done
+    why full workers_full
+    liminal queue limit limited k in_flight_max=1 >/dev/null
+    for i in 1 2; do liminal dispatch limited x --type a --key k >/dev/null; done
+    why limited limited
+    for i in 1 2; do liminal dispatch ordered x --type a --order-key k >/dev/null; done
+    why ordered ordered_behind
+    echo 'return function(msg, candidates) return nil end' >"$work/none.lua"
+    liminal deploy chosen "$work/none.lua" >/dev/null
+    liminal dispatch chosen x --type a >/dev/null
+    why chosen router_chose_none
+    liminal dispatch later x --type a --delay 1h >/dev/null
+    why later delayed
+    expect "one that has nothing" "later: nothing waits, 0 running" \
+        "$(liminal queue purge later >/dev/null && liminal queue why later)"
+}
+
+# Everybody is asked, the first one is enough, and an answer in parts comes as it is made.
+check_many_and_parts() {
+    start_server || return
+    background one liminal serve g --exec 'echo one' --identity one
+    background two liminal serve g --exec "until test -e '$work/go'; do sleep 0.05; done; echo two" --identity two
+    background three liminal serve g --exec 'exit 1' --identity three
+    within 5 has_members g 3 || fail "only $(members g) registered"
+    expect "the first one" 0 "$(code_of liminal ask g x --any --timeout 20s)"
+    expect "its reply" one "$(cat "$work/out")"
+    expect "a quorum of one" 0 "$(code_of liminal ask g x --all --quorum 1 --timeout 20s --json)"
+    expect "a quorum that cannot be" 6 "$(code_of liminal ask g x --all --quorum 3 --timeout 20s)"
+    grep -q quorum "$work/err" || fail "it does not say quorum: $(cat "$work/err")"
+    touch "$work/go"
+    expect "a quorum of two" 0 "$(code_of liminal ask g x --all --quorum 2 --timeout 20s)"
+    expect "their replies" "one: one two: two" "$(sort "$work/out" | tr '\n' ' ' | sed 's/ $//')"
+    background parts liminal serve p --stream --exec \
+        "echo 1; until test -e '$work/more'; do sleep 0.05; done; seq 2 1000; test ! -e '$work/bad' || exit 3"
+    within 5 has_members p 1 || fail "nobody registered"
+    background stream liminal ask p x --stream --timeout 20s --window 8
+    within 5 grep -qx 1 "$work/stream.out" || fail "the first part does not come before the last is made"
+    [ ! -s "$work/stream.code" ] || fail "it has ended already"
+    touch "$work/more"
+    within 10 test -s "$work/stream.code" || fail "it does not end"
+    expect "exit code" 0 "$(cat "$work/stream.code" 2>/dev/null)"
+    seq 1000 | cmp -s - "$work/stream.out" || fail "the parts are not 1 to 1000: $(wc -l <"$work/stream.out") lines"
+    expect "who takes no parts" 0 "$(code_of liminal ask p x)"
+    seq 1000 | cmp -s - "$work/out" || fail "the reply is not 1 to 1000"
+    touch "$work/bad"
+    expect "parts, then a failure" 1 "$(code_of liminal ask p x --stream --json)"
+    expect "its outcome" failed "$(tail -n 1 "$work/out" | field outcome)"
+    expect "its parts" 1000 "$(grep -c '"part"' "$work/out")"
+    rm "$work/more" "$work/bad"
+    background cut liminal ask p x --stream --timeout 20s --json
+    cut=$pid
+    within 5 grep -q '"part"' "$work/cut.out" || fail "no part"
+    kill -INT "$cut"
+    within 5 test -s "$work/cut.code" || fail "^C does not end it"
+    expect "cancelled" 8 "$(cat "$work/cut.code" 2>/dev/null)"
+    idle() { ! in_hand p; }
+    within 5 idle || fail "the participant was not told"
+}
+
+# A running task hears a signal; who follows its history sees each entry once, from the first to the last.
+check_signal_and_history() {
+    start_server || return
+    background worker liminal work q --exec \
+        "trap 'echo stopped; exit 0' USR1; echo 'progress: half way' >&2; touch '$work/begun'; while :; do sleep 0.05; done"
+    within 5 has_members q 1 || fail "nobody registered"
+    background dispatch liminal dispatch q x --wait --trace --json
+    within 5 test -e "$work/begun" || fail "the task did not begin"
+    task=$(liminal task ls q --json | field id)
+    background follow liminal conversation show "$task" --follow --json
+    within 5 test -s "$work/follow.out" || fail "nothing is printed"
+    expect "signal" 0 "$(code_of liminal conversation signal "$task" usr1 now)"
+    within 5 test -s "$work/dispatch.code" || fail "the signal did not reach the command"
+    expect "what it said" 0 "$(grep -q stopped "$work/dispatch.out"; echo $?)"
+    within 5 grep -q 'signal usr1 now' "$work/worker.out" || fail "the worker does not print the signal"
+    within 5 test -s "$work/follow.code" || fail "following goes on after the end"
+    expect "following" 0 "$(cat "$work/follow.code" 2>/dev/null)"
+    field_n() { sed -n 's/^{"n":\([0-9]*\),.*/\1/p'; }
+    expect "numbers" "$(seq "$(grep -c . "$work/follow.out")" | tr '\n' ' ')" "$(field_n <"$work/follow.out" | tr '\n' ' ')"
+    liminal conversation show "$task" --json >"$work/past" 2>"$work/err" || fail "it is not remembered: $(cat "$work/err")"
+    for kind in opened assigned signal; do
+        grep -q "\"kind\":\"$kind\"" "$work/follow.out" || fail "no entry $kind"
+    done
+    expect "signal of one that has ended" 8 "$(code_of liminal conversation signal "$task" usr1)"
+    expect "signal of one that never was" 8 "$(code_of liminal conversation signal 0000000000000001 usr1)"
+}
+
+# However a responder ends or stops, whoever asked is told why.
+check_responder_ends() {
+    start_server || return
+    for how in KILL SEGV STOP TERM; do
+        background "holder$how" liminal serve "slow$how" --exec 'sleep 60' --no-reconnect
+        holder=$pid
+        within 5 has_members "slow$how" 1 || fail "nobody registered"
+        background "ask$how" liminal ask "slow$how" x --json --timeout 1m
+        within 5 in_hand "slow$how" || fail "the ask was not handed out"
+        kill "-$how" "$holder"
+        case $how in STOP) reason=silent ;; TERM) reason=left ;; *) reason=connection_lost ;; esac
+        within 20 test -s "$work/ask$how.code" || fail "SIG$how: the asker still waits"
+        expect "SIG$how: exit code" 4 "$(cat "$work/ask$how.code" 2>/dev/null)"
+        expect "SIG$how: reason" $reason "$(field reason <"$work/ask$how.out")"
+    done
+}
+
+# A server that is killed and started again: what was pending is lost, those who serve come back by themselves.
+check_server_restarted() {
+    start_server || return
+    background holder liminal serve slow --exec "test -e '$work/quick' || sleep 60; cat"
+    within 5 has_members slow 1 || fail "nobody registered"
+    background ask liminal ask slow x --json --timeout 1m
+    background parts liminal ask slow x --stream --json --timeout 1m
+    background many liminal ask slow x --all --json --timeout 1m
+    three() { [ "$(liminal worker ls --json | field in_flight)" = 3 ]; }
+    within 5 three || fail "the asks were not handed out"
+    touch "$work/quick"
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    liminald --listen "$LIMINAL_SERVER" >"$work/server.out" 2>"$work/server.err" </dev/null &
+    server=$!
+    for who in ask parts many; do
+        within 5 test -s "$work/$who.code" || fail "$who still waits"
+        expect "$who's exit code" 3 "$(cat "$work/$who.code" 2>/dev/null)"
+        expect "$who's outcome" lost "$(field outcome <"$work/$who.out")"
+    done
+    within 10 has_members slow 1 || fail "whoever served did not come back"
+    expect "an ask afterwards" 0 "$(code_of liminal ask slow hello)"
+    expect "its reply" hello "$(cat "$work/out")"
+}
+
 # ---- running them -----------------------------------------------------------------------------------------------------
 [ $# -gt 0 ] || set -- $(sed -n 's/^check_\([a-z_]*\)() {$/\1/p' "$0")
 passed=0 failed=0
