@@ -468,6 +468,48 @@ check_signal_and_history() {
     expect "signal of one that never was" 8 "$(code_of liminal conversation signal 0000000000000001 usr1)"
 }
 
+# What a dispatch may say: priority, unique and idempotency keys; and an ask that is to be undone when it crashes.
+check_words_of_a_dispatch() {
+    start_server || return
+    liminal queue pause q >/dev/null
+    for i in 1 5 9; do liminal dispatch q "p$i" --priority $i >/dev/null; done
+    expect "a unique one" 0 "$(code_of liminal dispatch q first --unique-key u --priority 0 --json)"
+    first=$(field task <"$work/out")
+    expect "another one with its key" 6 "$(code_of liminal dispatch q second --unique-key u --json)"
+    expect "why" duplicate "$(field why <"$work/out")"
+    expect "one that joins it" 0 "$(code_of liminal dispatch q second --unique-key u --on-duplicate join --json)"
+    expect "its task" "$first" "$(field task <"$work/out")"
+    background replaced liminal task await "$first" --json
+    expect "one that takes its place" 0 "$(code_of liminal dispatch q third --unique-key u --on-duplicate replace --priority 0)"
+    within 5 test -s "$work/replaced.code" || fail "the one that was replaced goes on"
+    expect "why it ended" replaced "$(field why <"$work/replaced.out")"
+    background worker liminal work q --exec "cat >>'$work/done'; echo >>'$work/done'; echo ok"
+    within 5 has_members q 1 || fail "nobody registered"
+    liminal queue resume q >/dev/null
+    all_done() { [ "$(grep -c . "$work/done" 2>/dev/null)" = 4 ]; }
+    within 5 all_done || fail "not all were done: $(tr '\n' ' ' <"$work/done")"
+    expect "the order" "p9 p5 p1 third" "$(tr '\n' ' ' <"$work/done" | sed 's/ $//')"
+    expect "a payment" 0 "$(code_of liminal dispatch q pay --idempotency-key order-17 --wait --json)"
+    paid=$(field task <"$work/out")
+    expect "the same again" 0 "$(code_of liminal dispatch q pay --idempotency-key order-17 --wait --json)"
+    expect "its task" "$paid" "$(field task <"$work/out")"
+    expect "its result" ok "$(field payload <"$work/out" | sed 's/.n$//')"
+    expect "payments" 1 "$(grep -c pay "$work/done")"
+    background holder liminal serve accounts --exec 'sleep 60'
+    holder=$pid
+    within 5 has_members accounts 1 || fail "nobody registered"
+    background ask liminal ask accounts '{"amount":5}' --compensate refunds --json --timeout 1m
+    within 5 in_hand accounts || fail "the ask was not handed out"
+    kill -KILL "$holder"
+    within 5 test -s "$work/ask.code" || fail "the asker still waits"
+    expect "its exit code" 4 "$(cat "$work/ask.code" 2>/dev/null)"
+    undo=$(field compensation <"$work/ask.out")
+    expect "the task that undoes it" 0 "$(code_of liminal task show "$undo" --json)"
+    background refunds liminal work refunds --exec "cat >'$work/undo'"
+    within 5 test -s "$work/undo" || fail "nobody gets it"
+    expect "what is to be undone" '{"amount":5}' "$(field request <"$work/undo" | base64 -d)"
+}
+
 # However a responder ends or stops, whoever asked is told why.
 check_responder_ends() {
     start_server || return
