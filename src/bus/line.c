@@ -114,18 +114,14 @@ static void seat(lim__line *l, lim__line_cell *c)
         seat_in_type(l, c);
 }
 
-/* Memory is far away, but who comes after this one is known. (Macros: compilers take a function that only fetches for one
- * that does nothing.) */
-#define FETCH(what, bytes)                                                                                             \
-    for (size_t line_ = 0; line_ < (bytes); line_ += 64)                                                               \
-    __builtin_prefetch((const char *)(what) + line_)
-#define FETCH_AHEAD(q)                                                                                                 \
-    do {                                                                                                               \
-        lim__line_node *far_ = lim__line_queue_ahead(q, LINE_FETCH_CELL), *near_ = NULL;                               \
-        if (far_ != NULL && (near_ = lim__line_queue_ahead(q, LINE_FETCH_FLOW)) != NULL)                               \
-            __builtin_prefetch(&lim__line_cell_of(near_)->flow->turn);                                                 \
-        FETCH(far_, sizeof(lim__line_flow)); /* it may be the home of its flow */                                      \
-    } while (0)
+/* Memory is far away, but who comes some steps from now is known: the cell, and then its flow. */
+static inline __attribute__((always_inline)) void fetch_ahead(const lim__line_queue *q)
+{
+    lim__line_node *near = lim__line_queue_ahead(q, LINE_FETCH_FLOW);
+    lim__line_fetch(lim__line_queue_ahead(q, LINE_FETCH_CELL), sizeof(lim__line_flow)); /* it may be the flow's home */
+    if (near != NULL)
+        lim__line_fetch(&lim__line_cell_of(near)->flow->turn, 1);
+}
 
 /* The cell of this type and priority that is next, at its right place; NULL: none. */
 static lim__line_cell *first_cell(lim__line *l, lim__line_type *t, unsigned priority)
@@ -142,7 +138,7 @@ static lim__line_cell *first_cell(lim__line *l, lim__line_type *t, unsigned prio
             continue;
         }
         lim__line_queue_remove(queue_of(c), n);
-        FETCH_AHEAD(queue_of(c));
+        fetch_ahead(queue_of(c));
         seat_in_type(l, c);
     }
 }
@@ -420,6 +416,7 @@ void lim__line_out(lim__line *l, lim__item *i, uint64_t now_ns)
 
 void lim__line_remove(lim__line *l, lim__item *i, uint64_t now_ns)
 {
+    LIM_ASSERT(i->state != LIM__ITEM_NONE);
     lim__line_flow *f = i->cell->flow;
     detach(l, i);
     set_state(l, i, LIM__ITEM_NONE);
@@ -518,6 +515,17 @@ static lim__line_cell *first_of_type(lim__line *l, lim__line_type *t)
     return NULL;
 }
 
+static inline __attribute__((always_inline)) void fetch_item_ahead(const lim__line_queue *q)
+{
+    lim__line_node *n = lim__line_queue_ahead(q, LINE_FETCH_ITEM);
+    const lim__line_queue *items = n != NULL ? &lim__line_cell_of(n)->queue : NULL;
+    if (items == NULL || items->first == NULL)
+        return;
+    lim__line_fetch(lim__line_item(items->first), sizeof(lim__item));
+    if (items->head != items->tail)
+        lim__line_fetch(&items->head->slot[items->head_at], 1);
+}
+
 lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_bytes type), void *ctx)
 {
     lim__line_cell *best = NULL;
@@ -532,13 +540,7 @@ lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_byt
     }
     if (best == NULL)
         return NULL;
-    lim__line_node *soon = lim__line_queue_ahead(queue_of(best), LINE_FETCH_ITEM);
-    if (soon != NULL) {
-        const lim__line_queue *q = &lim__line_cell_of(soon)->queue;
-        FETCH(lim__line_item(q->first), sizeof(lim__item));
-        if (q->head != q->tail)
-            __builtin_prefetch(&q->head->slot[q->head_at]);
-    }
+    fetch_item_ahead(queue_of(best));
     return lim__line_item(lim__line_queue_first(&best->queue));
 }
 

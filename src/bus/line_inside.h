@@ -194,6 +194,13 @@ void lim__line_relimit(lim__line *l, lim__line_flow *f, uint64_t now_ns);
 /* The first READY one of all types that are allowed; NULL: none. any: all types are. */
 lim__item *lim__line_best(lim__line *l, bool any, bool (*can)(void *ctx, lim_bytes type), void *ctx);
 
+/* Asks the machine to bring it near; NULL: nothing. Always inline, like whatever does nothing else: compilers take a call of
+ * a function that only fetches for a call that does nothing. */
+static inline __attribute__((always_inline)) void lim__line_fetch(const void *what, size_t bytes)
+{
+    for (size_t at = 0; what != NULL && at < bytes; at += 64)
+        __builtin_prefetch((const char *)what + at);
+}
 static inline lim__item *lim__line_item(lim__line_node *n)
 {
     return LIM_CONTAINER(n, lim__item, node);

@@ -247,9 +247,7 @@ lim_err lim__line_bind(lim__line *l, lim__item *i)
         i->order_key.len > LINE_NAME_MAX)
         return LIM_E_INVALID;
     lim__line_flow *f = flow_get(l, i->key);
-    if (f != NULL) /* of thousands, so it is far; the type is near */
-        for (size_t line = 0; line < sizeof *f; line += 64)
-            __builtin_prefetch((const char *)f + line);
+    lim__line_fetch(f, sizeof *f); /* of thousands, so it is far; the type is near */
     lim__line_type *t = f != NULL ? type_get(l, i->type) : NULL;
     lim__line_cell *c = t != NULL ? cell_get(l, f, t, i->priority) : NULL;
     lim__line_lane *lane = c != NULL && i->order_key.len > 0 ? lane_get(l, i->order_key) : NULL;

@@ -125,14 +125,17 @@ void lim__line_queue_push(lim__line_queue *q, lim__line_node *n)
     q->last_tie = n->tie;
 }
 
-/* The chunk after the next, while there is time: look-ahead needs it in some steps. (Not a function of its own:
- * compilers take one that only fetches for one that does nothing.) */
-#define FETCH_CHUNK(c)                                                                                                 \
-    do {                                                                                                               \
-        const lim__line_chunk *next_ = (c) != NULL ? (c)->next : NULL, *far_ = next_ != NULL ? next_->next : NULL;     \
-        __builtin_prefetch(far_);                                                                                      \
-        __builtin_prefetch((const char *)far_ + sizeof *far_ - 1);                                                     \
-    } while (0)
+/* The head is empty: its next is the head. The one two further is fetched while there is time: look-ahead needs it. */
+static void queue_turn(lim__line_queue *q)
+{
+    lim__line_chunk *c = q->head->next;
+    free(q->head);
+    q->head = c;
+    q->head_at = 0;
+    for (int i = 0; i < 2 && c != NULL; i++)
+        c = c->next;
+    lim__line_fetch(c, sizeof *c);
+}
 
 /* The next of the chunks that is still there becomes the first. Chunks that are empty go; a last one stays for what
  * comes, as long as something is here. */
@@ -145,11 +148,7 @@ static void queue_advance(lim__line_queue *q)
         } else if (q->head_at < LINE_CHUNK) {
             q->first = (q->head == q->tail ? q->slot : q->head->slot)[q->head_at++];
         } else {
-            lim__line_chunk *next = q->head->next;
-            free(q->head);
-            q->head = next;
-            q->head_at = 0;
-            FETCH_CHUNK(next);
+            queue_turn(q);
         }
     }
     if (q->head == q->tail && q->head_at == q->tail_at)
@@ -350,7 +349,7 @@ static void roll_page_gone(lim__line_roll *r, lim__line_page *p)
 
 void lim__line_roll_fetch(const lim__line_roll *r, uint64_t no)
 {
-    __builtin_prefetch(&r->pages[roll_guess(r, no)]);
+    lim__line_fetch(&r->pages[roll_guess(r, no)], 1);
 }
 
 void lim__line_roll_remove(lim__line_roll *r, uint64_t no)
