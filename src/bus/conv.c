@@ -114,7 +114,9 @@ void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json)
 
 static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool link)
 {
-    return kind == LIM__KIND_TALK ? lim__talk_spawn(bus, link) : lim__exchange_spawn(bus, link);
+    return kind == LIM__KIND_TALK     ? lim__talk_spawn(bus, link)
+           : kind == LIM__KIND_GATHER ? lim__gather_spawn(bus, link)
+                                      : lim__exchange_spawn(bus, link);
 }
 
 lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out)

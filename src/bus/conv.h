@@ -34,6 +34,7 @@ void lim__json_id(lim__json *j, const char *key, uint64_t id);
 void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json);
 
 lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link);
+lim_spawn_opts lim__gather_spawn(lim_bus *const *bus, bool link);
 lim_spawn_opts lim__talk_spawn(lim_bus *const *bus, bool link);
 
 /* ---- the phases of a conversation, as a pure step ----

@@ -217,25 +217,6 @@ static void simply(exchange *x, lim_process *self, lim__ex_event e)
 
 /* ---- opening ---- */
 
-/* A trace goes into the message, so that whoever gets it can go on with it. */
-static void carry_trace(exchange *x)
-{
-    lim_bytes there, trace = lim__terms_or_default(x->open->terms)->traceparent;
-    lim__buf headers = { 0 };
-    lim_bytes had = lim__msg_headers(x->open->payload);
-    if (trace.len == 0 || lim__packed_get(had, lim__str("traceparent"), &there))
-        return;
-    lim__buf_add(&headers, had.ptr, had.len);
-    lim__msg *with = NULL;
-    if (!headers.failed && lim__packed_add(&headers, lim__str("traceparent"), trace) == LIM_OK)
-        with = lim__msg_new_with(lim__msg_bytes(x->open->payload), lim__buf_bytes(&headers));
-    lim__buf_fini(&headers);
-    if (with == NULL)
-        return; /* without memory it goes without */
-    lim__msg_unref(x->open->payload);
-    x->open->payload = with;
-}
-
 /* Instead of a group: as if one had chosen it. */
 static void assign_directly(exchange *x, lim_process *self)
 {
@@ -264,7 +245,7 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
                                          .why = LIM_WHY_HOP_LIMIT, .limit = LIM_HOPS_MAX, .current = terms->hops } });
         return;
     }
-    carry_trace(x);
+    lim__open_carry_trace(x->open);
     bool stream = terms->window > 0 && !is_task(x);
     if (stream && lim__ex_extra(x, self) != NULL)
         x->extra->granted = terms->window;

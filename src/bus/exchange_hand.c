@@ -97,6 +97,25 @@ void lim__ex_shun(exchange *x, lim_process *self)
 
 /* ---- handing over ---- */
 
+/* A trace goes into the message, so that whoever gets it can go on with it. */
+void lim__open_carry_trace(lim__open *open)
+{
+    lim_bytes there, trace = lim__terms_or_default(open->terms)->traceparent;
+    lim_bytes had = lim__msg_headers(open->payload);
+    lim__buf headers = { 0 };
+    if (trace.len == 0 || lim__packed_get(had, lim__str("traceparent"), &there))
+        return;
+    lim__buf_add(&headers, had.ptr, had.len);
+    lim__msg *with = NULL;
+    if (!headers.failed && lim__packed_add(&headers, lim__str("traceparent"), trace) == LIM_OK)
+        with = lim__msg_new_with(lim__msg_bytes(open->payload), lim__buf_bytes(&headers));
+    lim__buf_fini(&headers);
+    if (with == NULL)
+        return; /* without memory it goes without */
+    lim__msg_unref(open->payload);
+    open->payload = with;
+}
+
 static lim__request *request_new(const exchange *x, lim_process *self, lim_bytes type)
 {
     lim__request *r = lim__letter_new(lim__proc_sched(self), &lim__type_request, sizeof *r + type.len);

@@ -284,6 +284,9 @@ lim_err lim__conv_spawn_at(struct lim_bus *bus, lim__conv_kind kind, lim_pid own
 /* A new `open` letter with its text; deadline, flags etc. are filled in by the caller. NULL: no memory. */
 lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, lim_bytes type, lim__msg *payload);
 
+/* Its traceparent, if it has one and its message has none, becomes a header of the message. */
+void lim__open_carry_trace(lim__open *open);
+
 /* ---- ended tasks and conversations (ended.c): bounded, any thread ---- */
 typedef struct lim__ended_info { lim_phase phase; lim__conv_kind kind; uint64_t accepted_lease; } lim__ended_info;
 void lim__ended_add(struct lim_bus *bus, lim__sched *s, lim__conv_kind kind, lim_phase phase, uint64_t accepted_lease,
