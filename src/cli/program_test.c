@@ -269,6 +269,51 @@ static void test_the_end_of_the_server_ends_whoever_waits_with_lost(void **state
     assert_non_null(strstr(complained(p), "; start liminald"));
 }
 
+static void
+test_an_answer_in_parts_is_printed_line_by_line_and_cancelled_by_an_interrupt(void **state) /* proves CV13 */
+{
+    world *w = *state;
+    program *here = milestone(w), *p;
+    program *served =
+        start(w, "serve s --stream --exec 'echo 1; echo; echo 3; echo >$DIR/here; exec tail -f /dev/null' --json");
+    until_says(w, served, "serving s");
+    p = start(w, "ask s x --stream --timeout 1h");
+    until_says(w, p, "1\n\n3\n");
+    until_ends(w, here);
+    send_signal(p, SIGINT);
+    assert_int_equal(until_ends(w, p), CLI_CANCELLED);
+    until_says(w, served, "\"exit\":137}");
+}
+
+static void test_a_slow_reader_of_parts_gets_them_all(void **state) /* proves CV13 */
+{
+    world *w = *state;
+    program *served = start(w, "serve s --stream --exec 'seq 5000'"), *p;
+    until_says(w, served, "serving s");
+    assert_int_equal(run(w, &p, "ask s x --stream --window 1 --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "{\"part\":5000,"));
+    assert_non_null(strstr(printed(p), "\"payload\":\"5000\"}\n{\"outcome\":\"reply\",\"payload\":\"\""));
+}
+
+static void test_everybody_is_asked_and_whoever_does_not_reply_is_named(void **state)
+{
+    world *w = *state;
+    program *a = start(w, "serve g --exec 'echo yes' --identity one"), *p;
+    program *b = start(w, "serve g --exec 'echo no ink >&2; exit 1' --identity two");
+    until_says(w, a, "serving g");
+    until_says(w, b, "serving g");
+    assert_int_equal(run(w, &p, "ask g x --all --quorum 1"), CLI_DONE);
+    assert_string_equal(printed(p), "one: yes\n");
+    assert_int_equal(run(w, &p, "ask g x --all"), CLI_REJECTED);
+    assert_non_null(strstr(complained(p), "liminal: two: failed: no ink\n"));
+    assert_non_null(strstr(complained(p), "quorum"));
+    assert_int_equal(run(w, &p, "ask g x --any"), CLI_DONE);
+    assert_string_equal(printed(p), "yes\n");
+    assert_int_equal(run(w, &p, "ask g x --any --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "\"payload\":\"yes\\n\",\"participant\":\"one\""));
+    assert_int_equal(run(w, &p, "ask nobody x --all"), CLI_REJECTED);
+}
+
 /* ---- channels ---- */
 
 static void test_what_is_published_is_printed_a_line_each(void **state)
@@ -507,6 +552,9 @@ int main(void)
         TEST(test_a_timeout_ends_the_ask_and_the_command_that_was_at_it),
         TEST(test_an_interrupt_cancels_an_ask),
         TEST(test_the_end_of_the_server_ends_whoever_waits_with_lost),
+        TEST(test_an_answer_in_parts_is_printed_line_by_line_and_cancelled_by_an_interrupt),
+        TEST(test_a_slow_reader_of_parts_gets_them_all),
+        TEST(test_everybody_is_asked_and_whoever_does_not_reply_is_named),
         TEST(test_what_is_published_is_printed_a_line_each),
         TEST(test_a_publish_that_must_reach_somebody_is_rejected_when_nobody_listens),
         TEST(test_a_reader_that_goes_away_ends_a_stream_quietly),
