@@ -6,7 +6,6 @@
 #include "base/base.h"
 #include "base/map.h"
 #include "bus/conv.h"
-#include "bus/ended.h"
 #include "bus/history.h"
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -163,8 +162,6 @@ static void show_convs(agent *a, lim_process *self, const lim__show *show)
             break;
         c->as->json(c->state, &j, NULL);
     }
-    if (show->only.id != 0 && n == 0)
-        (void)lim__ended_json(a->bus, show->only, &j, NULL);
     lim__shown_send(self, show, &buf);
 }
 

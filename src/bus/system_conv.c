@@ -6,6 +6,7 @@
  * remembered is the answer. */
 #include "bus/system.h"
 #include "base/base64.h"
+#include "bus/ended.h"
 #include "bus/history.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -47,6 +48,17 @@ static void ended_json(lim__json *j, lim_pid conv, lim__conv_kind kind, const li
     lim__json_close(j);
 }
 
+/* Of what left no outcome behind a line is remembered: asks that were answered, and talks. */
+static void show_line(lim__system *s, lim__gather *g)
+{
+    lim__buf b = { 0 };
+    lim__json j = lim__json_begin(&b);
+    if (lim__ended_json(s->bus, g->conv, &j, NULL))
+        lim__sys_answer(s, &b);
+    else
+        none_remembered(s, g->conv);
+}
+
 static void show_ended(lim__system *s, lim__gather *g)
 {
     lim__outcome_letter *o = lim__ended_outcome(s->bus, lim__proc_sched(s->self), g->conv, 0);
@@ -56,7 +68,7 @@ static void show_ended(lim__system *s, lim__gather *g)
     if (o == NULL || !lim__ended_find(s->bus, g->conv, &info)) {
         if (o != NULL)
             lim__letter_free(lim__proc_sched(s->self), o);
-        none_remembered(s, g->conv);
+        show_line(s, g);
         return;
     }
     lim__outcome_view(o, excluded, &view);
