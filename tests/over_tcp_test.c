@@ -240,6 +240,47 @@ static void test_a_connection_that_ends_takes_its_answers_in_parts_with_it(void 
     stage_close(&s);
 }
 
+/* ---- everybody ---- */
+
+static lim_done on_vote(void *ctx, const lim_part_view *part)
+{
+    stage *s = ctx;
+    pthread_mutex_lock(&s->mutex);
+    s->after_end |= s->ends > 0;
+    s->parts += part->how == LIM_HOW_REPLY;
+    changed(s);
+    return LIM_DONE;
+}
+
+static lim_done on_poll(lim_client *c, const lim_delivery *d, void *ctx)
+{
+    (void)ctx;
+    return lim_client_reply(c, d, TEXT("aye")) == LIM_OK ? LIM_DONE : LIM_FAIL;
+}
+
+static void test_everybody_is_asked(void **state)
+{
+    (void)state;
+    stage s;
+    lim_participant more[7];
+    lim_client_serve_opts opts = { .size = sizeof opts, .capacity = 4, .handler = { on_poll, on_end, &s } };
+    lim_ask_opts all = { .size = sizeof all, .timeout_ms = LIM_FOREVER }, first = all;
+    first.quorum = 1;
+    stage_open(&s);
+    for (size_t i = 0; i < LIM_COUNT(more); i++)
+        assert_int_equal(lim_client_serve(s.worker, "voters", &opts, NULL, &more[i]), LIM_OK);
+    assert_int_equal(lim_client_ask_all(s.asker, "voters", TEXT("?"), &all, on_vote, on_outcome, &s, NULL), LIM_OK);
+    AWAIT(&s, s.ends == 1);
+    assert_int_equal(s.parts, LIM_COUNT(more));
+    assert_int_equal(s.how, LIM_HOW_REPLY);
+    s.ends = s.parts = 0;
+    assert_int_equal(lim_client_ask_all(s.asker, "voters", TEXT("?"), &first, on_vote, on_outcome, &s, NULL), LIM_OK);
+    AWAIT(&s, s.ends == 1);
+    assert_int_equal(s.parts, 1); /* whoever was first */
+    assert_false(s.after_end);
+    stage_close(&s);
+}
+
 /* ---- conversations ---- */
 
 static lim_done on_talk(lim_client *c, const lim_delivery *d, void *ctx)
@@ -427,6 +468,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_parts_cross_in_order_within_the_window),
         cmocka_unit_test(test_a_connection_that_ends_takes_its_answers_in_parts_with_it),
+        cmocka_unit_test(test_everybody_is_asked),
         cmocka_unit_test(test_a_conversation_is_led_by_waiting_verbs),
         cmocka_unit_test(test_a_history_is_read_while_it_lives_and_afterwards),
         cmocka_unit_test(test_a_task_is_worked_on_signalled_and_awaited),

@@ -283,6 +283,75 @@ static void test_who_has_not_the_lease_is_not_heard(void **state) /* proves GR6 
     }
 }
 
+/* ---- everybody ---- */
+
+static void answer_of(client *c, uint64_t corr, uint32_t seq, lim_how how, const char *text)
+{
+    lim__f_partial f;
+    TAKE(c, partial, PARTIAL, &f);
+    assert_int_equal(f.corr, corr);
+    assert_int_equal(f.seq, seq);
+    assert_int_equal(f.how, how);
+    assert_text(how == LIM_HOW_REPLY ? f.payload : f.detail, text);
+}
+
+static void test_everybody_is_asked_and_enough_replies_end_it(void **state) /* proves CV12 */
+{
+    (void)state;
+    EVERY_WORLD(w)
+    {
+        client *one = client_new(w, "one"), *two = client_new(w, "two"), *three = client_new(w, "three");
+        client *asker = client_new(w, "asker");
+        lim__f_revoked gone;
+        serve(one, LIM__SERVE_GROUP, "g");
+        serve(two, LIM__SERVE_GROUP, "g");
+        serve(three, LIM__SERVE_GROUP, "g");
+        ask(asker, 1, LIM_CRASH_FAIL, OPTION("\006quorum", "\000\0012"));
+        lim__f_request r = take_request(one);
+        reply(one, &r, LIM__REPLY_REPLY, "20");
+        answer_of(asker, 1, 1, LIM_HOW_REPLY, "20");
+        r = take_request(three);
+        take_request(two);
+        reply(three, &r, LIM__REPLY_REPLY, "21");
+        answer_of(asker, 1, 2, LIM_HOW_REPLY, "21");
+        TAKE(two, revoked, REVOKED, &gone); /* nobody waits for it any more */
+        lim__f_outcome o = take_outcome(asker, 1);
+        assert_int_equal(o.how, LIM_HOW_REPLY);
+        assert_int_equal(o.attempts, 3);
+        assert_int_equal(o.losses, 1);
+        PUT(asker, grant, .corr = 1, .parts = 2); /* has no meaning, and does no harm */
+        run_for(w, SECOND);
+        assert_int_equal(asker->end, 1);
+    }
+}
+
+static void test_a_quorum_that_cannot_be_any_more_is_refused(void **state) /* proves CV12 */
+{
+    (void)state;
+    EVERY_WORLD(w)
+    {
+        client *one = client_new(w, "one"), *two = client_new(w, "two"), *asker = client_new(w, "asker");
+        serve(one, LIM__SERVE_GROUP, "g");
+        serve(two, LIM__SERVE_GROUP, "g");
+        ask(asker, 1, LIM_CRASH_FAIL, OPTION("\006quorum", "\000\0010")); /* of all */
+        lim__f_request r = take_request(two);
+        reply(two, &r, LIM__REPLY_REPLY, "here");
+        answer_of(asker, 1, 1, LIM_HOW_REPLY, "here");
+        take_request(one);
+        client_kill(one);
+        lim__f_partial p;
+        TAKE(asker, partial, PARTIAL, &p);
+        assert_int_equal(p.how, LIM_HOW_CRASHED);
+        lim__f_outcome o = take_outcome(asker, 1);
+        assert_int_equal(o.how, LIM_HOW_REFUSED);
+        assert_int_equal(o.why, LIM_WHY_QUORUM);
+        ask(asker, 2, LIM_CRASH_FAIL, OPTION("\006quorum", "\000\0013"));
+        o = take_outcome(asker, 2); /* there are not so many */
+        assert_int_equal(o.how, LIM_HOW_REFUSED);
+        assert_int_equal(o.why, LIM_WHY_QUORUM);
+    }
+}
+
 /* ---- tasks ---- */
 
 static void test_a_stuck_worker_loses_its_task_and_one_with_progress_keeps_it(void **state) /* proves GR7 */
@@ -446,6 +515,8 @@ int main(void)
         cmocka_unit_test(test_a_part_over_the_size_limit_ends_the_answer),
         cmocka_unit_test(test_an_asker_that_dies_has_its_parts_revoked),
         cmocka_unit_test(test_who_has_not_the_lease_is_not_heard),
+        cmocka_unit_test(test_everybody_is_asked_and_enough_replies_end_it),
+        cmocka_unit_test(test_a_quorum_that_cannot_be_any_more_is_refused),
         cmocka_unit_test(test_a_stuck_worker_loses_its_task_and_one_with_progress_keeps_it),
         cmocka_unit_test(test_a_task_that_fails_is_tried_again),
         cmocka_unit_test(test_the_same_dispatch_again_is_answered_with_the_first_outcome),
