@@ -17,7 +17,6 @@ static bool plan_request(struct cli *cli, lim__buf *b, const char *path, lim__do
 {
     void *data = NULL;
     size_t len = 0;
-    char place[300];
     lim_diag diag = { 0 };
     int err = lim__file_read(path, CLI_INPUT_MAX, &data, &len);
     if (err != 0) {
@@ -28,8 +27,7 @@ static bool plan_request(struct cli *cli, lim__buf *b, const char *path, lim__do
     free(data);
     lim__val plan = lim__doc_root(doc);
     if (parsed != LIM_OK || plan.kind != LIM__OBJECT) {
-        snprintf(place, sizeof place, diag.line > 0 ? "%s:%d:%d" : "%s", path, diag.line, diag.column);
-        cli_fault(cli, CLI_USAGE, place, *diag.text ? diag.text : "not an object of JSON", "see man liminal, SAGAS");
+        cli_fault(cli, CLI_USAGE, path, *diag.text ? diag.text : "not an object of JSON", "see man liminal, SAGAS");
         return false;
     }
     lim__json j = cli_request(b, "run");
@@ -65,10 +63,12 @@ static void saga_result(struct cli *cli, lim__val v)
         while (lim__iter_next(&it))
             step_line(cli, "  undo ", it.val);
     }
-    if (!done)
-        cli_fault(cli, CLI_FAILED, id,
-                  stuck ? "a step did not succeed, and what undoes one did not either" : "a step did not succeed",
-                  stuck ? "see liminal dead ls, then undo it by hand" : "everything that had been done was undone");
+    cli_flush(cli); /* before what follows on standard error */
+    if (stuck)
+        cli_fault(cli, CLI_FAILED, id, "a step did not succeed, and neither did what undoes one",
+                  "see liminal dead ls, then undo it by hand");
+    else if (!done)
+        cli_fault(cli, CLI_FAILED, id, "a step did not succeed", "everything that had been done was undone");
 }
 
 int cli_run_saga_run(struct cli *cli)
@@ -178,6 +178,8 @@ static void schedule_show(struct cli *cli, lim__val v)
     lim__val line = lim__val_get(v, "schedule");
     if (cli->opts->json)
         cli_value_json(cli, v);
+    else if (strcmp(cli->args.words[1], "rm") == 0)
+        lim__buf_format(&cli->out, "%s: removed\n", cli_word(cli, 0));
     else
         lim__buf_format(&cli->out, "%s: %s, next %s\n", lim__val_str(line, "name", cli_word(cli, 0)),
                         lim__val_str(line, "state", "?"), lim__val_str(line, "next", "never"));
