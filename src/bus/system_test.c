@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bus/bus.h"
@@ -172,6 +173,50 @@ static void test_what_is_unknown_is_named_with_the_nearest_that_is_known(void **
     expect(bus, "$sys.conversations", "{\"op\":\"ls\",\"max\":0}", "\"code\":\"INVALID\"");
     expect(bus, "$sys.dead", "{\"op\":\"drop\"}", "say which");
     expect(bus, "$sys.dead", "{\"op\":\"drop\",\"id\":\"1\",\"all\":true}", "say which");
+}
+
+/* docs/protocol.md, malloc'd, from its chapter on. */
+static char *chapter(const char *heading)
+{
+    char path[512];
+    const char *source = getenv("LIM_SOURCE");
+    if (source == NULL)
+        return NULL;
+    snprintf(path, sizeof path, "%s/docs/protocol.md", source);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    char *text = calloc(1, 1 << 20);
+    assert_non_null(text);
+    size_t len = fread(text, 1, (1 << 20) - 1, f);
+    fclose(f);
+    assert_true(len > 0);
+    const char *from = strstr(text, heading);
+    assert_non_null(from);
+    memmove(text, from, strlen(from) + 1);
+    return text;
+}
+
+static void test_every_op_is_in_the_protocol(void **state)
+{
+    static const char *const groups[] = { "$sys.info",    "$sys.channels",  "$sys.groups",
+                                          "$sys.queues",  "$sys.tasks",     "$sys.dead",
+                                          "$sys.workers", "$sys.artifacts", "$sys.conversations" };
+    lim_bus *bus = *state;
+    char *doc = chapter("## System groups");
+    for (size_t i = 0; doc != NULL && i < sizeof groups / sizeof groups[0]; i++) {
+        said s = ask(bus, groups[i], "{\"op\":\"?\"}"); /* ... known: ls, show, ..."}} */
+        char *at = strstr(s.text, "known: ");
+        assert_non_null(at);
+        *strchr(at, '"') = '\0';
+        for (char *op = strtok(at + strlen("known: "), ", "); op != NULL; op = strtok(NULL, ", ")) {
+            char row[64];
+            snprintf(row, sizeof row, "| %s |", op);
+            const char *table = strstr(doc, groups[i]);
+            if (table == NULL || strstr(table, row) == NULL)
+                fail_msg("docs/protocol.md does not say that %s knows %s", groups[i], op);
+        }
+    }
+    free(doc);
 }
 
 /* ---- queues, tasks, workers ---- */
@@ -372,6 +417,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_every_system_group_answers),
         T(test_what_is_unknown_is_named_with_the_nearest_that_is_known),
+        T(test_every_op_is_in_the_protocol),
         T(test_a_queue_can_have_its_rules_before_anybody_works_on_it),
         T(test_a_task_is_shown_while_it_waits_and_after_it_ended),
         T(test_a_queue_says_why_its_tasks_wait),
