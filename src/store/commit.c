@@ -64,8 +64,13 @@ static bool may_roll(lim__store *s, const lim__batch *b)
     return prepared >= (any ? 1u : 2u);
 }
 
-static verdict full(lim__store *s, lim__batch *b)
+static verdict refuse(lim__store *s, lim__batch *b)
 {
+    if (s->upkeep.starved &&
+        s->upkeep.starved_err != -ENOSPC) { /* no segment could be made, but not for want of room */
+        b->result.how = LIM__COMMIT_FAILED;
+        return ANSWERED;
+    }
     uint64_t bytes = lim__segments_bytes(&s->segments);
     int64_t left = s->os->disk_free(s->os, s->dir);
     if (!s->upkeep.told_full)
@@ -87,9 +92,9 @@ static verdict find_room(group *g, lim__batch *b)
         return TAKEN;
     if (!lim__list_empty(&g->taken))
         return WAITS;
-    if (!may_roll(s, b) || !lim__log_roll(s, true))
-        return full(s, b);
-    return may_stay(s, b, need, room_here(lim__segment_newest(&s->segments, LIM__CURRENT))) ? TAKEN : full(s, b);
+    if (!may_roll(s, b) || !lim__log_roll(s))
+        return refuse(s, b);
+    return may_stay(s, b, need, room_here(lim__segment_newest(&s->segments, LIM__CURRENT))) ? TAKEN : refuse(s, b);
 }
 
 /* ---- expectations ---- */
@@ -111,7 +116,8 @@ static bool know_rows(group *g)
     if (g->rows_known)
         return true;
     LIM__LIST_EACH(node, &g->taken) {
-        if (!learn_rows(g, LIM_CONTAINER(node, lim__batch, node)))
+        const lim__batch *b = LIM_CONTAINER(node, lim__batch, node);
+        if (b->result.how == LIM__COMMITTED && !learn_rows(g, b))
             return false;
     }
     g->rows_known = true;
@@ -385,7 +391,9 @@ static void failed(group *g)
     lim__ledger_abandon(&s->ledger);
     while ((node = lim__list_pop(&g->taken)) != NULL) {
         lim__batch *b = LIM_CONTAINER(node, lim__batch, node);
-        if (b->result.how == LIM__COMMITTED)
+        if (b->result.how == LIM__COMMIT_CONFLICT) /* with what another one wrote, perhaps, and that is not there */
+            b->result = (lim__committed){ .how = LIM__COMMIT_FAILED };
+        else if (b->result.how == LIM__COMMITTED)
             b->result.how = LIM__COMMIT_UNKNOWN;
         lim__list_push(&s->done, node);
     }

@@ -82,7 +82,7 @@ typedef enum lim__op_kind {
     LIM__OP_DROP,       /* seq: a segment whose file goes now */
     LIM__OP_PAGE_BEGIN, /* a checkpoint begins; seq: its number (the lsn of this batch) */
     LIM__OP_PAGE,       /* seq: the checkpoint's number. Between two keys the rows and streams are these, no others */
-    LIM__OP_PAGE_END,   /* seq: the checkpoint's number. data: the ids of the segments that there are */
+    LIM__OP_PAGE_END,   /* seq: the checkpoint's number. data: the ids of the sealed segments; 0: nothing */
     LIM__OP_TOTAL,      /* only in the echo: seq..seq+arg-1 of the stream were appended (flag 0) or copied (flag 1) */
     LIM__OP_KINDS
 } lim__op_kind;

@@ -60,6 +60,11 @@ typedef struct lim__log {
     uint64_t checkpoint_bytes; /* and since the last checkpoint began */
     uint8_t *buf;              /* the log batch that is being made; aligned */
     size_t cap;
+    struct {                   /* log batches that are written and not synced: if that fails, they are written again */
+        uint8_t *bytes;        /* aligned; whole batches, one behind the other */
+        size_t len, cap;
+        uint64_t segment, at;  /* where they are */
+    } kept;
 } lim__log;
 
 /* ---- upkeep ---- */
@@ -125,8 +130,8 @@ int lim__log_room(lim__store *s, size_t bytes);  /* in log.buf; 0 or -ENOMEM */
 /* The batch in log.buf, whose payload and head (in *h) are complete but for seals: writes it, syncs it if asked, goes on in
  * other segments if the disk fails. 0: it is in the log; *segment, *at: where. -EIO: not known (the log is BROKEN now). */
 int lim__log_write(lim__store *s, lim__batch_head *h, bool sync, lim__segment **segment, uint64_t *at);
-int lim__log_sync(lim__store *s);
-bool lim__log_roll(lim__store *s, bool reserve); /* the next prepared segment; false: there is none (beside the reserve) */
+int lim__log_sync(lim__store *s); /* not 0: it failed, though the log may have gone on, synced, elsewhere */
+bool lim__log_roll(lim__store *s); /* to the next prepared segment; false: there is none */
 void lim__log_mend(lim__store *s);               /* BROKEN: tries to go on */
 
 /* commit.c: one log write of what waits. False: there was nothing. */

@@ -319,11 +319,17 @@ static void know_run(lim__ledger *l, lim__stream *st)
 
 /* ---- records ---- */
 
+static void copy(lim__ledger *l, lim__segment *s, uint64_t at, const lim__op *op);
+
 static void append(lim__ledger *l, lim__segment *s, uint64_t at, const lim__op *op)
 {
     lim__stream *st = lim__ledger_stream(l, op->stream);
     if (!st)
         return;
+    if (op->seq < st->info.next && !l->remaking) { /* the log batch had to be written again, in another place */
+        copy(l, s, at, op);
+        return;
+    }
     uint32_t size = op->key_len + op->data_len;
     know_run(l, st);
     if (!run_takes(&st->run, op->seq, s->id, op->wall_ns)) {

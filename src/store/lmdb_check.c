@@ -277,7 +277,8 @@ static bool read_meta(check *c, uint64_t number, meta *out)
         return false;
     memcpy(out, bytes + PAGE_HEAD, sizeof *out);
     return u64_at(bytes) == number && u16_at(bytes + 10) == META && out->magic == MAGIC && out->version == 1 &&
-           out->address == 0 && out->trees[0].pad == PAGE && out->trees[1].pad == 0 && ((out->txn & 1) == number % 2 || out->txn == 0);
+           out->address == 0 && out->trees[0].pad == PAGE && out->trees[1].pad == 0 &&
+           ((out->txn & 1) == number % 2 || out->txn == 0);
 }
 
 static bool check_meta(check *c, int64_t size)

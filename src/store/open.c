@@ -309,9 +309,9 @@ static int tidy_segments(recovery *r)
     uint64_t last = r->last ? r->last->id : 0;
     for (size_t i = t->count; i > 0; i--) {
         lim__segment *segment = t->list[i - 1];
-        bool behind = segment->id > last, empty = segment->stats.last_lsn == 0 && segment->stats.damages == 0;
-        if (segment->id == last || (!behind && !empty && !segment->dropped))
-            continue;
+        bool behind = segment->id > last, empty = segment->stats.last_lsn == 0;
+        if (segment->id == last || segment->stats.damages > 0 || (!behind && !empty && !segment->dropped))
+            continue; /* nothing that is damaged is ever removed here */
         if (behind && r->end.closed && segment->loaded && !segment->sealed && segment->size == t->segment_bytes) {
             segment->state = LIM__PREPARED;
             segment->stats.end = LIM__FILE_BLOCK;
@@ -345,8 +345,8 @@ static int go_on(recovery *r)
         if (err == 0)
             err = lim__segment_cut(&s->segments, last);
     }
-    if (err == 0 && (!last || last->state == LIM__SEALED) && !lim__log_roll(s, true)) {
-        err = lim__upkeep_prepare_now(s) && lim__log_roll(s, true) ? 0 : s->upkeep.starved_err;
+    if (err == 0 && (!last || last->state == LIM__SEALED) && !lim__log_roll(s)) {
+        err = lim__upkeep_prepare_now(s) && lim__log_roll(s) ? 0 : s->upkeep.starved_err;
     }
     return err;
 }

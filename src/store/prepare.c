@@ -25,17 +25,6 @@ static uint64_t next_id(const lim__segments *t)
     return t->count ? t->list[t->count - 1]->id + 1 : 1;
 }
 
-static int write_all(lim__segments *t, int file, const uint8_t *buf, size_t len, uint64_t at)
-{
-    for (size_t done = 0; done < len;) {
-        long n = t->os->file_write(t->os, file, buf + done, len - done, at + done);
-        if (n <= 0)
-            return n < 0 ? (int)n : -ENOSPC;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 /* Head, sync, name, sync: then it is there. */
 static int finish(lim__segments *t, int file)
 {
@@ -46,7 +35,7 @@ static int finish(lim__segments *t, int file)
         return -ENOMEM;
     paths_of(t, id, path, next, sizeof path);
     lim__segment_head_make(block, t->store_id, id, nonce, t->segment_bytes);
-    int err = write_all(t, file, block, LIM__FILE_BLOCK, 0);
+    int err = lim__write_all(t->os, file, block, LIM__FILE_BLOCK, 0);
     free(block);
     if (err == 0)
         err = t->os->file_sync(t->os, file);
@@ -101,7 +90,7 @@ static int step(lim__segments *t, size_t bytes)
         uint64_t left = t->segment_bytes - p->done;
         size_t part = bytes < LIM__PREPARE_STEP ? bytes : LIM__PREPARE_STEP;
         part = part < left ? part : (size_t)left;
-        err = write_all(t, p->file, t->zeros, part, p->done);
+        err = lim__write_all(t->os, p->file, t->zeros, part, p->done);
         p->done += part;
     }
     if (err == 0 && p->done < t->segment_bytes && p->done - p->synced >= LIM__PREPARE_SYNC) {

@@ -11,6 +11,17 @@ void *lim__aligned(size_t bytes)
     return aligned_alloc(LIM__FILE_BLOCK, (size_t)lim__up(bytes ? bytes : 1, LIM__FILE_BLOCK));
 }
 
+int lim__write_all(lim__os *os, int file, const void *buf, size_t len, uint64_t at)
+{
+    for (size_t done = 0; done < len;) {
+        long n = os->file_write(os, file, (const uint8_t *)buf + done, len - done, at + done);
+        if (n <= 0)
+            return n < 0 ? (int)n : -ENOSPC;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
 int lim__segments_init(lim__segments *t, lim__os *os, const char *dir, uint64_t store_id, uint64_t segment_bytes)
 {
     *t = (lim__segments){ .os = os, .dir = dir, .store_id = store_id, .segment_bytes = segment_bytes };
@@ -301,15 +312,7 @@ int lim__segment_write(lim__segments *t, lim__segment *s, const void *buf, size_
 {
     LIM_ASSERT(((uintptr_t)buf | len | at) % LIM__FILE_BLOCK == 0 && at + len <= s->size); /* J8 */
     int err = open_write(t, s);
-    if (err != 0)
-        return err;
-    for (size_t done = 0; done < len;) {
-        long n = t->os->file_write(t->os, s->write_file, (const uint8_t *)buf + done, len - done, at + done);
-        if (n <= 0)
-            return n < 0 ? (int)n : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
+    return err ? err : lim__write_all(t->os, s->write_file, buf, len, at);
 }
 
 int lim__segment_sync(lim__segments *t, lim__segment *s)
@@ -323,8 +326,8 @@ static int write_seal(lim__segments *t, lim__segment *s, uint8_t *block, int fil
 {
     lim__segment_head_make(block, t->store_id, s->id, s->nonce, t->segment_bytes);
     lim__segment_seal_make(block, s->seal, s->stats.last_lsn, s->stats.end);
-    long n = t->os->file_write(t->os, file, block, LIM__FILE_BLOCK, 0);
-    return n < 0 ? (int)n : n < LIM__FILE_BLOCK ? -EIO : t->os->file_sync(t->os, file);
+    int err = lim__write_all(t->os, file, block, LIM__FILE_BLOCK, 0);
+    return err ? err : t->os->file_sync(t->os, file);
 }
 
 int lim__segment_seal_up(lim__segments *t, lim__segment *s)

@@ -119,5 +119,7 @@ void lim__segment_unref(lim__segments *t, lim__segment *s);
 int lim__segment_read(lim__segments *t, lim__segment *s, void *buf, size_t len, uint64_t at);
 
 void *lim__aligned(size_t bytes); /* LIM__FILE_BLOCK; free() it */
+/* All of it: 0 or -errno. */
+int lim__write_all(lim__os *os, int file, const void *buf, size_t len, uint64_t at);
 
 #endif

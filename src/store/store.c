@@ -7,6 +7,7 @@
  * side, the table of segments, and the numbers of lim__store_info, each behind a lock that is held for a few
  * instructions. */
 #include "store/inside.h"
+#include "base/crc32c.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -179,11 +180,23 @@ bool lim__store_turn(lim__store *s, uint64_t *next_ns)
 
 /* ---- opening ---- */
 
+/* The directory, and its name in the one above, or all that is in it could vanish with it. */
+static int make_dir(lim__store *s)
+{
+    char above[4200];
+    snprintf(above, sizeof above, "%s", s->dir);
+    char *slash = strrchr(above, '/');
+    if (slash)
+        slash[slash == above] = 0; /* "/x" lies in "/" */
+    int err = s->os->dir_create(s->os, s->dir);
+    return err ? err : s->os->dir_sync(s->os, slash ? above : ".");
+}
+
 static int lock_dir(lim__store *s, lim__store_error *error)
 {
     char path[4200];
     snprintf(path, sizeof path, "%s/lock", s->dir);
-    int err = s->opts.read_only ? 0 : s->os->dir_create(s->os, s->dir);
+    int err = s->opts.read_only ? 0 : make_dir(s);
     int file = err ? err : s->os->file_open(s->os, path, s->opts.read_only ? 0 : LIM__FILE_WRITE | LIM__FILE_CREATE);
     if (file < 0) {
         lim__store_fail(error, "%s cannot be %s: %s", s->dir, s->opts.read_only ? "read" : "written to",
@@ -197,19 +210,27 @@ static int lock_dir(lim__store *s, lim__store_error *error)
     return err;
 }
 
+/* With a checksum: with another number, all segments would be somebody else's. */
+static int format_text(char text[80], int version, uint64_t store_id)
+{
+    int n = snprintf(text, 80, "liminal store %d %016llx ", version, (unsigned long long)store_id);
+    return n + snprintf(text + n, 80 - (size_t)n, "%08x\n", lim__crc32c(0, text, (size_t)n));
+}
+
 static int write_format(lim__store *s)
 {
-    char path[4200], next[4200], text[64];
+    char path[4200], next[4200], text[80];
     snprintf(path, sizeof path, "%s/format", s->dir);
     snprintf(next, sizeof next, "%s/format.tmp", s->dir);
-    int n =
-        snprintf(text, sizeof text, "liminal store %d %016llx\n", LIM__FORMAT_VERSION, (unsigned long long)s->store_id);
+    int n = format_text(text, LIM__FORMAT_VERSION, s->store_id);
     int file = s->os->file_open(s->os, next, LIM__FILE_WRITE | LIM__FILE_CREATE);
     if (file < 0)
         return file;
     int err = s->os->file_truncate(s->os, file, 0);
-    long wrote = err ? err : s->os->file_write(s->os, file, text, (size_t)n, 0);
-    err = wrote == n ? s->os->file_sync(s->os, file) : wrote < 0 ? (int)wrote : -EIO;
+    if (err == 0)
+        err = lim__write_all(s->os, file, text, (size_t)n, 0);
+    if (err == 0)
+        err = s->os->file_sync(s->os, file);
     s->os->file_close(s->os, file);
     if (err == 0)
         err = s->os->file_rename(s->os, next, path);
@@ -219,7 +240,7 @@ static int write_format(lim__store *s)
 /* 0; -ENOENT: there is none, or nothing sensible in it; -ENOTSUP. */
 static int read_format(lim__store *s)
 {
-    char path[4200], text[64] = "", again[64];
+    char path[4200], text[80] = "", again[80];
     int version = 0;
     unsigned long long id = 0;
     snprintf(path, sizeof path, "%s/format", s->dir);
@@ -230,13 +251,13 @@ static int read_format(lim__store *s)
     s->os->file_close(s->os, file);
     if (n < 0)
         return (int)n;
-    if (sscanf(text, "liminal store %d %16llx", &version, &id) < 1)
+    if (sscanf(text, "liminal store %d %16llx", &version, &id) != 2)
         return -ENOENT;
-    if (version > LIM__FORMAT_VERSION)
-        return -ENOTSUP;
-    snprintf(again, sizeof again, "liminal store %d %016llx\n", version, id);
+    format_text(again, version, id);
     s->store_id = id;
-    return strcmp(again, text) == 0 && version > 0 ? 0 : -ENOENT;
+    if (strcmp(again, text) != 0)
+        return -ENOENT;
+    return version > LIM__FORMAT_VERSION ? -ENOTSUP : 0;
 }
 
 typedef struct names {
@@ -389,6 +410,7 @@ static void store_free(lim__store *s)
     pthread_mutex_destroy(&s->inbox_lock);
     pthread_mutex_destroy(&s->info_lock);
     free(s->log.buf);
+    free(s->log.kept.bytes);
     free(s->dir);
     free(s);
 }
@@ -444,7 +466,7 @@ static void write_close(lim__store *s)
         .lsn = s->log.lsn + 1, .synced_lsn = s->log.lsn, .wall_ns = s->log.wall_ns, .flags = LIM__BATCH_CLOSE
     };
     lim__segment *current = lim__segment_newest(&s->segments, LIM__CURRENT);
-    if (current && current->size - current->stats.end < lim__batch_total(&h) && !lim__log_roll(s, true))
+    if (current && current->size - current->stats.end < lim__batch_total(&h) && !lim__log_roll(s))
         return;
     if (lim__log_sync(s) != 0 || lim__log_room(s, (size_t)lim__batch_total(&h)) != 0 ||
         lim__log_write(s, &h, true, &segment, &at) != 0)

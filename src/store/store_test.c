@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * store_test.c - the store from outside, on real files, once with each kind of index. */
 #include "store/test_world.h"
+#include "base/crc32c.h"
 
 /* Everything in the file runs with LMDB and with the index in memory. */
 static void test_what_was_committed_is_read_and_is_there_again(void **state)
@@ -240,7 +241,10 @@ static void test_a_newer_format_is_refused_in_plain_words(void **state)
     append(w, 1, "", text("x"));
     lim__store_close(w->store);
     w->store = NULL;
-    write_file(w, "format", "liminal store 2 0123456789abcdef\n");
+    char newer[80];
+    int n = snprintf(newer, sizeof newer, "liminal store 2 0123456789abcdef ");
+    snprintf(newer + n, sizeof newer - (size_t)n, "%08x\n", lim__crc32c(0, newer, (size_t)n));
+    write_file(w, "format", newer);
     lim__store_error error;
     assert_int_equal(lim__store_open(&w->opts, &error, &w->store), -ENOTSUP);
     assert_non_null(strstr(error.text, "newer version"));

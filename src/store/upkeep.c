@@ -257,8 +257,8 @@ static void add_page_end(lim__store *s, lim__batch *b, uint64_t id)
     op->seq = id;
     for (size_t i = 0; i < s->segments.count; i++) {
         const lim__segment *segment = s->segments.list[i];
-        uint64_t listed =
-            segment->state == LIM__PREPARED || segment->dropped || segment->stats.last_lsn == 0 ? 0 : segment->id;
+        bool stays = segment->state == LIM__SEALED && !segment->dropped && segment->stats.last_lsn != 0;
+        uint64_t listed = stays ? segment->id : 0; /* the current one may yet fail, and what is in it move */
         memcpy(at + i * sizeof listed, &listed, sizeof listed);
     }
     lim__batch_finish_op(b, op);
