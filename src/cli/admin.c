@@ -13,83 +13,76 @@
 enum { PAGE = 1000, PAGES_DEFAULT = 100 /* rows, without --max */, INTERVAL_US = 2000000 };
 
 static const cli_noun nouns[] = {
-    { "channel",
-      "$sys.channels",
-      "channels",
-      "name",
-      NULL,
-      false,
-      { "name", "subscriptions", "published", "delivered", "deferred", "dropped", "rejected", "opened" } },
-    { "group",
-      "$sys.groups",
-      "groups",
-      "name",
-      NULL,
-      false,
-      { "name", "members", "capacity", "in_flight", "queued", "held", "dispatched", "lost", "refused", "router",
-        "why" } },
-    { "queue",
-      "$sys.queues",
-      "queues",
-      "queue",
-      NULL,
-      false,
-      { "name", "workers", "capacity", "in_flight", "queued", "paused", "draining", "dead", "dispatched", "lost",
-        "refused", "router", "why" } },
-    { "queue keys",
-      "$sys.queues",
-      "keys",
-      "queue",
-      "queue",
-      true,
-      { "key", "weight", "ready", "in_flight", "limited", "delayed", "behind", "held", "in_flight_max", "rate",
-        "rate_period_ms", "own_limit" } },
-    { "task",
-      "$sys.tasks",
-      "tasks",
-      "id",
-      "queue",
-      true,
-      { "id", "state", "type", "priority", "key", "order_key", "attempts", "losses", "worker", "age_ms",
-        "due_in_ms" } },
-    { "dead",
-      "$sys.dead",
-      "dead",
-      "id",
-      "queue",
-      false,
-      { "queue", "id", "type", "how", "why", "reason", "attempts", "losses", "bytes", "detail" } },
-    { "worker",
-      "$sys.workers",
-      "workers",
-      "identity",
-      "queue",
-      false,
-      { "group", "identity", "kind", "capacity", "in_flight", "completed", "last_seen_ms_ago", "tags", "types",
-        "eligible", "why", "tasks" } },
-    { "conversation",
-      "$sys.conversations",
-      "conversations",
-      "id",
-      NULL,
-      false,
-      { "id", "name", "kind", "phase", "group", "type", "participant", "attempts", "losses", "age_ms",
-        "remaining_ms" } },
-    { "saga", "$sys.sagas", "sagas", "id", NULL, false, { "id", "name", "state", "step", "steps", "age_ms" } },
-    { "schedule",
-      "$sys.schedules",
-      "schedules",
-      "name",
-      NULL,
-      false,
-      { "name", "state", "to", "target", "rule", "zone", "next", "fires", "last_verdict" } },
-    { "artifact",
-      "$sys.artifacts",
-      "artifacts",
-      "hash",
-      NULL,
-      false,
-      { "short", "engine", "name", "bytes", "loaded_ms_ago", "used_by" } },
+    { .name = "channel",
+      .group = "$sys.channels",
+      .list = "channels",
+      .id = "name",
+      .columns = { "name", "subscriptions", "published", "delivered", "deferred", "dropped", "rejected", "opened" } },
+    { .name = "group",
+      .group = "$sys.groups",
+      .list = "groups",
+      .id = "name",
+      .columns = { "name", "members", "capacity", "in_flight", "queued", "held", "dispatched", "lost", "refused",
+                   "router", "why" } },
+    { .name = "queue",
+      .group = "$sys.queues",
+      .list = "queues",
+      .id = "queue",
+      .columns = { "name", "workers", "capacity", "in_flight", "queued", "paused", "draining", "dead", "dispatched",
+                   "lost", "refused", "router", "why" } },
+    { .name = "queue keys",
+      .group = "$sys.queues",
+      .list = "keys",
+      .id = "queue",
+      .filter = "queue",
+      .paged = true,
+      .columns = { "key", "weight", "ready", "in_flight", "limited", "delayed", "behind", "held", "in_flight_max",
+                   "rate", "rate_period_ms", "own_limit" } },
+    { .name = "task",
+      .group = "$sys.tasks",
+      .list = "tasks",
+      .id = "id",
+      .filter = "queue",
+      .paged = true,
+      .columns = { "id", "state", "type", "priority", "key", "order_key", "attempts", "losses", "worker", "age_ms",
+                   "due_in_ms" } },
+    { .name = "dead",
+      .group = "$sys.dead",
+      .list = "dead",
+      .id = "id",
+      .filter = "queue",
+      .paged = true,
+      .max = 1000,
+      .columns = { "queue", "id", "type", "how", "why", "reason", "attempts", "losses", "bytes", "detail" } },
+    { .name = "worker",
+      .group = "$sys.workers",
+      .list = "workers",
+      .id = "identity",
+      .filter = "queue",
+      .columns = { "group", "identity", "kind", "capacity", "in_flight", "completed", "last_seen_ms_ago", "tags",
+                   "types", "eligible", "why", "tasks" } },
+    { .name = "conversation",
+      .group = "$sys.conversations",
+      .list = "conversations",
+      .id = "id",
+      .max = 1000,
+      .columns = { "id", "name", "kind", "phase", "group", "type", "participant", "attempts", "losses", "age_ms",
+                   "remaining_ms" } },
+    { .name = "saga",
+      .group = "$sys.sagas",
+      .list = "sagas",
+      .id = "id",
+      .columns = { "id", "name", "state", "step", "steps", "age_ms" } },
+    { .name = "schedule",
+      .group = "$sys.schedules",
+      .list = "schedules",
+      .id = "name",
+      .columns = { "name", "state", "to", "target", "rule", "zone", "next", "fires", "last_verdict" } },
+    { .name = "artifact",
+      .group = "$sys.artifacts",
+      .list = "artifacts",
+      .id = "hash",
+      .columns = { "short", "engine", "name", "bytes", "loaded_ms_ago", "used_by" } },
 };
 
 const cli_noun *cli_noun_of(const struct cli *cli)
@@ -163,7 +156,7 @@ int cli_repeat(struct cli *cli, void (*once)(struct cli *cli, lim__doc *doc))
     if (cli->opts->watch || cli->opts->follow)
         cli->on_interrupt = on_interrupt;
     once(cli, doc);
-    while (cli->opts->watch && cli->code == CLI_DONE && cli_pause(cli, interval_us))
+    while (cli->opts->watch && !cli->opts->follow && cli->code == CLI_DONE && cli_pause(cli, interval_us))
         once(cli, doc);
     cli_finish(cli);
     cli_flush(cli);
@@ -277,7 +270,7 @@ static size_t print_page(struct cli *cli, const cli_noun *n, lim__val list, uint
         rows[count++] = it.val;
     if (!rows)
         cli_fault(cli, CLI_FAILED, cli->command->name, "no memory", "free some");
-    else if (!n->paged)
+    else if (!n->paged || !cli_word(cli, 0))
         qsort_r(rows, count, sizeof *rows, by_name, (void *)(uintptr_t)n);
     if (rows && !cli->opts->json)
         cli_value_table(cli, n->columns, rows, count);
@@ -298,7 +291,9 @@ static void list_paged(struct cli *cli, const cli_noun *n, lim__doc *doc)
             return;
         if (after == 0)
             cli_block(cli);
-        got = print_page(cli, n, lim__val_get(lim__doc_root(doc), n->list), &after);
+        uint64_t cursor;
+        got = print_page(cli, n, lim__val_get(lim__doc_root(doc), n->list), &cursor);
+        after = cursor > 0 ? cursor : after + got; /* dead letters are passed over by their number */
         if (got < max)
             return;
     }
@@ -310,17 +305,17 @@ static void list_once(struct cli *cli, lim__doc *doc)
 {
     const cli_noun *n = cli_noun_of(cli);
     uint64_t cursor;
-    if (n->paged) {
+    if (n->paged && cli_word(cli, 0)) {
         list_paged(cli, n, doc);
         return;
     }
-    if (!ask_page(cli, n, 0, cli->opts->max, doc))
+    if (!ask_page(cli, n, 0, cli->opts->max ? cli->opts->max : n->max, doc))
         return;
     lim__val reply = lim__doc_root(doc);
     cli_block(cli);
-    print_page(cli, n, lim__val_get(reply, n->list), &cursor);
-    if (lim__val_bool(reply, "more", false))
-        cli_note("liminal: %s: there are more; see them with --max", cli->command->name);
+    size_t count = print_page(cli, n, lim__val_get(reply, n->list), &cursor);
+    if (lim__val_bool(reply, "more", false) || (n->max > 0 && count >= (cli->opts->max ? cli->opts->max : n->max)))
+        cli_note("liminal: %s: there may be more; see them with --max", cli->command->name);
     if (lim__val_bool(reply, "incomplete", false))
         cli_note("liminal: %s: somebody did not answer in time; the list is not complete", cli->command->name);
 }

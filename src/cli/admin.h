@@ -10,7 +10,8 @@ typedef struct cli_noun {
     const char *name, *group, *list; /* the command's first word; who answers; the key of the list in the answer */
     const char *id;                  /* the field that names one of them */
     const char *filter;              /* the field that the word behind `ls` is; NULL: there is none */
-    bool paged;                      /* `ls` takes after and max, in the order of their cursors: they are not sorted here */
+    bool paged;                      /* `ls` of one queue takes after and max, in the order of their cursors */
+    uint32_t max;                    /* else how many are asked for unless --max says; 0: all of them come */
     const char *columns[16];         /* what people see first; NULL-terminated */
 } cli_noun;
 const cli_noun *cli_noun_of(const struct cli *cli); /* of the command at hand */

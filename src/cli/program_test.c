@@ -497,6 +497,13 @@ static void test_what_waits_is_listed_shown_and_purged(void **state) /* proves G
     assert_int_equal(run(w, &p, "task show 123"), CLI_NOT_FOUND);
     assert_int_equal(run(w, &p, "dead ls --json"), CLI_DONE);
     assert_string_equal(printed(p), "");
+    p = start_with(w, "seq 1200 | \"$LIMINAL\" dispatch q -", "");
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    p = start_with(w, "\"$LIMINAL\" task ls q --json --max 1100 | sort -u | wc -l", ""); /* two pages */
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_int_equal(atoi(printed(p)), 1100);
+    assert_int_equal(run(w, &p, "task ls q --json"), CLI_DONE);
+    assert_non_null(strstr(complained(p), "these are the first 100; more with --max"));
 }
 
 static void test_a_watched_list_is_shown_again_until_it_is_interrupted(void **state)
