@@ -319,6 +319,13 @@ static bool gives_way(const lim__item *head, const lim__item *to)
     return head->state != LIM__ITEM_OUT && head->state != LIM__ITEM_PARKED && lim__line_older(to, head);
 }
 
+/* Older than the head, which went before them: they came when it was out. */
+static bool older_waits(const lim__item *head)
+{
+    lim__line_node *n = lim__line_queue_first(&head->lane->queue);
+    return n != NULL && lim__line_older(lim__line_item(n), head);
+}
+
 /* One that nothing but its order key can hold up takes its place. */
 static void arrive(lim__line *l, lim__item *i)
 {
@@ -327,12 +334,11 @@ static void arrive(lim__line *l, lim__item *i)
         ready(l, i);
         return;
     }
-    if (lane->head == i) { /* there may be older ones by now, which were delayed when it went */
-        lim__line_node *n = lim__line_queue_first(&lane->queue);
-        if (n == NULL || lim__line_older(i, lim__line_item(n))) {
-            ready(l, i);
-            return;
-        }
+    if (lane->head == i && !older_waits(i)) {
+        ready(l, i);
+        return;
+    }
+    if (lane->head == i) {
         promote(l, lane);
         behind(l, i);
         return;
@@ -345,6 +351,14 @@ static void arrive(lim__line *l, lim__item *i)
         step_back(l, lane->head);
     lane->head = i;
     ready(l, i);
+}
+
+static void delay_due(lim__line *l, lim__item *i)
+{
+    detach(l, i);
+    if (!i->was_out)
+        i->node.tie = ++l->order; /* it comes now */
+    arrive(l, i);
 }
 
 /* ---- in and out ---- */
@@ -380,7 +394,7 @@ void lim__line_again(lim__line *l, lim__item *i, uint64_t now_ns, uint64_t due_n
         delayed(l, i, now_ns);
     else
         arrive(l, i);
-    if (i->state == LIM__ITEM_DELAYED && l->policy == LIM__LANE_SKIP)
+    if (i->state == LIM__ITEM_DELAYED && i->lane != NULL && (l->policy == LIM__LANE_SKIP || older_waits(i)))
         leave_lane(l, i);
     lim__line_relimit(l, i->cell->flow, now_ns);
 }
@@ -452,6 +466,13 @@ void lim__line_unhold_all(lim__line *l)
         lim__line_unhold(l, lim__line_item(l->held.next));
 }
 
+void lim__line_hurry(lim__line *l, lim__item *i, uint64_t now_ns)
+{
+    LIM_ASSERT(i->state == LIM__ITEM_DELAYED);
+    i->due_ns = now_ns;
+    delay_due(l, i);
+}
+
 bool lim__line_unpark(lim__line *l, lim_bytes order_key, uint64_t now_ns)
 {
     lim__line_lane *lane = lim__smap_get(&l->lanes, order_key);
@@ -459,10 +480,12 @@ bool lim__line_unpark(lim__line *l, lim_bytes order_key, uint64_t now_ns)
         return false;
     lim__item *i = lane->head;
     detach(l, i);
-    if (i->due_ns > now_ns)
-        delayed(l, i, now_ns);
-    else
+    if (i->due_ns <= now_ns)
         arrive(l, i);
+    else
+        delayed(l, i, now_ns);
+    if (i->state == LIM__ITEM_DELAYED && older_waits(i))
+        leave_lane(l, i);
     return true;
 }
 
@@ -563,14 +586,6 @@ static void timer_due(lim__line *l, lim__line_flow *f, uint64_t now_ns)
 {
     lim__line_relimit(l, f, now_ns);
     lim__line_flow_drop(l, f);
-}
-
-static void delay_due(lim__line *l, lim__item *i)
-{
-    detach(l, i);
-    if (!i->was_out)
-        i->node.tie = ++l->order; /* it comes now */
-    arrive(l, i);
 }
 
 bool lim__line_wake(lim__line *l, uint64_t now_ns)

@@ -162,6 +162,7 @@ void lim__line_remove(lim__line *l, lim__item *i, uint64_t now_ns); /* in any st
 void lim__line_hold(lim__line *l, lim__item *i);                    /* READY (or LIMITED): not given before unhold */
 void lim__line_unhold(lim__line *l, lim__item *i);                  /* HELD: at its place again */
 void lim__line_unhold_all(lim__line *l);                            /* O(held) */
+void lim__line_hurry(lim__line *l, lim__item *i, uint64_t now_ns);  /* DELAYED: it is due now; it keeps its names */
 /* The head of this order key may be tried again, when its delay is over. False: it is not parked. */
 bool lim__line_unpark(lim__line *l, lim_bytes order_key, uint64_t now_ns);
 

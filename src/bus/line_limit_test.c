@@ -72,6 +72,7 @@ static void test_a_rate_is_exact_over_time(void **state) /* proves GR10 */
                 later(w, lim__line_due(&w->line) - w->now_ns);
             }
             serve(w);
+            limit(w, "a", rates[r]); /* said again: changes nothing */
             w->used--;
             starts++;
             assert_int_equal(i->state, LIM__ITEM_NONE);
@@ -169,6 +170,9 @@ static void test_the_queues_own_rate_says_when_it_goes_on(void **state)
     later(w, SECOND);
     assert_true(serve(w));
     assert_false(serve(w));
+    assert_int_equal(lim__line_limit_line(&w->line, &LIMIT(0), w->now_ns), LIM_OK);
+    assert_int_equal(lim__line_due(&w->line), LIM__LINE_NEVER);
+    assert_true(serve(w));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)

@@ -250,6 +250,20 @@ static void do_again(model *m, model_item *i)
     }
 }
 
+static void come_due(model *m, model_item *i)
+{
+    if (!i->was_out)
+        i->order = ++m->orders;
+    become(m, i, LIM__ITEM_READY);
+    settle_lane(m, i->order_key);
+}
+
+static void do_hurry(model *m, model_item *i)
+{
+    lim__line_hurry(&m->line, &i->real, m->now_ns);
+    come_due(m, i);
+}
+
 static void do_remove(model *m, model_item *i)
 {
     if (i->state == LIM__ITEM_OUT)
@@ -350,12 +364,8 @@ static model_item *first_due(model *m)
 static void do_wait(model *m, uint64_t ns)
 {
     m->now_ns += ns;
-    for (model_item *i; (i = first_due(m)) != NULL;) {
-        if (!i->was_out)
-            i->order = ++m->orders;
-        become(m, i, LIM__ITEM_READY);
-        settle_lane(m, i->order_key);
-    }
+    for (model_item *i; (i = first_due(m)) != NULL;)
+        come_due(m, i);
     elapse(&m->line_missing, &m->line_limit, ns);
     for (unsigned k = 0; k < KEYS; k++)
         elapse(&m->keys[k].missing, key_limit(m, k), ns);
@@ -514,7 +524,9 @@ static void step(model *m)
         do_unhold_all(m);
     } else if (what < 90 && i->state != LIM__ITEM_NONE) {
         do_remove(m, i);
-    } else if (what < 92 && i->state != LIM__ITEM_NONE && i->state != LIM__ITEM_OUT) {
+    } else if (what < 92 && i->state == LIM__ITEM_DELAYED) {
+        do_hurry(m, i);
+    } else if (what < 94 && i->state != LIM__ITEM_NONE && i->state != LIM__ITEM_OUT) {
         do_out(m, i); /* a lease that is restored */
     }
 }

@@ -288,6 +288,22 @@ static void test_park_stops_its_order_key_until_somebody_unparks_it(void **state
     assert_ptr_equal(next(w), head);
 }
 
+static void test_a_parked_order_key_stands_still_for_an_older_one_too(void **state)
+{
+    world *w = *state;
+    lim__line_policy(&w->line, LIM__LANE_SKIP);
+    lim__item *older = add(w, ITEM(ORDER("x"))), *head = add(w, ITEM(ORDER("x")));
+    lim__line_again(&w->line, out(w), w->now_ns, w->now_ns + 10);
+    lim__line_policy(&w->line, LIM__LANE_PARK); /* for those that fail from now on */
+    lim__line_again(&w->line, out(w), w->now_ns, w->now_ns + 1);
+    assert_int_equal(lim__line_state(&w->line, head), LIM__ITEM_PARKED);
+    later(w, 10);
+    assert_ptr_equal(lim__line_why_item(&w->line, older, w->now_ns).before, head);
+    assert_null(next(w));
+    assert_true(lim__line_unpark(&w->line, lim__str("x"), w->now_ns));
+    assert_ptr_equal(next(w), older);
+}
+
 static void test_an_order_key_may_span_fairness_keys_types_and_priorities(void **state)
 {
     world *w = *state;
@@ -320,6 +336,22 @@ static void test_a_delayed_one_comes_when_it_is_due_behind_those_that_came_earli
     lim__item *never = add(w, ITEM(.due_ns = UINT64_MAX));
     later(w, 100 * SECOND);
     assert_int_equal(lim__line_state(&w->line, never), LIM__ITEM_DELAYED);
+}
+
+static void test_one_that_is_hurried_is_due_now(void **state) /* proves GR12 */
+{
+    world *w = *state;
+    lim__item *first = add(w, ITEM(TYPE("mail"), ORDER("x"))), *second = add(w, ITEM(ORDER("x")));
+    lim__item *later_one = add(w, ITEM(TYPE("scan"), .due_ns = w->now_ns + SECOND));
+    lim__line_again(&w->line, out(w), w->now_ns, w->now_ns + SECOND);
+    assert_null(next(w));
+    lim__line_hurry(&w->line, first, w->now_ns);
+    assert_ptr_equal(out(w), first);
+    assert_true(lim__bytes_eq(first->type, lim__str("mail")));
+    lim__line_hurry(&w->line, later_one, w->now_ns);
+    assert_ptr_equal(next(w), later_one);
+    assert_int_equal(lim__line_state(&w->line, second), LIM__ITEM_BEHIND);
+    assert_int_equal(lim__line_due(&w->line), LIM__LINE_NEVER);
 }
 
 static void test_one_wake_moves_no_more_than_it_says(void **state)
@@ -490,6 +522,23 @@ static void test_memory_is_back_after_a_burst_of_names(void **state) /* proves G
     assert_baseline(&w->line);
 }
 
+static void test_a_line_that_runs_for_long_stays_small(void **state) /* proves GR15 */
+{
+    world *w = *state;
+    add(w, ITEM(.due_ns = w->now_ns + SECOND)); /* the first of all is still there at the end */
+    add_many(w, ITEM(KEY("a")), 50);
+    for (unsigned n = 0; n < 100000; n++) {
+        lim__item *i = out(w);
+        lim__line_done(&w->line, i, w->now_ns);
+        *i = *ITEM(KEY("a"));
+        assert_int_equal(lim__line_add(&w->line, i, w->now_ns), LIM_OK);
+    }
+    assert_in_range(w->line.items.cap, 1, 64);
+    later(w, SECOND);
+    drain(w);
+    assert_baseline(&w->line);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 int main(void)
 {
@@ -511,8 +560,10 @@ int main(void)
         TEST(test_wait_holds_its_order_key_until_the_head_has_gone),
         TEST(test_skip_lets_the_others_go_and_the_head_is_the_next_when_due),
         TEST(test_park_stops_its_order_key_until_somebody_unparks_it),
+        TEST(test_a_parked_order_key_stands_still_for_an_older_one_too),
         TEST(test_an_order_key_may_span_fairness_keys_types_and_priorities),
         TEST(test_a_delayed_one_comes_when_it_is_due_behind_those_that_came_earlier),
+        TEST(test_one_that_is_hurried_is_due_now),
         TEST(test_one_wake_moves_no_more_than_it_says),
         TEST(test_nothing_waits_without_a_reason),
         TEST(test_lists_go_on_after_one_that_is_gone),
@@ -520,6 +571,7 @@ int main(void)
         TEST(test_a_failed_allocation_leaves_all_as_it_was),
         TEST(test_nothing_but_add_can_fail),
         TEST(test_memory_is_back_after_a_burst_of_names),
+        TEST(test_a_line_that_runs_for_long_stays_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
