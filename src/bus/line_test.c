@@ -333,9 +333,11 @@ static void test_a_delayed_one_comes_when_it_is_due_behind_those_that_came_earli
     assert_ptr_equal(out(w), now);
     assert_ptr_equal(out(w), soon);
     assert_ptr_equal(out(w), late);
-    lim__item *never = add(w, ITEM(.due_ns = UINT64_MAX));
+    lim__item *never = add(w, ITEM(.due_ns = UINT64_MAX)), *other = add(w, ITEM(.due_ns = w->now_ns + SECOND));
+    assert_int_equal(lim__line_due(&w->line), w->now_ns + SECOND);
     later(w, 100 * SECOND);
     assert_int_equal(lim__line_state(&w->line, never), LIM__ITEM_DELAYED);
+    assert_ptr_equal(next(w), other);
 }
 
 static void test_one_that_is_hurried_is_due_now(void **state) /* proves GR12 */
