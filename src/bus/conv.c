@@ -35,29 +35,20 @@ bool lim__phase_step(lim_phase *phase, lim__phase_event event)
     return true;
 }
 
-static void count(_Atomic uint64_t *n, int64_t by) /* one writer: no need for a locked instruction */
-{
-    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)by, memory_order_relaxed);
-}
-
 void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
                      const lim__conv_kindred *as)
 {
     node->pid = lim_self(self);
     node->state = state;
     node->as = as;
-    uint32_t at = lim__sched_index(lim__proc_sched(self));
-    node->count = &bus->conv_count[at];
-    count(node->count, 1);
-    lim__list_push(&bus->convs[at], &node->node);
+    lim__list_push(&bus->convs[lim__sched_index(lim__proc_sched(self))], &node->node);
 }
 
-void lim__conv_leave(lim__conv_node *node)
+void lim__conv_leave(lim_bus *bus, lim__conv_node *node)
 {
-    if (node->node.next == NULL)
-        return;
-    lim__list_remove(&node->node);
-    count(node->count, -1);
+    if (node->node.next != NULL)
+        lim__list_remove(&node->node);
+    atomic_fetch_sub_explicit(&bus->conv_count[lim__sched_index(lim__sched_current())], 1, memory_order_release);
 }
 
 /* The value of `key` as conversations are found by it; false: it has none. */
@@ -119,12 +110,26 @@ static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool 
                                       : lim__exchange_spawn(bus, link);
 }
 
+/* Counted before it is there, so that a drain that has seen nobody has not missed it. */
+static void count_in(lim_bus *bus, uint32_t scheduler)
+{
+    atomic_fetch_add(&bus->conv_count[scheduler], 1);
+}
+
+static void count_out(lim_bus *bus, uint32_t scheduler)
+{
+    atomic_fetch_sub(&bus->conv_count[scheduler], 1);
+}
+
 lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out)
 {
+    uint32_t at = lim__sched_index(lim__proc_sched(self));
     lim_spawn_opts opts = spawn_opts(&bus, open->kind, open->kind != LIM__KIND_TASK);
     lim_pid pid = { 0 };
+    count_in(bus, at);
     lim_err err = lim_spawn(self, &opts, &pid);
     if (err != LIM_OK) {
+        count_out(bus, at);
         lim__letter_free(lim__proc_sched(self), open);
         return err;
     }
@@ -139,8 +144,11 @@ lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim
     lim_spawn_opts opts = spawn_opts(&bus, kind, false);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler(owner);
-    lim_err err = lim_runtime_spawn(bus->rt, &opts, out);
+    count_in(bus, opts.scheduler);
+    lim_err err = atomic_load(&bus->closing) != 0 ? LIM_E_CLOSED : lim_runtime_spawn(bus->rt, &opts, out);
     if (err == LIM_OK)
         lim__pid_mark(bus->rt, *out, (uint8_t)kind);
+    else
+        count_out(bus, opts.scheduler);
     return err;
 }

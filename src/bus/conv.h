@@ -16,7 +16,6 @@ typedef struct lim__conv_kindred { /* what exchanges and talks each have their o
 } lim__conv_kindred;
 typedef struct lim__conv_node {
     lim__list node; /* in bus->convs of its scheduler */
-    _Atomic uint64_t *count;
     lim_pid pid;
     const void *state;
     const lim__conv_kindred *as;
@@ -27,7 +26,8 @@ void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, cons
 /* Does it have all of these: pairs of (u8 length, key) (u8 length, value)? Keys: kind, phase, group, type, name, else an
  * attribute. Empty: yes. */
 bool lim__conv_matches(const lim__conv_node *node, lim_bytes where);
-void lim__conv_leave(lim__conv_node *node); /* safe on zeroed memory */
+/* In on_end, whether it had entered or not. */
+void lim__conv_leave(lim_bus *bus, lim__conv_node *node);
 /* A 64-bit id as people see it: hexadecimal text. */
 void lim__json_id(lim__json *j, const char *key, uint64_t id);
 /* Sends `json` as the answer to a show letter; takes the buffer's contents. */

@@ -648,7 +648,7 @@ static void on_end(void *state, lim_reason reason)
     exchange *x = state;
     lim__sched *s = lim__sched_current();
     (void)reason;
-    lim__conv_leave(&x->node);
+    lim__conv_leave(x->bus, &x->node);
     lim__letter_free(s, x->open);
     lim__letter_free(s, x->current);
     for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)

@@ -459,7 +459,7 @@ static void on_end(void *state, lim_reason reason)
     gather *g = state;
     lim__sched *s = lim__sched_current();
     (void)reason;
-    lim__conv_leave(&g->node);
+    lim__conv_leave(g->bus, &g->node);
     lim__history_end(g->history);
     lim__letter_free(s, g->open);
     lim__letter_free(s, g->list);

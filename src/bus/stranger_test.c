@@ -269,6 +269,42 @@ static void test_an_ask_ends_once_though_the_bus_is_closed_at_once(void **state)
     }
 }
 
+typedef struct asking {
+    lim_bus *bus;
+    _Atomic int asked, ended;
+} asking;
+
+static void *ask_until_closed(void *ctx)
+{
+    asking *a = ctx;
+    while (lim_ask_async(a->bus, "nobody", BYTES("x"), OPTS(lim_ask_opts, .timeout_ms = LIM_FOREVER), on_outcome,
+                         &a->ended, NULL) == LIM_OK)
+        atomic_fetch_add(&a->asked, 1);
+    return NULL;
+}
+
+static void test_a_drained_bus_has_missed_nobody(void **state) /* proves SV3 */
+{
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        asking a = { 0 };
+        pthread_t thread;
+        lim_bus_census census;
+        assert_int_equal(lim_bus_open(OPTS(lim_bus_opts, .scheduler_count = 2), &a.bus), LIM_OK);
+        assert_int_equal(pthread_create(&thread, NULL, ask_until_closed, &a), 0);
+        while (atomic_load(&a.asked) < i % 7)
+            sched_yield();
+        assert_int_equal(lim_bus_drain(a.bus, 60000), LIM_OK);
+        lim_bus_census_take(a.bus, &census);
+        assert_int_equal(census.conversations, 0);
+        pthread_join(thread, NULL);
+        lim_bus_census_take(a.bus, &census); /* nobody slipped in behind its back */
+        assert_int_equal(census.conversations, 0);
+        lim_bus_close(a.bus);
+        assert_int_equal(atomic_load(&a.ended), atomic_load(&a.asked));
+    }
+}
+
 /* What a connection can send in its participants' names must not be taken for an answer. */
 static void test_an_agent_takes_only_owners_letters(void **state) /* proves WI4 */
 {
@@ -299,6 +335,7 @@ int main(void)
         T(test_what_was_revoked_is_not_taken_any_more),
         T(test_an_agent_takes_only_owners_letters),
         cmocka_unit_test(test_an_ask_ends_once_though_the_bus_is_closed_at_once),
+        cmocka_unit_test(test_a_drained_bus_has_missed_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,7 +313,7 @@ static void on_end(void *state, lim_reason reason)
 {
     talk *t = state;
     lim__sched *s = lim__sched_current();
-    lim__conv_leave(&t->node);
+    lim__conv_leave(t->bus, &t->node);
     if (t->calls.next == NULL)
         return;
     lim__talk_calls_free(t, s);
