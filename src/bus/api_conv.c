@@ -19,6 +19,7 @@ static lim_err open_terms(const lim_conv_opts *o, lim__terms **out)
     lim__buf_fini(&block);
     if (err == LIM_OK && lim__terms_or_default(*out)->hops > LIM_HOPS_MAX) {
         lim__terms_unref(*out);
+        *out = NULL;
         err = LIM_E_INVALID;
     }
     return err;
