@@ -443,16 +443,7 @@ static void task_retry(request *r)
         return;
     }
     lim__item *i = &lim__claim_task(c)->item;
-    if (i->state == LIM__ITEM_DELAYED) {
-        lim__line_remove(&g->line, i, now_ns);
-        i->due_ns = 0;
-        if (lim__line_add(&g->line, i, now_ns) != LIM_OK) {
-            lim__group_refuse(g, c->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
-            lim__claim_end(g, c, true);
-            refuse(r, LIM_E_NOMEM, "out of memory");
-            return;
-        }
-    }
+    lim__line_hurry(&g->line, i, now_ns);
     lim__json_open(r->j, "tasks", '[');
     task_json(g, i, r->j);
     lim__json_close(r->j);

@@ -309,23 +309,29 @@ static bool admits(group *g, const lim__want *w)
     return false;
 }
 
-static lim_err task_enter(group *g, task *t, const lim__want *w)
+static lim_err line_up(group *g, task *t, const lim__want *w, uint64_t delay_ns)
 {
-    const lim__terms *terms = lim__terms_or_default(w->terms);
+    const lim__terms *terms = lim__terms_or_default(t->terms);
     uint64_t now_ns = lim_now_ns(g->self);
-    t->terms = lim__terms_ref(w->terms);
-    t->attempts = w->attempts;
-    t->losses = w->losses;
     t->item = (lim__item){ .id = w->conv.id,
                            .type = lim__bytes(w->type, w->type_len),
                            .key = terms->key,
                            .order_key = terms->order_key,
                            .weight = terms->weight,
                            .priority = terms->priority,
-                           .due_ns = w->due_ns != 0         ? w->due_ns
-                                     : terms->delay_ns != 0 ? now_ns + terms->delay_ns
-                                                            : 0 };
-    lim_err err = lim__line_add(&g->line, &t->item, now_ns);
+                           .due_ns = w->due_ns != 0  ? w->due_ns
+                                     : delay_ns != 0 ? now_ns + delay_ns
+                                                     : 0 };
+    return lim__line_add(&g->line, &t->item, now_ns);
+}
+
+static lim_err task_enter(group *g, task *t, const lim__want *w)
+{
+    const lim__terms *terms = lim__terms_or_default(w->terms);
+    t->terms = lim__terms_ref(w->terms);
+    t->attempts = w->attempts;
+    t->losses = w->losses;
+    lim_err err = line_up(g, t, w, terms->delay_ns);
     if (err != LIM_OK)
         return err;
     bool first = terms->unique_key.len > 0 && lim__smap_get(&g->unique, terms->unique_key) == NULL;
@@ -425,8 +431,7 @@ static void want_again(group *g, claim *c, lim__want *w)
     if (t->item.state == LIM__ITEM_OUT) {
         lim__line_again(&g->line, &t->item, now_ns, w->due_ns);
     } else if (t->item.state == LIM__ITEM_NONE) {
-        t->item.due_ns = w->due_ns;
-        if (lim__line_add(&g->line, &t->item, now_ns) != LIM_OK) {
+        if (line_up(g, t, w, 0) != LIM_OK) {
             lim__group_refuse(g, c->conv, LIM_WHY_MEMORY, 0, 0, "out of memory");
             lim__claim_end(g, c, true);
             return;

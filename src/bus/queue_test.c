@@ -128,6 +128,19 @@ static void test_a_delayed_task_waits_for_its_time(void **state) /* proves GR12 
     assert_int_equal(one->request_count, 1);
 }
 
+static void test_a_delayed_task_can_be_told_to_go_now(void **state) /* proves GR12 */
+{
+    world *w = *state;
+    char op[80];
+    puppet *boss = puppet_new(w), *one = good(w, "w", 1);
+    lim_pid later = task_with(w, boss, "q", "later", TASK(.delay_ms = 60000, .key = "tenant", .type = "t"));
+    assert_int_equal(one->request_count, 0);
+    snprintf(op, sizeof op, "{\"op\":\"task.retry\",\"id\":\"%llx\"}", (unsigned long long)later.id);
+    has(admin(w, boss, "q", op), "\"key\":\"tenant\"");
+    assert_int_equal(one->request_count, 1);
+    assert_string_equal(next_done(w, one), "later");
+}
+
 static void test_a_unique_key_rejects_replaces_or_joins(void **state) /* proves GR12 */
 {
     world *w = *state;
@@ -270,6 +283,7 @@ int main(void)
         TEST(test_tasks_with_one_order_key_go_one_at_a_time),
         TEST(test_the_head_that_lost_its_worker_stays_the_head),
         TEST(test_a_delayed_task_waits_for_its_time),
+        TEST(test_a_delayed_task_can_be_told_to_go_now),
         TEST(test_a_unique_key_rejects_replaces_or_joins),
         TEST(test_a_dispatch_that_is_repeated_gets_the_recorded_outcome),
         TEST(test_a_failed_task_is_tried_again_after_a_while_and_then_dead),
