@@ -146,8 +146,8 @@ static uint32_t step_in_hand(lim__ex_state *state, lim__ex_event event, const li
         return LIM__EX_DO_DROP_LEASE;
     case LIM__EX_LEFT:
         return gone(state, f, false);
-    case LIM__EX_LOST:
-        return gone(state, f, true);
+    case LIM__EX_LOST: /* what it had not acknowledged is not in its hands: its place must not wait for it */
+        return gone(state, f, held);
     case LIM__EX_HOLDING:
         if (held)
             return LIM__EX_DO_SETTLE_NOT; /* another one has acknowledged it: revoked */
