@@ -490,6 +490,7 @@ bool lim__client_sub_frame(lim_client *c, const lim__frame *frame);
 
 void lim__client_reg_ask(lim_client *c, lim__reg *reg);
 void lim__client_reg_break(lim_client *c, lim__reg *reg);
+void lim__client_regs_forgotten(lim_client *c); /* the server does not know this session's leases any more */
 void lim__client_reg_over(lim_client *c, lim__reg *reg); /* ended: its requests are over */
 void lim__client_reg_free(lim__reg *reg);
 void lim__client_request_run(lim_client *c, lim__request *request);

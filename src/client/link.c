@@ -428,7 +428,10 @@ static bool welcomed(lim_client *c, const lim__frame *frame)
     lim__f_welcome f;
     if (c->link != LIM__LINK_CONNECTING || !lim__get_welcome(frame, &f))
         return false;
+    bool known = memcmp(c->session.bytes, f.session.bytes, sizeof f.session.bytes) == 0;
     c->session = f.session;
+    if (!known && c->session_count > 0)
+        lim__client_regs_forgotten(c);
     move(c, LIM__LINK_WELCOMED);
     return true;
 }

@@ -7,7 +7,8 @@
  *
  * When the connection breaks, an ask is over (its asker has been told), but a task goes on: its lease is suspended, and
  * after registering again the client says HOLDING for what it still works on and sends again what was not SETTLED. So a
- * result is lost only with the client itself, and whether it still counts is the server's decision, by its lease.
+ * result is lost only with the client itself, or with a server that forgets everything (it welcomes the client under
+ * another session), and whether it still counts is the server's decision, by its lease.
  *
  * A registration without on_message is pulled: its requests wait in reg->waiting instead of the handler queue, and are
  * HELD from when lim_client_take hands them out. What is revoked or lost before is never handed out. Messages of
@@ -665,6 +666,32 @@ void lim__client_reg_break(lim_client *c, lim__reg *reg)
             request->lease = LIM__LEASE_SUSPENDED;
         else
             lose(c, request);
+    }
+}
+
+static lim__request *find_suspended(lim_client *c)
+{
+    LIM__LIST_EACH(at, &c->orders) {
+        lim__order *order = LIM_CONTAINER(at, lim__order, node);
+        if (order->kind != LIM__REG || order->state == LIM__ORDER_ENDED)
+            continue;
+        LIM__LIST_EACH(node, &((lim__reg *)order)->requests) {
+            lim__request *request = LIM_CONTAINER(node, lim__request, node);
+            if (request->lease == LIM__LEASE_SUSPENDED)
+                return request;
+        }
+    }
+    return NULL;
+}
+
+/* A server that was started anew: what it handed out before nobody waits for, and its numbers may mean others now. */
+void lim__client_regs_forgotten(lim_client *c)
+{
+    for (lim__request *request; (request = find_suspended(c)) != NULL;) {
+        lim__reg *reg = request->reg;
+        uint64_t conv = request->conv, lease = request->lease_id;
+        lose(c, request);
+        tell_revoked(c, reg, conv, lease, "forgotten by the server");
     }
 }
 

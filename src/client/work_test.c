@@ -275,6 +275,37 @@ static void test_after_a_break_tasks_in_hand_are_held_and_results_said_again(voi
     fake_end(f, c);
 }
 
+static void test_what_a_new_server_cannot_know_is_not_said_to_it(void **state) /* proves GR6 */
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    worker w = { .answer = LIM_HOLD };
+    lim_participant p = place(c, &w, true);
+    uint32_t stream = accept_reg(f, c);
+    for (uint64_t i = 5; i < 7; i++) {
+        request(f, c, stream, i, LIM__FLAG_TAKEN);
+        take(f, LIM__TAKEN);
+    }
+    assert_int_equal(lim_client_reply_to(c, p, (lim_conv){ 5 }, 1005, TEXT("r5")), LIM_OK);
+    f->session = 0xb0; /* it was started anew */
+    server_breaks(f);
+    pump(f, c);
+    assert_int_equal(w.revoked, 0);
+    later(f, c, 100);
+    stream = accept_reg(f, c);
+    silent(f); /* no HOLDING, no REPLY */
+    assert_int_equal(w.revoked, 2);
+    assert_string_equal(w.revoked_why, "forgotten by the server");
+    assert_int_equal(lim_client_reply_to(c, p, (lim_conv){ 6 }, 1006, TEXT("r6")), LIM_E_GONE);
+    request(f, c, stream, 5, LIM__FLAG_TAKEN); /* the same numbers mean something else now */
+    take(f, LIM__TAKEN);
+    assert_int_equal(lim_client_reply_to(c, p, (lim_conv){ 5 }, 1005, TEXT("new")), LIM_OK);
+    pump(f, c);
+    assert_true(lim__bytes_eq(hear_reply(f, stream, 5, LIM__REPLY_REPLY).payload, TEXT("new")));
+    fake_end(f, c);
+}
+
 static void test_a_failure_is_kept_with_its_words(void **state)
 {
     (void)state;
@@ -670,6 +701,7 @@ int main(void)
         cmocka_unit_test(test_a_held_request_is_answered_from_anywhere),
         cmocka_unit_test(test_a_task_is_taken_before_its_handler_and_kept_until_settled),
         cmocka_unit_test(test_after_a_break_tasks_in_hand_are_held_and_results_said_again),
+        cmocka_unit_test(test_what_a_new_server_cannot_know_is_not_said_to_it),
         cmocka_unit_test(test_a_failure_is_kept_with_its_words),
         cmocka_unit_test(test_a_revoked_request_is_told_and_still_answered_once),
         cmocka_unit_test(test_a_task_revoked_after_a_break_is_not_held_again),

@@ -304,6 +304,7 @@ static lim__server *server_new(lim_bus *bus, const lim__server_opts *opts)
     server->os = bus->os;
     server->opts = *opts;
     server->opts.host = NULL; /* the caller's */
+    server->birth = bus->os->random(bus->os);
     if (server->opts.ping_ms == 0)
         server->opts.ping_ms = PING_DEFAULT_MS;
     if (server->opts.frame_max == 0)

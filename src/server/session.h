@@ -67,6 +67,7 @@ struct lim__server {
     lim__os *os;
     lim__server_opts opts;
     uint16_t port;
+    uint64_t birth; /* random: the first half of its sessions' tokens */
     uint32_t count;
     porter *porters; /* `count` */
     _Atomic uint32_t draining;

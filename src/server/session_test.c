@@ -45,6 +45,10 @@ static void test_a_session_is_welcomed_and_keeps_its_token(void **state) /* prov
         assert_memory_equal(a->session.bytes, b->session.bytes, 16);
         client *c = client_new(w, "c");
         assert_memory_not_equal(a->session.bytes, c->session.bytes, 16);
+        lim__c_id16 of_another_server = a->session;
+        of_another_server.bytes[0] ^= 1;
+        client *d = client_session(w, "d", &of_another_server, 0);
+        assert_memory_not_equal(d->session.bytes, of_another_server.bytes, 16);
         assert_non_null(strstr(w->log, "event=connect"));
     }
 }
