@@ -10,6 +10,8 @@
 #include "bus/box.h"
 #include "bus/held.h"
 #include "bus/history.h"
+#include "bus/saga.h"
+#include "bus/schedule.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -27,6 +29,8 @@ static void bus_free(lim_bus *bus)
     lim__histories_free(bus->histories);
     lim__boxes_free(bus->boxes);
     lim__held_free(bus->held);
+    lim__schedules_free(bus->schedules);
+    lim__sagas_free(bus->sagas);
     free(bus->system);
     free(bus);
 }
@@ -41,8 +45,11 @@ static lim_err open_parts(lim_bus *bus)
     bus->boxes = lim__boxes_new(bus->os->random(bus->os));
     bus->held = lim__held_new(bus->os->random(bus->os));
     bus->system = lim__system_new();
+    bus->schedules = lim__schedules_new(bus->os->random(bus->os));
+    bus->sagas = lim__sagas_new();
     if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
-                          bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL))
+                          bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL ||
+                          bus->schedules == NULL || bus->sagas == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);

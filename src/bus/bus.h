@@ -38,6 +38,8 @@ struct lim_bus {
     lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */
     lim_pid supervisor;        /* of the processes behind the $sys groups */
     void *system;              /* what each of those starts with */
+    struct lim__schedules *schedules; /* the books of $sys.schedules and $sys.sagas: their processes' alone */
+    struct lim__sagas *sagas;
     lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
     lim__ear ear;              /* set before anything runs, or never */
     lim_bus_opts opts;         /* with defaults filled in */

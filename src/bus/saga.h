@@ -32,12 +32,13 @@
  *    "steps":[{"name", "how", "handed_over", "why", "detail", "payload" or "payload_base64", "participant", "id",
  *              "elapsed_ms"}...],
  *    "compensations":[{"name", "queue", "task", "how", "why", "detail", "payload" or "payload_base64"}...]}
- *   Steps that were never begun are not listed; why, detail, payload, participant, task only when there are such.
+ *   Steps that were never begun are not listed; why, detail, payload, participant, task only when there are such. A payload
+ *   of more than 64 KiB, or that no longer fits into 512 KiB, is told by its size: "bytes". What has not ended: how "running".
  *
  * {"op":"ls", "ended":true}  {"sagas":[{id, name, state ("running" "compensating" "done" "compensated" "stuck"), step
  *                            (name of the one under way), steps (count), age_ms}...]}: those that run; ended: the newest
  *                            256 of those that ended, too
- * {"op":"show", "id"}        {"saga": as in ls, and steps and compensations as in the answer}
+ * {"op":"show", "id"}        {"saga": as in ls, steps and compensations as in the answer, step_count}
  * {"op":"cancel", "id"}      the step under way is cancelled, compensation begins; answers {"id"}. Once it compensates:
  *                            INVALID
  *
@@ -56,12 +57,13 @@
 enum { LIM__SAGA_STEPS_MAX = 64, LIM__SAGAS_MAX = 1000, LIM__SAGAS_ENDED_MAX = 256 };
 
 typedef struct lim__sagas lim__sagas; /* the book */
-lim__sagas *lim__sagas_new(uint64_t seed); /* NULL: no memory */
+lim__sagas *lim__sagas_new(void);       /* NULL: no memory */
 void lim__sagas_free(lim__sagas *book);    /* after the runtime has ended; NULL is a no-op */
 uint64_t lim__sagas_running(const lim__sagas *book);
 
-/* Starts the process behind $sys.sagas under bus->supervisor. */
-lim_err lim__sagas_open(lim_bus *bus);
+/* Every signal of the process behind $sys.sagas, after system.c has dealt with requests. */
+struct lim__system;
+void lim__sagas_on_signal(struct lim__system *s, const lim_signal *signal);
 
 /* ---- the state machine of one saga, without a bus ----
  *

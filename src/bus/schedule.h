@@ -10,7 +10,7 @@
  *   channel       a message goes there
  *   type          of the task; "" unless said
  *   payload       text as it is, anything else as its JSON; or
- *   payload_base64; neither: {"schedule":NAME,"at":INSTANT,"fire":N}, N = 1, 2, ...
+ *   payload_base64; neither: {"schedule":NAME,"at":INSTANT,"fire":N}, N = 1, 2, ... At most 64 KiB, 64 MiB over all
  *   options       object, of the task: priority key weight order_key unique_key on_duplicate delay_ms start_to_close_ms
  *                 progress_ms report_to trace traceparent (as in data/options.h; numbers, texts, true)
  *   timeout_ms    of the task, from fire to result; none: no limit
@@ -24,7 +24,7 @@
  *   catch_up      what becomes of instants that were missed by more than `grace_ms` (the bus was busy or away, the clock
  *                 jumped): "one" (all of them fire once; the default), "skip", or "all", up to
  *   catch_up_max  1..1000 of them, the oldest; 100 unless said. Those left out are counted as missed
- *   grace_ms      0..1 day; 60000 unless said. A fire within it is on time
+ *   grace_ms      1000 .. 1 day; 60000 unless said. A fire within it is on time
  *   overlap       queue only: "allow" (default), or "skip": no fire while the last fire's task still waits or runs
  *   paused        true: added paused
  *
@@ -51,21 +51,22 @@
  * Rules speak of wall clock time, timers of monotonic time. Each wake compares them anew: at a request, when the earliest
  * schedule is due, and before that after an eighth of the wait (at least a minute, at most an hour), so a jump of the wall
  * clock is noticed then. Nothing is scheduled: no wake at all. Set forward: what was jumped over is missed. Set back by
- * an hour or less: nothing fires twice; by more: rules start anew from the new time (at most `every_ms` for intervals). */
+ * an hour or less: no instant fires twice; by more: rules go on from the new time. Intervals go on at once in any case. */
 #ifndef LIM__SCHEDULE_H
 #define LIM__SCHEDULE_H
 
 #include "bus/bus.h"
 
-enum { LIM__SCHEDULES_MAX = 10000 };
+enum { LIM__SCHEDULES_MAX = 10000, LIM__SCHEDULE_PAYLOAD_MAX = 65536, LIM__SCHEDULES_BYTES_MAX = 64 << 20 };
 
 typedef struct lim__schedules lim__schedules; /* the book of all of them: outlives the process that reads it */
 lim__schedules *lim__schedules_new(uint64_t seed); /* NULL: no memory */
 void lim__schedules_free(lim__schedules *book);    /* after the runtime has ended; NULL is a no-op */
 uint64_t lim__schedules_count(const lim__schedules *book);
 
-/* Starts the process behind $sys.schedules under bus->supervisor. */
-lim_err lim__schedules_open(lim_bus *bus);
+/* Every signal of the process behind $sys.schedules, after system.c has dealt with requests. */
+struct lim__system;
+void lim__schedules_on_signal(struct lim__system *s, const lim_signal *signal);
 
 /* A change of the book is one row; everything that changes it goes through lim__schedules_apply, which is what a store
  * would replay. PUT: `json` is an add request that was checked. FIRED: the instant `at_ns` is dealt with, whatever came of
@@ -79,7 +80,8 @@ typedef struct lim__schedule_change { /* VIEW */
     lim_bytes json;     /* PUT */
     uint64_t wall_ns;   /* when it was made; PUT: what "now" means in the request */
     uint64_t at_ns;     /* FIRED */
-    uint32_t missed, overlapped; /* FIRED: instants passed over since the one before */
+    uint32_t missed, overlapped; /* FIRED: how many instants up to that one were passed over, and why */
+    bool nothing;       /* FIRED: nothing fired, these were only passed over */
     bool manual;        /* FIRED: by the op `fire` */
 } lim__schedule_change;
 /* INVALID, EXISTS, NOTFOUND, FULL, NOMEM: diag says why; nothing has changed. On the thread of the process, or any before it

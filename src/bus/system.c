@@ -7,18 +7,27 @@
 #include "bus/system.h"
 #include "base/near.h"
 #include "bus/participant.h"
+#include "bus/saga.h"
+#include "bus/schedule.h"
 #include <stdio.h>
 #include <stdlib.h>
 
 static const struct {
     lim__service service;
     const char *group;
+    void (*on_signal)(lim__system *s, const lim_signal *signal); /* hears every one, after a request was answered */
 } services[] = {
-    { LIM__SYS_INFO, "$sys.info" },           { LIM__SYS_CHANNELS, "$sys.channels" },
-    { LIM__SYS_GROUPS, "$sys.groups" },       { LIM__SYS_QUEUES, "$sys.queues" },
-    { LIM__SYS_TASKS, "$sys.tasks" },         { LIM__SYS_DEAD, "$sys.dead" },
-    { LIM__SYS_WORKERS, "$sys.workers" },     { LIM__SYS_CONVERSATIONS, "$sys.conversations" },
-    { LIM__SYS_ARTIFACTS, "$sys.artifacts" },
+    { LIM__SYS_INFO, "$sys.info", NULL },
+    { LIM__SYS_CHANNELS, "$sys.channels", NULL },
+    { LIM__SYS_GROUPS, "$sys.groups", NULL },
+    { LIM__SYS_QUEUES, "$sys.queues", NULL },
+    { LIM__SYS_TASKS, "$sys.tasks", NULL },
+    { LIM__SYS_DEAD, "$sys.dead", NULL },
+    { LIM__SYS_WORKERS, "$sys.workers", NULL },
+    { LIM__SYS_CONVERSATIONS, "$sys.conversations", NULL },
+    { LIM__SYS_ARTIFACTS, "$sys.artifacts", NULL },
+    { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal },
+    { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal },
 };
 
 #define CONFIGURE                                                                                                      \
@@ -26,6 +35,10 @@ static const struct {
     "high_water limit in_flight_max rate rate_period_ms key_in_flight_max key_rate key_rate_period_ms "                \
     "on_failing_head "                                                                                                 \
     "start_to_close_ms progress_ms dead_max remember_ms remember_max trace"
+
+#define SCHEDULE                                                                                                       \
+    "name replace queue channel type payload payload_base64 options timeout_ms at every_ms rrule cron start zone "     \
+    "catch_up catch_up_max grace_ms overlap paused"
 
 static const lim__sys_op ops[] = {
     { LIM__SYS_INFO, "info", "", lim__sys_info },
@@ -70,6 +83,17 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_ARTIFACTS, "show", "hash", lim__sys_artifact_show },
     { LIM__SYS_ARTIFACTS, "load", "engine name code", lim__sys_artifact_load },
     { LIM__SYS_ARTIFACTS, "rm", "hash", lim__sys_artifact_rm },
+    { LIM__SYS_SCHEDULES, "add", SCHEDULE, lim__sys_schedule_add },
+    { LIM__SYS_SCHEDULES, "ls", "after max", lim__sys_schedule_ls },
+    { LIM__SYS_SCHEDULES, "show", "name", lim__sys_schedule_show },
+    { LIM__SYS_SCHEDULES, "pause", "name", lim__sys_schedule_pause },
+    { LIM__SYS_SCHEDULES, "resume", "name", lim__sys_schedule_resume },
+    { LIM__SYS_SCHEDULES, "rm", "name", lim__sys_schedule_rm },
+    { LIM__SYS_SCHEDULES, "fire", "name", lim__sys_schedule_fire },
+    { LIM__SYS_SAGAS, "run", "name timeout_ms steps", lim__sys_saga_run },
+    { LIM__SYS_SAGAS, "ls", "ended", lim__sys_saga_ls },
+    { LIM__SYS_SAGAS, "show", "id", lim__sys_saga_show },
+    { LIM__SYS_SAGAS, "cancel", "id", lim__sys_saga_cancel },
 };
 
 /* ---- requests ---- */
@@ -147,6 +171,7 @@ static void on_request(lim__system *s, const lim__request *r)
         lim__sys_refuse(s, LIM_E_INVALID, "the request is not JSON: %s", diag.text);
         return;
     }
+    s->request = r;
     s->root = lim__doc_root(s->doc);
     lim_bytes name = lim__val_bytes(s->root, "op", lim__bytes("", 0));
     for (size_t i = 0; i < LIM_COUNT(ops); i++) {
@@ -160,6 +185,18 @@ static void on_request(lim__system *s, const lim__request *r)
 }
 
 /* ---- the processes ---- */
+
+static void on_message(lim__system *s, const lim_signal *signal)
+{
+    if (signal->type == &lim__type_request) {
+        on_request(s, signal->body.ptr);
+    } else if (signal->type == &lim__type_shown) {
+        const lim__shown *shown = signal->body.ptr;
+        lim__gather_part(s, shown->ref, lim__bytes(shown->json, shown->len));
+    } else if (signal->type == &lim__type_deployed) {
+        lim__sys_deployed(s, signal->body.ptr);
+    }
+}
 
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
@@ -176,16 +213,10 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
     }
     if (signal->kind == LIM_SIGNAL_TIMER)
         lim__gather_timer(s, signal->ref);
-    if (signal->kind != LIM_SIGNAL_MESSAGE || signal->type == NULL)
-        return;
-    if (signal->type == &lim__type_request) {
-        on_request(s, signal->body.ptr);
-    } else if (signal->type == &lim__type_shown) {
-        const lim__shown *shown = signal->body.ptr;
-        lim__gather_part(s, shown->ref, lim__bytes(shown->json, shown->len));
-    } else if (signal->type == &lim__type_deployed) {
-        lim__sys_deployed(s, signal->body.ptr);
-    }
+    if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL)
+        on_message(s, signal);
+    if (services[s->service - 1].on_signal != NULL)
+        services[s->service - 1].on_signal(s, signal);
 }
 
 static void on_end(void *state, lim_reason reason)

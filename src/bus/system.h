@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * system.h - the inside of the $sys groups, shared by system.c (the processes and the table of what they know),
- * system_answer.c (answers, and gathering them from others), system_bus.c, system_queue.c and system_conv.c (the ops). */
+ * system_answer.c (answers, and gathering them from others) and the ops: system_bus.c, system_queue.c, system_conv.c;
+ * schedule*.c and saga*.c, which have books and processes of their own. */
 #ifndef LIM__SYSTEM_H
 #define LIM__SYSTEM_H
 
@@ -18,7 +19,7 @@ enum {
 
 typedef enum lim__service {
     LIM__SYS_INFO = 1, LIM__SYS_CHANNELS, LIM__SYS_GROUPS, LIM__SYS_QUEUES, LIM__SYS_TASKS, LIM__SYS_DEAD, LIM__SYS_WORKERS,
-    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS
+    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS
 } lim__service;
 
 typedef struct lim__asker { /* whom an answer goes to */
@@ -56,7 +57,8 @@ struct lim__system { /* one process */
     lim__service service;
     lim_process *self;   /* during a signal */
     lim__doc *doc, *part;
-    lim__val root;       /* of the request at hand */
+    const lim__request *request; /* the one at hand, */
+    lim__val root;       /* and what it says */
     lim__list gathers;
     uint64_t next_ref;
     lim__asker asker;    /* whom answer and refuse speak to now */
@@ -103,7 +105,9 @@ void lim__gather_drop(lim__system *s);                       /* all, unanswered 
     X(group_deploy) X(group_rm) X(artifact_ls) X(artifact_show) X(artifact_load) X(artifact_rm) X(queue_ls)            \
     X(queue_show) X(queue_make) X(queue_op) X(task_ls) X(task_show) X(task_cancel) X(task_retry) X(dead_ls)            \
     X(dead_show) X(dead_op) X(worker_ls) X(worker_show) X(worker_op) X(conv_ls) X(conv_show) X(conv_cancel)            \
-    X(conv_signal) X(conv_history) X(conv_find)
+    X(conv_signal) X(conv_history) X(conv_find) X(schedule_add) X(schedule_ls) X(schedule_show)                       \
+    X(schedule_pause) X(schedule_resume) X(schedule_rm) X(schedule_fire) X(saga_run) X(saga_ls) X(saga_show)           \
+    X(saga_cancel)
 #define X(name) void lim__sys_##name(lim__system *s);
 LIM__SYS_RUN_MAP(X)
 #undef X

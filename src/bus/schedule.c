@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * schedule.c - the process behind $sys.schedules: its ops, and firing what is due.
+ *
+ *      wake (timer, request, ...) --> look at both clocks --> what is due: fire, catch up, pass over --> one timer
+ *
+ * A fire on a queue opens a task conversation, owned by this process; its verdict comes as an `admitted` letter, its
+ * end is seen by a monitor, and how it ended is looked up among the ended ones. A fire on a channel is a publish.
+ *
+ * The book belongs to the bus, and to whichever process runs: one that was started again takes over the monitors of the
+ * one before. A wake deals with at most a hundred fires, so that the scheduler has time for others between them. */
+#include "bus/schedule_inside.h"
+#include "data/data.h"
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SECOND UINT64_C(1000000000)
+enum { TAG_DUE = 'S', FIRES_PER_WAKE = 100 };
+enum { REF_BITS = 24, REF_MASK = (1 << REF_BITS) - 1 }; /* a fire is known by its schedule's id and a number */
+
+static bool closing(lim_bus *bus)
+{
+    return atomic_load_explicit(&bus->closing, memory_order_relaxed) != 0;
+}
+
+/* ---- rows ---- */
+
+static void apply(lim__schedules *book, const lim__schedule_change *c)
+{
+    lim_diag diag;
+    lim_err err = lim__schedules_apply(book, c, &diag);
+    LIM_ASSERT(err == LIM_OK); /* of a schedule that is there: nothing to refuse */
+    LIM_CHECK((lim__schedules_check(book), true));
+}
+
+/* ---- one fire ---- */
+
+static lim__msg *payload_of(const lim__schedule *s, uint64_t at_ns)
+{
+    char at[LIM__INSTANT_TEXT];
+    lim__buf b = { 0 };
+    if (s->payload != NULL)
+        return lim__msg_ref(s->payload);
+    lim__instant_text(at_ns, s->zone, at);
+    lim__json j = lim__json_begin(&b);
+    lim__json_open(&j, NULL, '{');
+    lim__json_bytes(&j, "schedule", s->name);
+    lim__json_str(&j, "at", at);
+    lim__json_u64(&j, "fire", s->fires + 1);
+    lim__json_close(&j);
+    lim__msg *msg = b.failed ? NULL : lim__msg_new(lim__buf_bytes(&b));
+    lim__buf_fini(&b);
+    return msg;
+}
+
+static lim_err publish(lim__system *sys, lim__schedule *s, lim__msg *payload, lim_admission *out)
+{
+    lim__channel *ch = lim__channel_find(sys->bus->channels, s->target);
+    lim_err err =
+        lim__publish(sys->bus->channels, sys->self, ch, lim__msg_bytes(payload), lim__bytes(NULL, 0), false, out);
+    if (ch != NULL)
+        lim__channel_unref(ch);
+    return err;
+}
+
+/* Only the last task is watched: by it the overlap is judged. */
+static void unwatch(lim__system *sys, lim__schedule *s)
+{
+    if (s->last.monitor == 0)
+        return;
+    lim_demonitor(sys->self, s->last.monitor);
+    lim__map_remove(&sys->bus->schedules->by_task, s->last.task.id);
+    s->last.monitor = 0;
+}
+
+static lim_err watch(lim__system *sys, lim__schedule *s, lim__fire *f)
+{
+    lim__map *tasks = &sys->bus->schedules->by_task;
+    lim_err err = lim__map_put(tasks, f->task.id, s);
+    if (err == LIM_OK && (err = lim_monitor(sys->self, f->task, &f->monitor)) != LIM_OK)
+        lim__map_remove(tasks, f->task.id);
+    return err;
+}
+
+static lim__open *task_letter(lim__system *sys, const lim__schedule *s, lim__msg *payload, const lim__fire *f)
+{
+    lim__open *open =
+        lim__open_new(lim__proc_sched(sys->self), LIM__KIND_TASK, s->target, s->type, lim__msg_ref(payload));
+    if (open == NULL) {
+        lim__msg_unref(payload);
+        return NULL;
+    }
+    uint64_t now = lim_now_ns(sys->self);
+    open->owner = lim_self(sys->self);
+    open->ref = f->ref;
+    open->opened_ns = now;
+    open->deadline_ns = s->timeout_ns == 0 ? UINT64_MAX : now + s->timeout_ns;
+    open->terms = lim__terms_ref(s->terms);
+    return open;
+}
+
+static lim_err dispatch(lim__system *sys, lim__schedule *s, lim__msg *payload, lim__fire *f)
+{
+    lim__open *open = task_letter(sys, s, payload, f);
+    if (open == NULL)
+        return LIM_E_NOMEM;
+    lim_err err = lim__conv_spawn(sys->bus, sys->self, open, &f->task);
+    if (err == LIM_OK)
+        (void)!watch(sys, s, f); /* no memory: it runs, unwatched, and nothing overlaps with what nobody sees */
+    return err;
+}
+
+static void count_rejected(lim__system *sys, lim__schedule *s)
+{
+    char at[LIM__INSTANT_TEXT];
+    if (s->last.err == LIM_OK && s->last.admission.verdict != LIM_REJECT)
+        return;
+    const char *why = s->last.err != LIM_OK ? lim_err_text(s->last.err) : lim_why_text(s->last.admission.why);
+    lim__instant_text(s->last.at_ns, s->zone, at);
+    s->rejected++;
+    LIM__EVENT(sys->bus, sys->self, "schedule.rejected", { "schedule", s->name }, { "at", lim__str(at) },
+               { "why", lim__str(why) });
+}
+
+static void fire(lim__system *sys, lim__schedule *s, uint64_t at_ns, bool manual)
+{
+    lim__fire f = { .at_ns = at_ns,
+                    .fired_ns = sys->bus->schedules->wall_ns,
+                    .ref = s->id << REF_BITS | ((s->last.ref + 1) & REF_MASK),
+                    .manual = manual };
+    lim__msg *payload = payload_of(s, at_ns);
+    f.err = payload == NULL ? LIM_E_NOMEM : LIM_OK;
+    unwatch(sys, s);
+    if (f.err == LIM_OK)
+        f.err = s->to_queue ? dispatch(sys, s, payload, &f) : publish(sys, s, payload, &f.admission);
+    lim__msg_unref(payload);
+    s->last = f;
+    if (!s->to_queue || f.err != LIM_OK)
+        count_rejected(sys, s);
+}
+
+/* ---- what is due ---- */
+
+static void pass_over(lim__system *sys, const lim__schedule *s, uint64_t at_ns, uint32_t missed, uint32_t overlapped)
+{
+    apply(sys->bus->schedules, &(lim__schedule_change){ .kind = LIM__SCHEDULE_FIRED,
+                                                        .name = s->name,
+                                                        .wall_ns = sys->bus->schedules->wall_ns,
+                                                        .at_ns = at_ns,
+                                                        .missed = missed,
+                                                        .overlapped = overlapped,
+                                                        .nothing = true });
+}
+
+/* `upto`: later than the instant when more were missed than were looked at. */
+static void fire_due(lim__system *sys, lim__schedule *s, uint64_t at_ns, uint64_t upto, uint32_t missed)
+{
+    if (s->skip_overlap && s->last.monitor != 0) {
+        pass_over(sys, s, upto, missed, 1);
+        return;
+    }
+    fire(sys, s, at_ns, false);
+    apply(sys->bus->schedules, &(lim__schedule_change){ .kind = LIM__SCHEDULE_FIRED,
+                                                        .name = s->name,
+                                                        .wall_ns = sys->bus->schedules->wall_ns,
+                                                        .at_ns = upto,
+                                                        .missed = missed });
+}
+
+typedef struct span {    /* instants from `due` to some end */
+    uint64_t last, upto; /* the last that was looked at; all up to here are in it */
+    uint32_t count;      /* at least */
+} span;
+
+static span span_until(const lim__schedule *s, uint64_t end)
+{
+    span all = { s->due_ns, s->due_ns, 1 };
+    if (s->kind == LIM__SCHEDULE_EVERY) {
+        uint64_t more = (end - s->due_ns) / s->every_ns;
+        all.last = all.upto = s->due_ns + more * s->every_ns;
+        all.count += more < UINT32_MAX ? (uint32_t)more : UINT32_MAX - 1;
+        return all;
+    }
+    for (; all.count < LIM__SCHEDULE_STEPS_MAX; all.count++) {
+        uint64_t next = lim__schedule_next(s, all.last);
+        if (next > end)
+            return all;
+        all.last = all.upto = next;
+    }
+    all.upto = end;
+    return all;
+}
+
+/* The earliest one: an instant of its is due, or several are. */
+static void deal_with(lim__system *sys, lim__schedule *s)
+{
+    uint64_t now = sys->bus->schedules->wall_ns, late = now - s->due_ns;
+    if (late <= s->grace_ns) {
+        s->caught_up = 0;
+        fire_due(sys, s, s->due_ns, s->due_ns, 0);
+    } else if (s->catch_up == LIM__CATCH_ALL && s->caught_up < s->catch_up_max) {
+        s->caught_up++;
+        fire_due(sys, s, s->due_ns, s->due_ns, 0);
+    } else if (s->catch_up == LIM__CATCH_ONE) { /* whatever is due counts as one, however late the last of it is */
+        span all = span_until(s, now);
+        fire_due(sys, s, all.last, all.upto, all.count - 1);
+    } else {
+        span all = span_until(s, now - s->grace_ns - 1);
+        pass_over(sys, s, all.upto, all.count, 0);
+    }
+}
+
+/* ---- whose it is ---- */
+
+/* The book as another process left it, which is gone: so are its timer and its monitors, and those who asked it. */
+static void own(lim__system *sys)
+{
+    lim__schedules *book = sys->bus->schedules;
+    size_t pos = 0;
+    uint64_t id;
+    void *value;
+    if (book->owner.id == lim_self(sys->self).id)
+        return;
+    book->owner = lim_self(sys->self);
+    book->timer = 0;
+    for (lim__list *n; (n = lim__list_pop(&book->askers)) != NULL;)
+        free(LIM_CONTAINER(n, lim__fire_asker, node));
+    while (lim__map_next(&book->by_id, &pos, &id, &value)) {
+        lim__schedule *s = value;
+        if (s->last.monitor != 0 && lim_monitor(sys->self, s->last.task, &s->last.monitor) != LIM_OK)
+            lim_exit(sys->self, LIM_FAULT);
+    }
+}
+
+/* ---- clocks ---- */
+
+static void look_at_clocks(lim__system *sys)
+{
+    lim__schedules *book = sys->bus->schedules;
+    lim__os *os = sys->bus->os;
+    uint64_t wall = os->wall_ns(os), now = lim_now_ns(sys->self);
+    own(sys);
+    uint64_t passed = book->now_ns != 0 && now > book->now_ns ? now - book->now_ns : 0;
+    if (book->wall_ns != 0 && wall + SECOND < book->wall_ns + passed) /* not merely slewed */
+        lim__schedules_rewind(book, wall, book->wall_ns + passed - wall > 3600 * SECOND);
+    book->wall_ns = wall;
+    book->now_ns = now;
+}
+
+static uint64_t wait_for(uint64_t wait)
+{
+    uint64_t most = wait / 8 > 60 * SECOND ? wait / 8 : 60 * SECOND;
+    most = most > 3600 * SECOND ? 3600 * SECOND : most;
+    return wait < most ? wait : most;
+}
+
+static void set_timer(lim__system *sys)
+{
+    lim__schedules *book = sys->bus->schedules;
+    if (book->timer != 0)
+        lim_timer_cancel(sys->self, book->timer);
+    book->timer = 0;
+    if (book->heap_count == 0 || closing(sys->bus))
+        return;
+    uint64_t due = book->heap[0]->due_ns, wait = due > book->wall_ns ? wait_for(due - book->wall_ns) : 0;
+    if (lim_timer_start(sys->self, wait, TAG_DUE, &book->timer) != LIM_OK)
+        lim_exit(sys->self, LIM_FAULT); /* whoever is started in its place sets it anew */
+}
+
+static void wake(lim__system *sys)
+{
+    lim__schedules *book = sys->bus->schedules;
+    look_at_clocks(sys);
+    for (int i = 0; i < FIRES_PER_WAKE && book->heap_count > 0 && !closing(sys->bus); i++) {
+        if (book->heap[0]->due_ns > book->wall_ns)
+            break;
+        deal_with(sys, book->heap[0]);
+    }
+    set_timer(sys);
+}
+
+/* ---- ops ---- */
+
+static void answer_schedule(lim__system *sys, const lim__schedule *s, bool details)
+{
+    lim__buf b = { 0 };
+    lim__json j = lim__json_begin(&b);
+    lim__json_open(&j, NULL, '{');
+    lim__schedule_line_json(s, &j, "schedule", details);
+    lim__json_close(&j);
+    lim__sys_answer(sys, &b);
+}
+
+/* NULL: refused already. */
+static lim__schedule *named(lim__system *sys)
+{
+    lim_bytes name;
+    if (!lim__sys_name(sys, "name", &name))
+        return NULL;
+    lim__schedule *s = lim__schedule_named(sys->bus->schedules, name);
+    if (s == NULL)
+        lim__sys_refuse(sys, LIM_E_NOTFOUND, "there is no schedule %.*s; schedule ls shows what there is",
+                        (int)name.len, (const char *)name.ptr);
+    return s;
+}
+
+void lim__sys_schedule_add(lim__system *sys)
+{
+    lim__schedules *book = sys->bus->schedules;
+    lim_diag diag = { 0 };
+    lim_bytes name;
+    lim__buf row = { 0 };
+    if (!lim__sys_name(sys, "name", &name))
+        return;
+    look_at_clocks(sys);
+    lim__json j = lim__json_begin(&row);
+    lim__json_val(&j, NULL, sys->root);
+    lim_err err = row.failed ? LIM_E_NOMEM : LIM_OK;
+    if (err == LIM_OK)
+        err = lim__schedules_apply(
+            book,
+            &(lim__schedule_change){
+                .kind = LIM__SCHEDULE_PUT, .name = name, .json = lim__buf_bytes(&row), .wall_ns = book->wall_ns },
+            &diag);
+    lim__buf_fini(&row);
+    LIM_CHECK((lim__schedules_check(book), true));
+    if (err == LIM_OK)
+        answer_schedule(sys, lim__schedule_named(book, name), true);
+    else
+        lim__sys_refuse(sys, err, "%s", diag.text[0] != '\0' ? diag.text : lim_err_text(err));
+}
+
+void lim__sys_schedule_show(lim__system *sys)
+{
+    lim__schedule *s = named(sys);
+    if (s != NULL)
+        answer_schedule(sys, s, true);
+}
+
+static void answer_fire(lim__system *sys, const lim__schedule *s, lim__asker asker)
+{
+    lim__buf b = { 0 };
+    lim__json j = lim__json_begin(&b);
+    sys->asker = asker;
+    lim__json_open(&j, NULL, '{');
+    lim__schedule_fire_json(s, &s->last, &j, "fire");
+    lim__json_close(&j);
+    lim__sys_answer(sys, &b);
+}
+
+/* Whoever waits for the verdict of a fire: it is known, or (s NULL) will not be. */
+static void answer_askers(lim__system *sys, uint64_t ref, const lim__schedule *s)
+{
+    LIM__LIST_EACH_SAFE(n, next, &sys->bus->schedules->askers) {
+        lim__fire_asker *a = LIM_CONTAINER(n, lim__fire_asker, node);
+        if (a->ref != ref)
+            continue;
+        lim__list_remove(n);
+        sys->asker = a->asker;
+        if (s != NULL)
+            answer_fire(sys, s, a->asker);
+        else
+            lim__sys_refuse(sys, LIM_E_GONE,
+                            "it was fired; but the schedule was removed or fired again before the queue "
+                            "had answered");
+        free(a);
+    }
+}
+
+static void change(lim__system *sys, lim__schedule_change_kind kind)
+{
+    lim__schedule *s = named(sys);
+    if (s == NULL)
+        return;
+    look_at_clocks(sys);
+    lim__schedule_change c = { .kind = kind, .name = s->name, .wall_ns = sys->bus->schedules->wall_ns };
+    if (kind == LIM__SCHEDULE_RM) {
+        answer_schedule(sys, s, false);
+        answer_askers(sys, s->last.ref, NULL);
+        unwatch(sys, s);
+        apply(sys->bus->schedules, &c);
+        return;
+    }
+    apply(sys->bus->schedules, &c);
+    answer_schedule(sys, s, false);
+}
+
+void lim__sys_schedule_pause(lim__system *sys)
+{
+    change(sys, LIM__SCHEDULE_PAUSE);
+}
+
+void lim__sys_schedule_resume(lim__system *sys)
+{
+    change(sys, LIM__SCHEDULE_RESUME);
+}
+
+void lim__sys_schedule_rm(lim__system *sys)
+{
+    change(sys, LIM__SCHEDULE_RM);
+}
+
+/* ---- fire, and its verdict ---- */
+
+void lim__sys_schedule_fire(lim__system *sys)
+{
+    lim__schedules *book = sys->bus->schedules;
+    lim__schedule *s = named(sys);
+    lim__fire_asker *a = s != NULL ? calloc(1, sizeof *a) : NULL;
+    if (a == NULL || closing(sys->bus)) {
+        if (s != NULL)
+            lim__sys_refuse(sys, a == NULL ? LIM_E_NOMEM : LIM_E_CLOSED, "%s",
+                            a == NULL ? "out of memory" : "the bus is closing, and starts nothing new");
+        free(a);
+        return;
+    }
+    look_at_clocks(sys);
+    a->asker = sys->asker;
+    answer_askers(sys, s->last.ref, NULL); /* of the one before, if its verdict is still under way */
+    fire(sys, s, book->wall_ns, true);
+    apply(book, &(lim__schedule_change){ .kind = LIM__SCHEDULE_FIRED,
+                                         .name = s->name,
+                                         .wall_ns = book->wall_ns,
+                                         .at_ns = book->wall_ns,
+                                         .manual = true });
+    if (s->last.monitor != 0) {
+        a->ref = s->last.ref;
+        lim__list_push(&book->askers, &a->node);
+        return;
+    }
+    answer_fire(sys, s, a->asker);
+    free(a);
+}
+
+static void on_admitted(lim__system *sys, const lim__admitted *admitted)
+{
+    lim__schedule *s = lim__map_get(&sys->bus->schedules->by_id, admitted->ref >> REF_BITS);
+    if (s == NULL || s->last.ref != admitted->ref) {
+        if (s != NULL)
+            s->rejected += admitted->admission.verdict == LIM_REJECT;
+        return;
+    }
+    s->last.admission = admitted->admission;
+    if (admitted->conv.id != s->last.task.id) { /* another one stands for it: its unique key was there */
+        unwatch(sys, s);
+        s->last.task = admitted->conv;
+        (void)!watch(sys, s, &s->last);
+    }
+    count_rejected(sys, s);
+    answer_askers(sys, admitted->ref, s);
+}
+
+static void on_down(lim__system *sys, const lim_signal *signal)
+{
+    lim__schedule *s = lim__map_get(&sys->bus->schedules->by_task, signal->from.id);
+    if (s == NULL || s->last.monitor != signal->ref)
+        return;
+    lim__map_remove(&sys->bus->schedules->by_task, signal->from.id);
+    s->last.monitor = 0;
+    lim__outcome_letter *o = lim__ended_outcome(sys->bus, lim__proc_sched(sys->self), signal->from, 0);
+    s->last.how = o != NULL ? o->how : s->last.admission.verdict == LIM_REJECT ? LIM_HOW_REFUSED : LIM_HOW_NONE;
+    lim__letter_free(lim__proc_sched(sys->self), o);
+    answer_askers(sys, s->last.ref, s);
+}
+
+void lim__schedules_on_signal(lim__system *sys, const lim_signal *signal)
+{
+    lim__schedules *book = sys->bus->schedules;
+    own(sys);
+    if (signal->kind == LIM_SIGNAL_TIMER && signal->ref == book->timer)
+        book->timer = 0;
+    if (signal->kind == LIM_SIGNAL_DOWN)
+        on_down(sys, signal);
+    if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type == &lim__type_admitted)
+        on_admitted(sys, signal->body.ptr);
+    wake(sys);
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * schedule_inside.h - the book of schedules, as schedule_book.c (changes), schedule_show.c (lists) and schedule.c (the
+ * process that fires) share it. Nobody else includes it.
+ *
+ * Invariants (lim__schedules_check):
+ *   T1  the heap holds the ACTIVE schedules and no others, the one with the earliest `due_ns` first.
+ *   T2  an ACTIVE one has a `due_ns`; it is later than every instant that was dealt with.
+ *   T3  `bytes` is the sum over all; names are unique. */
+#ifndef LIM__SCHEDULE_INSIDE_H
+#define LIM__SCHEDULE_INSIDE_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "bus/calendar.h"
+#include "bus/letters.h"
+#include "bus/schedule.h"
+#include "bus/system.h"
+
+enum { LIM__SCHEDULE_STEPS_MAX = 1000 /* instants looked at one by one; more that were missed are jumped over */ };
+
+typedef enum lim__schedule_kind {
+    LIM__SCHEDULE_AT = 1, LIM__SCHEDULE_EVERY, LIM__SCHEDULE_RRULE, LIM__SCHEDULE_CRON
+} lim__schedule_kind;
+typedef enum lim__schedule_state { LIM__SCHEDULE_ACTIVE = 1, LIM__SCHEDULE_PAUSED, LIM__SCHEDULE_DONE } lim__schedule_state;
+typedef enum lim__catch_up { LIM__CATCH_ONE = 1, LIM__CATCH_SKIP, LIM__CATCH_ALL } lim__catch_up;
+
+typedef struct lim__fire { /* what became of the last one; not in any row */
+    uint64_t at_ns, fired_ns; /* wall clock; at: the instant it was for. 0: there was none */
+    lim_admission admission;  /* verdict 0: not known yet */
+    lim_err err;              /* not OK: it could not even be offered */
+    lim_pid task;
+    uint64_t ref;             /* in letters about it */
+    uint64_t monitor;         /* of the task, by the process; 0: it has ended */
+    lim_how how;              /* once it ended */
+    bool manual;
+} lim__fire;
+
+typedef struct lim__schedule {
+    uint64_t id;              /* never used again */
+    /* the definition */
+    lim_bytes name, target, type, rule; /* in `text` */
+    char *text;
+    size_t text_bytes;
+    bool to_queue, skip_overlap;
+    lim__msg *payload;        /* NULL: the default one */
+    lim__terms *terms;
+    char *options;            /* JSON, or NULL */
+    uint64_t timeout_ns;      /* 0: none */
+    lim__schedule_kind kind;
+    uint64_t start_ns, every_ns;
+    const lim__zone *zone;    /* the book's */
+    lim__calendar *calendar;  /* RRULE, CRON */
+    lim__catch_up catch_up;
+    uint32_t catch_up_max;
+    uint64_t grace_ns;
+    size_t bytes;
+    /* what changes */
+    lim__schedule_state state;
+    uint64_t due_ns;          /* ACTIVE: the first instant not dealt with. EVERY counts on from here */
+    uint32_t heap_at;         /* place in the heap */
+    uint32_t caught_up;       /* of LIM__CATCH_ALL: in a row */
+    uint64_t fires, rejected, overlapped, missed;
+    lim__fire last;
+} lim__schedule;
+
+typedef struct lim__fire_asker { /* of the op `fire`, until the verdict is known */
+    lim__list node;
+    lim__asker asker;
+    uint64_t ref;
+} lim__fire_asker;
+
+struct lim__schedules {
+    lim__smap by_name;
+    lim__map by_id, by_task; /* by_task: conversations that are watched */
+    lim__schedule **heap;
+    uint32_t heap_count, heap_cap;
+    uint64_t next_id;
+    size_t bytes;
+    lim__doc *doc;
+    lim__list zones;
+    /* the process's */
+    lim_pid owner;           /* whose monitors and timer these are */
+    uint64_t timer;
+    uint64_t wall_ns, now_ns; /* as of the last look at the clocks; 0: never */
+    lim__list askers;
+};
+
+lim__schedule *lim__schedule_named(const lim__schedules *book, lim_bytes name); /* NULL: none */
+/* The first instant of its rule after that one; UINT64_MAX: none. EVERY: from `due_ns` on. */
+uint64_t lim__schedule_next(const lim__schedule *s, uint64_t after_ns);
+/* The clock was set back: by much, or only intervals care. Not a row: a store is read with the clock that is. */
+void lim__schedules_rewind(lim__schedules *book, uint64_t wall_ns, bool much);
+void lim__schedules_check(const lim__schedules *book);
+void lim__schedule_line_json(const lim__schedule *s, lim__json *j, const char *key, bool details);
+void lim__schedule_fire_json(const lim__schedule *s, const lim__fire *f, lim__json *j, const char *key);
+
+#endif
