@@ -90,7 +90,8 @@ static void remove_locked(lim__held *all, held *h)
         LIM_ASSERT(!"a key that is there takes no room");
     }
     lim__list_remove(&h->node);
-    atomic_fetch_sub_explicit(&all->count, 1, memory_order_relaxed);
+    /* Pairs with the load in lock: who sees none left may free its list. */
+    atomic_fetch_sub_explicit(&all->count, 1, memory_order_release);
     free(h);
 }
 

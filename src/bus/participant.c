@@ -22,7 +22,8 @@ typedef struct participant {
     lim__member_kind kind;
     lim_pid *groups; /* those it is in: the one it was made for, and those that it was registered in later */
     uint32_t group_count;
-    lim__list held;          /* what it is told of later; under the lock of held.c */
+    lim__list held;          /* what it is told of later; under the lock of held.c, once `begun` */
+    bool begun;
     struct lim__box *box;    /* pulled: where requests wait */
     lim_process *self;       /* while a signal is handled */
     const lim__request *now; /* the delivery at hand */
@@ -251,8 +252,9 @@ static void on_message(participant *p, lim_process *self, const lim_signal *sign
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     participant *p = state;
-    if (p->held.next == NULL)
+    if (!p->begun)
         lim__list_init(&p->held);
+    p->begun = true;
     if (signal->kind == LIM_SIGNAL_EXIT)
         on_conv_gone(p, self, signal->from);
     else if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL)
@@ -265,7 +267,7 @@ static void on_end(void *state, lim_reason reason)
     (void)reason;
     if (p->box != NULL)
         lim__box_close(p->bus->boxes, p->box);
-    if (p->held.next != NULL)
+    if (p->begun)
         lim__held_remove_all(p->bus->held, &p->held);
     free(p->groups);
     if (p->handler.on_end != NULL)
