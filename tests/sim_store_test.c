@@ -76,8 +76,10 @@ typedef struct world {
     contents base, now;    /* as of the last comparison; with all that was answered since */
     step *steps[OPEN_MAX]; /* since then, in order */
     uint32_t step_count, numbers;
-    bool tight, faulty, rotten, armed; /* armed: a call was told to fail */
+    bool tight, faulty, rotten, power_lost, armed; /* armed: a call was told to fail */
+    uint32_t read_errors; /* permille, while it lives: recovery believes what it cannot read to be lost */
     const char *broken;
+    bool log_broken; /* in this life */
     uint32_t refused, unknown, quarantined, lives, sealed;
 } world;
 
@@ -461,7 +463,7 @@ static void find_out(world *w, bool power_lost)
         if (t->status == DISK)
             rule(did, "a batch that was acknowledged as durable is not there");
         if (t->status == OS)
-            rule(did || power_lost, "a batch that the system had is not there after a kill");
+            rule(did || power_lost || w->log_broken, "a batch that the system had is not there after a kill");
         if (t->status == NOTHING)
             rule(!did, "a batch that was refused is there");
         rule(!did || !missing || t->status == OPEN || t->status == UNKNOWN, "a batch is missing before others");
@@ -492,6 +494,7 @@ static void on_event(void *ctx, const char *kind, const char *text)
         return;
     lim__sim_note(w->sim, "event %s: %s", kind, text);
     w->sealed += strcmp(kind, "segment_sealed") == 0;
+    w->log_broken = w->log_broken || strcmp(kind, "log_broken") == 0;
     if (strcmp(kind, "quarantined") == 0)
         rule(w->rotten || w->faulty || w->armed, "something is quarantined that nobody has damaged");
 }
@@ -568,6 +571,7 @@ typedef enum end { CLOSE = 1, KILL, POWER } end;
 static bool end_life(world *w, end how)
 {
     bool was_dead = is_dead();
+    w->power_lost = how == POWER;
     if (how == POWER) /* also of a machine whose program was just killed: what it had not synced goes, too */
         lim__sim_power_off(w->sim, w->os);
     else if (how == KILL)
@@ -630,10 +634,17 @@ static void draw_manners(world *w)
     if (w->faulty) {
         d.write_error_permille = (uint32_t)pick(40);
         d.sync_error_permille = (uint32_t)pick(40);
-        d.read_error_permille = pick(3) ? 0 : (uint32_t)pick(20);
+        w->read_errors = pick(3) ? 0 : (uint32_t)pick(20);
     }
     if (pick(4) == 0)
         d.keep_nothing = true;
+    lim__sim_disk_set(w->os, &d);
+}
+
+static void set_read_errors(world *w, uint32_t permille)
+{
+    lim__sim_disk d = lim__sim_disk_get(w->os);
+    d.read_error_permille = permille;
     lim__sim_disk_set(w->os, &d);
 }
 
@@ -641,6 +652,7 @@ static void one_life(world *w, end how)
 {
     w->lives++;
     lim__sim_disk_fail_at_call(w->os, 0, 0);
+    set_read_errors(w, 0);
     w->armed = false;
     if (pick(4) == 0)
         order_failure(w, 60);
@@ -651,7 +663,9 @@ static void one_life(world *w, end how)
     }
     if (!open || w->broken)
         return;
-    find_out(w, true);
+    find_out(w, w->power_lost);
+    w->log_broken = false;
+    set_read_errors(w, w->read_errors);
     if (pick(2))
         order_failure(w, 400);
     live(w, 5 + (uint32_t)pick(30));
@@ -732,9 +746,149 @@ static void test_random_lives_on_bad_disks_lose_nothing_and_invent_nothing(void 
     }
 }
 
+/* ---- every call fails once ---- */
+
+/* One life in which the n-th call on the disk fails (err > 0) or is the program's last; then another one, undisturbed.
+ */
+static bool sweep_one(uint64_t seed, uint64_t n, int err, end how, uint64_t *calls)
+{
+    world *w = world_open(seed, false);
+    lim__sim_disk d = lim__sim_disk_get(w->os);
+    d.short_write_permille = 0;
+    lim__sim_disk_set(w->os, &d);
+    w->armed = true;
+    lim__sim_disk_fail_at_call(w->os, n, err);
+    if (open_store(w)) {
+        live(w, 14);
+        if (!is_dead())
+            end_life(w, how == POWER ? CLOSE : how);
+        else
+            end_life(w, how);
+    } else if (how == POWER) {
+        lim__sim_power_off(w->sim, w->os);
+        w->power_lost = true;
+    }
+    *calls = lim__sim_disk_calls(w->os);
+    w->armed = false;
+    lim__sim_disk_fail_at_call(w->os, 0, 0);
+    if (!w->broken && open_store(w)) {
+        find_out(w, w->power_lost);
+        live(w, 2);
+        drain(w);
+        end_life(w, CLOSE);
+    }
+    bool well = !w->broken;
+    if (!well) {
+        printf("call %llu fails with %d: ", (unsigned long long)n, err);
+        print_world(w, seed);
+    }
+    world_close(w);
+    return well;
+}
+
+/* proves DU3 (any call fails, or is the last) */
+static void test_every_call_may_fail_or_be_the_last(void **state)
+{
+    static const struct {
+        int err;
+        end how;
+    } ways[] = { { EIO, CLOSE }, { ENOSPC, CLOSE }, { 0, KILL }, { 0, POWER } };
+    (void)state;
+    for (uint64_t seed = 1; seed <= number_from("LIM_SEEDS", 150) / 75 + 1; seed++) {
+        for (size_t way = 0; way < LIM_COUNT(ways); way++) {
+            uint64_t calls = 1;
+            for (uint64_t n = 1; n <= calls && n < 1500; n++) {
+                if (!sweep_one(seed, n, ways[way].err, ways[way].how, &calls))
+                    fail_msg("seed %llu, call %llu, error %d", (unsigned long long)seed, (unsigned long long)n,
+                             ways[way].err);
+            }
+        }
+    }
+}
+
+/* ---- a full disk ---- */
+
+static status one_step(world *w, op_kind kind, uint32_t stream, uint64_t seq, uint32_t len, bool small)
+{
+    step t = { .count = 1, .small = small, .sync = LIM__SYNC_ALWAYS };
+    t.ops[0] = (op){ .kind = kind, .stream = stream, .seq = seq, .len = len, .content = 1 + (uint32_t)pick(1 << 20) };
+    submit(w, &t);
+    step *submitted = w->steps[w->step_count - 1];
+    turn(w, 50);
+    status s = submitted->status;
+    w->base = w->now;
+    forget_steps(w);
+    return s;
+}
+
+static void fill_up(world *w)
+{
+    uint32_t most = 200;
+    while (one_step(w, APPEND, 0, 0, 3000 + (uint32_t)pick(9000), false) == DISK && most-- > 0)
+        continue;
+    assert_true(most > 0); /* it was refused some time */
+}
+
+static bool heals(world *w)
+{
+    for (int i = 0; i < 60; i++) {
+        lim__sim_advance_to(w->sim, lim__sim_now(w->sim) + 100 * MS);
+        turn(w, 100);
+        if (one_step(w, APPEND, 1, 0, 3000, false) == DISK)
+            return true;
+    }
+    return false;
+}
+
+static void run_full(uint64_t seed)
+{
+    world *w = world_open(seed, getenv("LOUD") != NULL);
+    lim__sim_disk d = lim__sim_disk_get(w->os);
+    bool limit = pick(2), more_disk = !limit && pick(2);
+    w->tight = true;
+    d.capacity = limit ? d.capacity : (7 + pick(4)) * SEGMENT;
+    w->opts.bytes_max = limit ? (7 + pick(4)) * SEGMENT : 0;
+    lim__sim_disk_set(w->os, &d);
+    assert_true(open_store(w));
+    fill_up(w);
+    lim__store_info info;
+    lim__store_info_get(w->store, &info);
+    assert_true(info.full);
+    for (int i = 0; i < 8; i++) { /* acknowledgements, cursors */
+        assert_int_equal(one_step(w, PUT, 0, 0, 0, true), DISK);
+        compare(w);
+    }
+    if (more_disk) {
+        d.capacity *= 2;
+        lim__sim_disk_set(w->os, &d);
+    } else {
+        assert_int_equal(one_step(w, TRIM, 0, w->now.next[0] - 3, 0, true), DISK);
+    }
+    assert_true(heals(w));
+    fill_up(w);
+    compare(w);
+    end_life(w, pick(2) ? CLOSE : POWER);
+    assert_true(open_store(w)); /* full as it is */
+    find_out(w, w->power_lost);
+    assert_int_equal(one_step(w, PUT, 0, 0, 0, true), DISK);
+    assert_null(w->broken);
+    end_life(w, CLOSE);
+    world_close(w);
+}
+
+static void test_a_full_disk_refuses_what_adds_takes_what_forgets_and_heals(void **state)
+{
+    (void)state;
+    uint64_t count = number_from("LIM_SEEDS", 150);
+    for (uint64_t seed = 1; seed <= count; seed++)
+        run_full(seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_full_disk_refuses_what_adds_takes_what_forgets_and_heals),
+        cmocka_unit_test(test_every_call_may_fail_or_be_the_last),
         cmocka_unit_test(test_random_lives_on_bad_disks_lose_nothing_and_invent_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

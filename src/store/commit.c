@@ -25,7 +25,8 @@ typedef struct group {
     bool sync, interval;
     lim__smap rows; /* (table, key) -> the last op on it in this group; made when the first expectation is met */
     bool rows_known;
-    lim__list taken; /* batches */
+    lim__list taken; /* batches, and those that are answered between them */
+    uint32_t number; /* of those that are in the group */
     lim__op total;   /* of the run of appends that the echo will have next; kind 0: none */
 } group;
 
@@ -50,9 +51,9 @@ static bool may_stay(lim__store *s, const lim__batch *b, uint64_t need, uint64_t
     size_t prepared = lim__segment_number(&s->segments, LIM__PREPARED);
     if (need > room)
         return false;
-    if (b->inner || prepared > 0 || !s->upkeep.starved || LIM__MUTATION("reserve_ignored"))
+    if (b->frees || prepared > 0 || !s->upkeep.starved || LIM__MUTATION("reserve_ignored"))
         return true;
-    return b->small && room - need >= lim__upkeep_reserve(s);
+    return (b->small || b->inner) && room - need >= lim__upkeep_reserve(s);
 }
 
 static bool may_roll(lim__store *s, const lim__batch *b)
@@ -86,11 +87,11 @@ static verdict find_room(group *g, lim__batch *b)
 {
     lim__store *s = g->s;
     uint64_t need = group_bytes(g, b);
-    if (!lim__list_empty(&g->taken) && need > s->opts.batch_bytes_max)
+    if (g->number > 0 && need > s->opts.batch_bytes_max)
         return WAITS;
     if (may_stay(s, b, need, room_here(lim__segment_newest(&s->segments, LIM__CURRENT))))
         return TAKEN;
-    if (!lim__list_empty(&g->taken))
+    if (g->number > 0)
         return WAITS;
     if (!may_roll(s, b) || !lim__log_roll(s))
         return refuse(s, b);
@@ -284,6 +285,7 @@ static verdict take(group *g, lim__batch *b)
     if (v == TAKEN)
         v = add_ops(g, b);
     if (v == TAKEN) {
+        g->number++;
         g->sync = g->sync || b->sync == LIM__SYNC_ALWAYS;
         g->interval = g->interval || b->sync == LIM__SYNC_INTERVAL;
     }
@@ -420,15 +422,6 @@ static void write_group(group *g)
         failed(g);
 }
 
-static bool any_committed(const lim__list *taken)
-{
-    LIM__LIST_EACH(node, taken) {
-        if (LIM_CONTAINER(node, lim__batch, node)->result.how == LIM__COMMITTED)
-            return true;
-    }
-    return false;
-}
-
 bool lim__commit_group(lim__store *s)
 {
     group g = { .s = s };
@@ -443,7 +436,7 @@ bool lim__commit_group(lim__store *s)
     lim__list_init(&g.taken);
     s->echo.start = s->echo.end = 0;
     g.wall_ns = wall_now(s);
-    if (gather(&g) && any_committed(&g.taken) && !s->echo.failed) {
+    if (gather(&g) && g.number > 0 && !s->echo.failed) {
         write_group(&g);
     } else if (s->echo.failed) { /* no memory: as if the disk had refused */
         s->echo.failed = false;

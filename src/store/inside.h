@@ -32,6 +32,7 @@ struct lim__batch {
     size_t echo_bytes; /* at most */
     int error;         /* -ENOMEM, -EINVAL: refused by submit */
     bool small, inner; /* inner: the store's own */
+    bool frees;        /* inner: makes room, so it may use the last of it */
     lim__sync sync;
     lim__on_committed *on_done;
     void *ctx;
@@ -78,7 +79,7 @@ typedef struct lim__upkeep {
     uint64_t segment, at;  /* being compacted; how far */
     uint64_t given_up;     /* this one could not be */
     uint64_t retiring;     /* dropped, and its file is still there; 0: none */
-    uint64_t retire_next_ns, seal_next_ns;
+    uint64_t retire_next_ns, seal_next_ns, checkpoint_next_ns;
     bool starved;          /* no room for another segment: the disk, or bytes_max */
     int starved_err;       /* why */
     uint64_t starved_next_ns;

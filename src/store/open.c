@@ -301,8 +301,8 @@ static int catch_up(recovery *r)
 
 /* ---- going on ---- */
 
-/* Behind the log there are only prepared segments, or what was going to be one: they are kept if the store was closed.
- * What was dropped goes now, and what has no batch. */
+/* Behind the log there are only prepared segments, with no batch of theirs in them. What was dropped goes now, and what
+ * was sealed before it had a batch. Nothing that is damaged is ever removed here. */
 static int tidy_segments(recovery *r)
 {
     lim__segments *t = &r->s->segments;
@@ -311,8 +311,8 @@ static int tidy_segments(recovery *r)
         lim__segment *segment = t->list[i - 1];
         bool behind = segment->id > last, empty = segment->stats.last_lsn == 0;
         if (segment->id == last || segment->stats.damages > 0 || (!behind && !empty && !segment->dropped))
-            continue; /* nothing that is damaged is ever removed here */
-        if (behind && r->end.closed && segment->loaded && !segment->sealed && segment->size == t->segment_bytes) {
+            continue;
+        if (behind && segment->loaded && !segment->sealed && segment->size == t->segment_bytes) {
             segment->state = LIM__PREPARED;
             segment->stats.end = LIM__FILE_BLOCK;
             continue;
@@ -324,6 +324,28 @@ static int tidy_segments(recovery *r)
     return 0;
 }
 
+/* The log goes on in its last segment. Batches behind its end that are not in it must not come back. */
+static int go_on_in(recovery *r, lim__segment *last)
+{
+    lim__segments *t = &r->s->segments;
+    last->state = LIM__CURRENT;
+    last->stats.end = r->end.end;
+    int err = r->end.ghosts ? lim__segment_zero(t, last) : 0;
+    if (err == 0 && !r->end.closed) /* what was read may have been in no more than a cache */
+        err = lim__segment_sync(t, last);
+    return err;
+}
+
+static int seal_last(recovery *r, lim__segment *last)
+{
+    lim__segments *t = &r->s->segments;
+    int err = lim__segment_sync(t, last);
+    lim__segment_close_write(t, last);
+    if (err == 0)
+        err = lim__segment_seal_up(t, last);
+    return err ? err : lim__segment_cut(t, last);
+}
+
 static int go_on(recovery *r)
 {
     lim__store *s = r->s;
@@ -331,24 +353,15 @@ static int go_on(recovery *r)
     int err = tidy_segments(r);
     if (err != 0)
         return err;
-    if (last && (r->end.closed || r->end.blank) && !r->end.ghosts && last->size == s->segments.segment_bytes &&
-        !last->sealed && !last->stats.suspect) {
-        last->state = LIM__CURRENT;
-        last->stats.end = r->end.end;
-    }
-    if (last && !r->end.closed) /* what was read may have been in no more than a cache */
-        err = lim__segment_sync(&s->segments, last);
-    if (last && last->state == LIM__SEALED) {
-        lim__segment_close_write(&s->segments, last);
-        if (err == 0)
-            err = lim__segment_seal_up(&s->segments, last);
-        if (err == 0)
-            err = lim__segment_cut(&s->segments, last);
-    }
-    if (err == 0 && (!last || last->state == LIM__SEALED) && !lim__log_roll(s)) {
-        err = lim__upkeep_prepare_now(s) && lim__log_roll(s) ? 0 : s->upkeep.starved_err;
-    }
-    return err;
+    if (last && last->size == s->segments.segment_bytes && !last->sealed && !last->stats.suspect)
+        return go_on_in(r, last);
+    if (last)
+        err = seal_last(r, last);
+    if (err != 0 || lim__log_roll(s))
+        return err;
+    if (lim__upkeep_prepare_now(s) && lim__log_roll(s))
+        return 0;
+    return s->upkeep.starved_err == -ENOSPC ? 0 : s->upkeep.starved_err; /* a full disk can be read */
 }
 
 static int recover_index(recovery *r, lim__store_error *error)

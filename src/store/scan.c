@@ -64,17 +64,30 @@ static bool find_foot(const lim__scan *sc, const lim__segment *s, uint64_t pos, 
 typedef struct beyond {
     uint64_t next, next_lsn; /* the first later batch; 0: none */
     bool synced;             /* one of them says that `lsn` was on stable storage */
+    bool ghosts;             /* there is a head or a foot of one */
 } beyond;
+
+static bool has_later_foot(const lim__scan *sc, const lim__segment *s, uint64_t pos, uint64_t lsn)
+{
+    lim__batch_head h;
+    const uint8_t *at = sc->buf + (pos + LIM__FILE_BLOCK - LIM__BATCH_HEAD - sc->from);
+    if (!lim__head_good(at, LIM__BATCH_HEAD, s->seal, LIM__FOOT_MAGIC))
+        return false;
+    memcpy(&h, at, sizeof h);
+    return h.lsn > lsn;
+}
 
 static beyond look_beyond(const lim__scan *sc, const lim__segment *s, uint64_t pos, uint64_t lsn)
 {
     beyond b = { 0 };
     for (; pos + LIM__FILE_BLOCK <= bytes_end(sc) && !b.synced; pos += LIM__FILE_BLOCK) {
+        b.ghosts = b.ghosts || has_later_foot(sc, s, pos, lsn);
         if (!has_head(sc, s, pos))
             continue;
         lim__batch_head h = head_at(sc, pos);
         if (h.lsn <= lsn)
             continue;
+        b.ghosts = true;
         if (b.next == 0) {
             b.next = pos;
             b.next_lsn = h.lsn;
@@ -82,11 +95,6 @@ static beyond look_beyond(const lim__scan *sc, const lim__segment *s, uint64_t p
         b.synced = h.synced_lsn >= lsn;
     }
     return b;
-}
-
-static bool all_zero(const uint8_t *p, size_t len)
-{
-    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
 }
 
 /* ---- one segment ---- */
@@ -172,7 +180,7 @@ static bool step_over(walk *w)
     }
     if (was_there)
         return pass_damaged(w, located ? &h : NULL, &b);
-    w->end->ghosts = b.next != 0;
+    w->end->ghosts = b.ghosts;
     if (located && (LIM__MUTATION("torn_tail_accepted") || LIM__MUTATION("cursor_without_record"))) {
         pass(w, &h, LIM__MUTATION("cursor_without_record"));
         return true;
@@ -207,10 +215,6 @@ int lim__scan_segment(lim__scan *sc, lim__segment *s, uint64_t from, uint64_t ex
     walk w = { .sc = sc, .s = s, .v = v, .pos = from, .expect = expect, .limit = limit, .end = end };
     walk_batches(&w);
     end->expect = w.expect;
-    if (end->end < bytes_end(sc))
-        end->blank = all_zero(sc->buf + (end->end - sc->from), (size_t)(bytes_end(sc) - end->end));
-    else
-        end->blank = true;
     return limit == 0 && from + bad > end->end ? -EIO : 0;
 }
 

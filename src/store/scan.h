@@ -24,7 +24,6 @@ typedef struct lim__scan_end {
     uint64_t expect; /* the lsn that was not found */
     uint64_t end;    /* behind the last batch */
     bool closed;     /* that one was written by close */
-    bool blank;      /* nothing but zeros behind it */
     bool ghosts;     /* batches behind it that were never on stable storage: they are not in the log */
 } lim__scan_end;
 

@@ -315,6 +315,16 @@ int lim__segment_write(lim__segments *t, lim__segment *s, const void *buf, size_
     return err ? err : lim__write_all(t->os, s->write_file, buf, len, at);
 }
 
+int lim__segment_zero(lim__segments *t, lim__segment *s)
+{
+    int err = 0;
+    for (uint64_t at = s->stats.end; err == 0 && at < s->size; at += LIM__PREPARE_STEP) {
+        uint64_t left = s->size - at;
+        err = lim__segment_write(t, s, t->zeros, left < LIM__PREPARE_STEP ? (size_t)left : LIM__PREPARE_STEP, at);
+    }
+    return err;
+}
+
 int lim__segment_sync(lim__segments *t, lim__segment *s)
 {
     int err = open_write(t, s);

@@ -103,6 +103,7 @@ void lim__segment_unlist(lim__segments *t, lim__segment *s); /* its file is not 
 /* ---- bytes; the writer ---- */
 /* All of it or -errno. Aligned. */
 int lim__segment_write(lim__segments *t, lim__segment *s, const void *buf, size_t len, uint64_t at);
+int lim__segment_zero(lim__segments *t, lim__segment *s); /* all behind its end */
 int lim__segment_sync(lim__segments *t, lim__segment *s);
 int lim__segment_seal_up(lim__segments *t, lim__segment *s); /* writes into its head where it ends */
 int lim__segment_cut(lim__segments *t, lim__segment *s); /* gives back what lies behind its end */

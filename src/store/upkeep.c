@@ -37,7 +37,8 @@ enum {
     SPARSE_PERCENT = 25,
     SPARSE_PERCENT_STARVED = 60,
 };
-#define STARVED_RETRY_NS 100000000u
+#define STARVED_RETRY_NS    100000000u
+#define CHECKPOINT_RETRY_NS 1000000000u
 
 /* ---- segments to come ---- */
 
@@ -164,6 +165,13 @@ static bool flush_index(lim__store *s)
 
 /* ---- inner batches ---- */
 
+/* Small segments have small parts. */
+static size_t part_bytes(const lim__store *s, size_t bytes)
+{
+    size_t eighth = (size_t)s->segments.segment_bytes / 8;
+    return bytes < eighth ? bytes : eighth;
+}
+
 static void submit(lim__store *s, lim__batch *b, lim__on_committed *on_done)
 {
     if (b->error != 0) { /* no memory: another time */
@@ -195,6 +203,8 @@ static void on_page(void *ctx, lim__batch *b, const lim__committed *what)
     s->upkeep.waiting = false;
     if (what->how != LIM__COMMITTED || s->upkeep.page_is_last)
         s->upkeep.work = LIM__NO_WORK;
+    if (what->how != LIM__COMMITTED)
+        s->upkeep.checkpoint_next_ns = s->os->now_ns(s->os) + CHECKPOINT_RETRY_NS;
     lim__batch_free(b);
 }
 
@@ -218,7 +228,7 @@ static int page_fill(lim__store *s, const lim__key *from, lim__buf *entries, lim
         at = lim__key_row(lim__bytes(NULL, 0));
     while ((err = lim__index_w_seek(s->index, lim__key_bytes(&at), LIM__SEEK_GT, &key, &value)) == 0) {
         lim_bytes k = lim__buf_bytes(&key);
-        if (!lim__key_in_page(k) || lim__buf_len(entries) >= PAGE_BYTES)
+        if (!lim__key_in_page(k) || lim__buf_len(entries) >= part_bytes(s, PAGE_BYTES))
             break;
         page_add(entries, k, lim__buf_bytes(&value));
         memcpy(at.bytes, k.ptr, k.len);
@@ -285,6 +295,7 @@ static void checkpoint_step(lim__store *s)
         if (u->page_is_last)
             add_page_end(s, b, u->checkpoint);
         u->after = to;
+        b->frees = true;
         submit(s, b, on_page);
     }
     lim__buf_fini(&entries);
@@ -373,6 +384,7 @@ static void drop_segment(lim__store *s, lim__segment *segment)
     lim__batch *b = lim__batch_new();
     if (!b)
         return;
+    b->frees = true;
     s->upkeep.segment = segment->id;
     add_numbers(b, LIM__OP_DROP, 0, segment->id, 0);
     submit(s, b, on_dropped);
@@ -468,7 +480,7 @@ static void compaction_step(lim__store *s)
         lim__batch_free(b);
         return;
     }
-    while (u->at < segment->stats.end && b->ops.len < COPY_BYTES) {
+    while (u->at < segment->stats.end && b->ops.len < part_bytes(s, COPY_BYTES)) {
         lim__batch_head h;
         uint8_t *batch = read_batch(s, segment, &h);
         if (!batch) {
@@ -504,11 +516,22 @@ static void begin_compaction(lim__store *s, lim__segment *segment)
 
 /* ---- what to do next ---- */
 
-static bool checkpoint_due(lim__store *s, bool pinned)
+/* When there is no room, a checkpoint that frees a segment is worth the last of it, but only if it fits. */
+static bool checkpoint_due(lim__store *s, bool pinned, uint64_t now)
 {
-    uint64_t least = 2 * s->ledger.mark.checkpoint_bytes;
+    const lim__mark *m = &s->ledger.mark;
+    uint64_t least = 2 * m->checkpoint_bytes;
     least = least > s->segments.segment_bytes ? least : s->segments.segment_bytes;
-    return s->log.checkpoint_bytes >= least || (s->upkeep.starved && pinned && s->log.checkpoint_bytes > 0);
+    if (now < s->upkeep.checkpoint_next_ns)
+        return false;
+    if (!s->upkeep.starved)
+        return s->log.checkpoint_bytes >= least;
+    const lim__segment *current = lim__segment_newest(&s->segments, LIM__CURRENT);
+    uint64_t room = current ? current->size - current->stats.end : 0;
+    room += lim__segment_number(&s->segments, LIM__PREPARED) * s->segments.segment_bytes;
+    uint64_t need =
+        2 * lim__up(m->checkpoint_bytes + 1024, LIM__FILE_BLOCK); /* both that keep a segment are replaced */
+    return pinned && s->log.checkpoint_bytes > 0 && need <= room;
 }
 
 /* True: a batch of the store's own waits to be written. */
@@ -531,7 +554,7 @@ static bool work_step(lim__store *s, uint64_t now)
         lim__segment *next = choose(s, &pinned);
         if (next)
             begin_compaction(s, next);
-        else if (checkpoint_due(s, pinned))
+        else if (checkpoint_due(s, pinned, now))
             begin_checkpoint(s);
     }
     if (u->work == LIM__CHECKPOINT)
