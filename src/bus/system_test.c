@@ -198,9 +198,9 @@ static char *chapter(const char *heading)
 
 static void test_every_op_is_in_the_protocol(void **state)
 {
-    static const char *const groups[] = { "$sys.info",    "$sys.channels",  "$sys.groups",
-                                          "$sys.queues",  "$sys.tasks",     "$sys.dead",
-                                          "$sys.workers", "$sys.artifacts", "$sys.conversations" };
+    static const char *const groups[] = { "$sys.info",          "$sys.channels",  "$sys.groups",  "$sys.queues",
+                                          "$sys.tasks",         "$sys.dead",      "$sys.workers", "$sys.artifacts",
+                                          "$sys.conversations", "$sys.schedules", "$sys.sagas" };
     lim_bus *bus = *state;
     char *doc = chapter("## System groups");
     for (size_t i = 0; doc != NULL && i < sizeof groups / sizeof groups[0]; i++) {
