@@ -41,10 +41,11 @@ static uint8_t *grow(lim__bytes_grow *g, size_t n, const uint8_t *inside)
         return g->ptr + g->len;
     size_t cap = g->cap < 512 ? 1024 : g->cap * 2;
     cap = cap < g->len + n ? g->len + n : cap;
-    uint8_t *ptr = g->ptr == inside ? malloc(cap) : realloc(g->ptr, cap);
+    bool inside_it = inside != NULL && g->ptr == inside;
+    uint8_t *ptr = inside_it ? malloc(cap) : realloc(g->ptr, cap);
     if (!ptr)
         return NULL;
-    if (g->ptr == inside && g->len > 0)
+    if (inside_it)
         memcpy(ptr, inside, g->len);
     g->ptr = ptr;
     g->cap = cap;
