@@ -443,7 +443,8 @@ static void task_retry(request *r)
         return;
     }
     lim__item *i = &lim__claim_task(c)->item;
-    lim__line_hurry(&g->line, i, now_ns);
+    if (i->state == LIM__ITEM_DELAYED) /* else there is nothing to wait for */
+        lim__line_hurry(&g->line, i, now_ns);
     lim__json_open(r->j, "tasks", '[');
     task_json(g, i, r->j);
     lim__json_close(r->j);
