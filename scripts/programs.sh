@@ -510,6 +510,53 @@ check_words_of_a_dispatch() {
     expect "what is to be undone" '{"amount":5}' "$(field request <"$work/undo" | base64 -d)"
 }
 
+# A saga whose last step cannot be done undoes the others, newest first; one that was begun goes on without its asker.
+check_saga() {
+    start_server || return
+    for group in hotel flight; do background $group liminal serve $group --exec cat; done
+    background undo liminal work undo --exec "cat >>'$work/undone'; echo >>'$work/undone'; echo ok"
+    within 5 has_members undo 1 && within 5 has_members flight 1 && within 5 has_members hotel 1 || fail "nobody registered"
+    cat >"$work/trip.json" <<EOF
+{"name": "trip", "steps": [
+  {"name": "hotel", "ask": "hotel", "payload": "room", "compensate": "undo", "compensation": "no room"},
+  {"name": "flight", "ask": "flight", "payload": "seat", "compensate": "undo", "compensation": "no seat"},
+  {"name": "pay", "ask": "bank", "payload": "money"}]}
+EOF
+    expect "without a bank" 1 "$(code_of liminal saga run "$work/trip.json" --json)"
+    expect "outcome" compensated "$(field outcome <"$work/out")"
+    expect "undone" "no seat,no room," "$(tr '\n' ',' <"$work/undone")"
+    background bank liminal serve bank --exec "touch '$work/paying'; until test -e '$work/go'; do sleep 0.05; done; cat"
+    within 5 has_members bank 1 || fail "nobody registered"
+    background run liminal saga run "$work/trip.json"
+    run=$pid
+    within 5 test -e "$work/paying" || fail "the last step does not begin"
+    expect "it runs" pay "$(liminal saga ls --json | field step)"
+    kill -KILL "$run"
+    touch "$work/go"
+    done_now() { liminal saga ls --all --json | grep -q '"state":"done"'; }
+    within 5 done_now || fail "it does not go on without its asker"
+}
+
+# A schedule fires, its task is done by whoever works on the queue; paused it does not, and it can be fired by hand.
+check_schedule() {
+    start_server || return
+    background worker liminal work reports --exec "cat >>'$work/done'; echo >>'$work/done'"
+    within 5 has_members reports 1 || fail "nobody registered"
+    : >"$work/done"
+    expect "add" 0 "$(code_of liminal schedule add tick queue=reports every=1s payload=beat)"
+    fired() { [ "$(grep -c beat "$work/done")" -ge "$1" ]; }
+    within 5 fired 2 || fail "it does not fire every second"
+    expect "pause" 0 "$(code_of liminal schedule pause tick)"
+    expect "by hand" 0 "$(code_of liminal schedule fire tick)"
+    expect "a name that is taken" 6 "$(code_of liminal schedule add tick queue=reports every=1s)"
+    expect "a rule that is none" 2 "$(code_of liminal schedule add other queue=reports cron=nonsense)"
+    expect "by calendar" 0 "$(code_of liminal schedule add nightly channel=news 'cron=30 2 * * *' zone=Europe/Berlin)"
+    liminal schedule show nightly --json | grep -q 'T02:30:00+0[12]:00' || fail "it is not due at half past two in Berlin"
+    expect "schedules" 2 "$(liminal schedule ls --json | grep -c name)"
+    expect "rm" 0 "$(code_of liminal schedule rm tick)"
+    expect "rm once more" 7 "$(code_of liminal schedule rm tick)"
+}
+
 # However a responder ends or stops, whoever asked is told why.
 check_responder_ends() {
     start_server || return
