@@ -70,7 +70,7 @@ typedef struct seen { /* something that was delivered */
     lim_participant self;
     uint64_t lease;
     uint32_t hops;
-    char where[16], type[24], text[200];
+    char where[24], type[24], text[200];
 } seen;
 
 typedef struct world {

@@ -62,6 +62,33 @@ static void test_steps_run_in_order_and_the_answer_has_them_all(void **state) /*
     expect_answer(SYS, "{\"op\":\"show\",\"id\":\"1\"}", "\"step_count\":3");
 }
 
+static void test_the_example_runs(void **state)
+{
+    (void)state;
+    char path[512], json[4000], request[4100];
+    const char *source = getenv("LIM_SOURCE");
+    if (source == NULL)
+        skip();
+    snprintf(path, sizeof path, "%s/examples/saga.json", source);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t len = fread(json, 1, sizeof json - 1, f);
+    fclose(f);
+    json[len] = '\0';
+    assert_int_equal(json[0], '{'); /* the command line puts the op in front, too */
+    snprintf(request, sizeof request, "{\"op\":\"run\",%s", json + 1);
+    helper hotels = { .where = "hotels", .always = ACT_REPLY }, trains = { .where = "trains", .always = ACT_REPLY };
+    undo = (helper){ .where = "cancellations", .always = ACT_REPLY };
+    helper_join(&hotels, false);
+    helper_join(&trains, false);
+    helper_join(&undo, true);
+    run(SECOND);
+    ask(SYS, request); /* nobody prints */
+    expect_text("\"outcome\":\"compensated\"");
+    expect_order("hotels trains cancellations cancellations");
+    assert_string_equal(w.seen[2].text, "{\"cancel\":\"train to Bonn\"}");
+}
+
 static void test_when_a_step_fails_what_was_done_is_undone_in_reverse(void **state) /* proves CV8 */
 {
     (void)state;
@@ -633,6 +660,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_WORLD(test_steps_run_in_order_and_the_answer_has_them_all),
+        IN_WORLD(test_the_example_runs),
         IN_WORLD(test_when_a_step_fails_what_was_done_is_undone_in_reverse),
         IN_WORLD(test_a_step_that_nobody_had_needs_no_undoing),
         IN_WORLD(test_a_participant_that_dies_or_is_silent_is_undone_too),
