@@ -31,6 +31,7 @@ enum {
     LIM__CALLS_MAX = 65536,                 /* pending calls of one session... */
     LIM__CALL_BYTES_MAX = 256 * 1024 * 1024, /* ...and the payloads of its pending asks */
     LIM__PENDING_MAX = 64,                  /* letters to a talk that is not open yet */
+    LIM__DIRECT_MAX = 1024,                 /* requests in one participant's hands beside those its group counts */
     LIM__PUBLISH_SLOTS = 256,               /* channels that a publisher is remembered to use; a power of two */
 };
 
@@ -100,6 +101,8 @@ typedef struct reg_stream {
     reg_state state;
     lim__member_kind kind;
     lim_pid group; /* which it joined */
+    uint8_t identity_len;
+    char identity[255];
 } reg_stream;
 
 /* The participant that stands for a registration: what is sent to it becomes frames. */
@@ -108,6 +111,7 @@ struct proxy {
     lim_pid owner;    /* that session's process */
     reg_stream *reg;
     lim__member_kind kind;
+    uint32_t capacity;
     lim__map held;      /* hash of (conversation, lease) -> room for parts (session_serve.c): in the client's hands */
     lim__map unsettled; /* monitor -> unsettled_reply: answered to a conversation on another scheduler */
 };

@@ -155,6 +155,8 @@ void lim__session_partial(session *s, const lim__partial *p)
     if (p->payload != NULL)
         f.payload = lim__msg_bytes(p->payload);
     c->under_way += c->window > 0;
+    if (LIM__MUTATION("part_twice") && p->seq == 3)
+        (void)!lim__put_partial(lim__session_out(s), &f);
     if (lim__put_partial(lim__session_out(s), &f) != LIM_E_INVALID)
         return;
     f.participant = lim__bytes(NULL, 0); /* a name given by an embedder need not be UTF-8 */

@@ -70,9 +70,34 @@ static uint32_t remaining_ms(const session *s, uint64_t deadline_ns)
     return ms < LIM__NO_TIMEOUT ? (uint32_t)ms : LIM__NO_TIMEOUT - 1;
 }
 
+/* Its group hands over no more than it has places; who asks it by its number, or everybody, does not ask the group. */
+static bool too_many(proxy *p, lim_process *self, const lim__request *r)
+{
+    if (p->capacity == LIM_UNLIMITED || p->held.count < (uint64_t)p->capacity + LIM__DIRECT_MAX)
+        return false;
+    lim__answer *a = lim__answer_new(lim__proc_sched(self), lim_self(self), r->lease, LIM__ANSWER_FAILED, NULL,
+                                     lim__str("the participant has more in hand than it can answer"));
+    if (a == NULL)
+        lim_exit(self, LIM_FAULT); /* the nearest truth for who asked */
+    else
+        (void)!lim__send_reserved(self, r->conv, a);
+    return true;
+}
+
+static void served(session *s, reg_stream *reg)
+{
+    reg->state = REG_SERVED;
+    LIM__SAY(s, served, .stream = reg->base.id, .participant = reg->pid.id,
+             .identity = lim__bytes(reg->identity, reg->identity_len));
+}
+
 static void on_request(proxy *p, lim_process *self, const lim__request *r)
 {
     session *s = p->session;
+    if (p->reg->state == REG_JOINING) /* a conversation elsewhere was quicker than the group's word to the session */
+        served(s, p->reg);
+    if (!(r->flags & LIM__REQUEST_QUIET) && too_many(p, self, r))
+        return;
     lim__f_request f = { .stream = p->reg->base.id,
                          .conversation = r->conv.id,
                          .lease = r->lease,
@@ -239,7 +264,7 @@ static const char *objection(const session *s, const lim__f_serve *f, lim_err *c
     return NULL;
 }
 
-static lim__join *join_letter(session *s, const lim__f_serve *f, const reg_stream *reg)
+static lim__join *join_letter(session *s, const lim__f_serve *f, reg_stream *reg)
 {
     char made[40];
     lim_bytes identity = f->identity;
@@ -248,6 +273,8 @@ static lim__join *join_letter(session *s, const lim__f_serve *f, const reg_strea
         int len = snprintf(made, sizeof made, "%s-%llu", reg->kind == LIM__MEMBER_WORK ? "worker" : "participant", n);
         identity = lim__bytes(made, (size_t)len);
     }
+    reg->identity_len = (uint8_t)identity.len;
+    memcpy(reg->identity, identity.ptr, identity.len);
     size_t bytes = identity.len + f->types.len + f->tags.len;
     lim__join *j = bytes > UINT16_MAX ? NULL : lim__letter_new(s->porter->sched, &lim__type_join, sizeof *j + bytes);
     if (j == NULL)
@@ -270,9 +297,9 @@ static lim__join *join_letter(session *s, const lim__f_serve *f, const reg_strea
     return j;
 }
 
-static lim_err proxy_open(session *s, reg_stream *reg)
+static lim_err proxy_open(session *s, reg_stream *reg, uint32_t capacity)
 {
-    proxy init = { .session = s, .owner = lim_self(s->self), .reg = reg, .kind = reg->kind };
+    proxy init = { .session = s, .owner = lim_self(s->self), .reg = reg, .kind = reg->kind, .capacity = capacity };
     uint64_t seed = s->porter->os->random(s->porter->os);
     lim__map_init(&init.held, seed);
     lim__map_init(&init.unsettled, seed);
@@ -316,7 +343,7 @@ static void left(session *s, reg_stream *reg, lim_err code, const char *detail)
 
 static lim_err join(session *s, const lim__f_serve *f, reg_stream *reg)
 {
-    lim_err err = proxy_open(s, reg);
+    lim_err err = proxy_open(s, reg, f->capacity);
     if (err != LIM_OK)
         return err;
     err = lim__group_get(s->porter->bus, s->self, f->group, &reg->group);
@@ -378,9 +405,8 @@ void lim__session_joined(session *s, const lim__joined *j)
              j->err == LIM_E_EXISTS ? "somebody else in the group has that identity" : lim_err_text(j->err));
         return;
     }
-    reg->state = REG_SERVED;
-    LIM__SAY(s, served, .stream = reg->base.id, .participant = reg->pid.id,
-             .identity = lim__bytes(j->identity, j->identity_len));
+    LIM_CHECK(lim__bytes_eq(lim__bytes(j->identity, j->identity_len), lim__bytes(reg->identity, reg->identity_len)));
+    served(s, reg);
 }
 
 /* ---- LEAVE, and other ends ---- */
