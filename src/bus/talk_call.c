@@ -277,7 +277,7 @@ void lim__talk_calls_crash(talk *t, lim_process *self, lim_pid of)
     char text[24];
     LIM__LIST_EACH_SAFE(n, tmp, &t->calls) {
         call *c = LIM_CONTAINER(n, call, node);
-        if (!in_hand_of(t, c, of))
+        if (!in_hand_of(t, c, of) || LIM__MUTATION("talk_crash_untold"))
             continue;
         ending e = crashed(t, c->to, text);
         call_end(t, self, c, &e);

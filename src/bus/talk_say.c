@@ -150,7 +150,8 @@ void lim__talk_event_to(talk *t, lim_process *self, lim_pid to, const heard *h)
 
 void lim__talk_event(talk *t, lim_process *self, const heard *h, bool opener)
 {
-    for (uint32_t i = 0; i < t->alive; i++)
+    uint32_t count = LIM__MUTATION("talk_event_missed") && t->alive > 2 ? t->alive - 1u : t->alive;
+    for (uint32_t i = 0; i < count; i++)
         if (t->parties[i].pid.id != h->from.id)
             lim__talk_event_to(t, self, t->parties[i].pid, h);
     if (opener && lim__talk_hear(t, self, h) == LIM_WHY_MEMORY)
@@ -164,6 +165,18 @@ void lim__talk_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke
         return;
     *r = (lim__revoke){ lim_self(self), lease, why };
     (void)!lim__send_reserved(self, to, r);
+}
+
+/* In a history: who said it, and to whom: "all", a name, or nobody: the opener. */
+static void note_words(talk *t, lim_process *self, const char *kind, lim_pid who, lim_pid to, const lim__msg *payload)
+{
+    if (t->rare == NULL || t->rare->history == NULL)
+        return;
+    char text[24];
+    lim_bytes name = to.id == LIM_EVERYBODY.id ? lim__str("all")
+                     : to.id != 0              ? lim__talk_name(t, to, text)
+                                               : lim__bytes("", 0);
+    lim__talk_note(t, self, kind, who, name, lim__msg_bytes(payload).len, 0);
 }
 
 /* ---- the opener says ---- */
@@ -217,16 +230,18 @@ static lim_admission to_inbox(talk *t, lim_process *self, lim__msg *payload)
     return a;
 }
 
-static lim_admission told(talk *t, lim_process *self, const lim__tell *m)
+/* *whom: for the history; {0}: into the buffer. */
+static lim_admission told(talk *t, lim_process *self, const lim__tell *m, lim_pid *whom)
 {
-    bool buffer = t->alive == 0 && !t->wanting && lim__talk_past(t, (lim_pid){ 0 }) == NULL;
     bool all = m->to.id == 0 || m->to.id == LIM_EVERYBODY.id;
+    bool buffer = all && t->alive == 0 && !t->wanting && lim__talk_past(t, (lim_pid){ 0 }) == NULL;
+    *whom = (lim_pid){ buffer ? 0 : all ? LIM_EVERYBODY.id : m->to.id };
     if (lim__talk_step(t, self, LIM__PHASE_USE) != LIM_OK)
         return (lim_admission){
             .verdict = LIM_REJECT, .why = LIM_WHY_CLOSING, .phase = t->phase, .wanted = LIM_PHASE_ACTIVE
         };
     lim__msg *payload = lim__talk_traced(t, m->payload);
-    lim_admission a = buffer && all ? to_inbox(t, self, payload) : to_participants(t, self, m->to, payload);
+    lim_admission a = buffer ? to_inbox(t, self, payload) : to_participants(t, self, m->to, payload);
     lim__msg_unref(payload);
     if (a.verdict == LIM_REJECT)
         a.retry_after_ms = RETRY_MS;
@@ -239,7 +254,8 @@ void lim__talk_tell(talk *t, lim_process *self, lim_pid from, const lim__tell *m
         lim__talk_done(t, self, from, m->ref, &(lim__done){ .err = m->refused });
         return;
     }
-    lim_admission a = told(t, self, m);
+    lim_pid whom;
+    lim_admission a = told(t, self, m, &whom);
     lim_err err = a.verdict == LIM_ACCEPT                                            ? LIM_OK
                   : a.phase != 0                                                     ? LIM_E_CLOSED
                   : a.why == LIM_WHY_INBOX_FULL || a.why == LIM_WHY_PARTICIPANT_FULL ? LIM_E_FULL
@@ -247,8 +263,7 @@ void lim__talk_tell(talk *t, lim_process *self, lim_pid from, const lim__tell *m
                                                                                      : LIM_E_NOTFOUND;
     t->sent += err == LIM_OK;
     if (err == LIM_OK)
-        lim__talk_note(t, self, "sent", m->to.id == LIM_EVERYBODY.id ? (lim_pid){ 0 } : m->to, lim__bytes("", 0),
-                       lim__msg_bytes(m->payload).len, 0);
+        note_words(t, self, "sent", (lim_pid){ 0 }, whom, m->payload);
     lim__talk_done(t, self, from, m->ref, &(lim__done){ .err = err, .admission = a });
 }
 
@@ -281,7 +296,7 @@ void lim__talk_say(talk *t, lim_process *self, const lim__say *m)
         lim__talk_revoke(self, m->from, 0, LIM__REVOKE_ENDED);
         return;
     }
-    lim__talk_note(t, self, "said", m->from, lim__bytes("", 0), lim__msg_bytes(m->payload).len, 0);
+    note_words(t, self, "said", m->from, m->to, m->payload);
     for (uint32_t i = 0; all && i < t->alive; i++)
         if (t->parties[i].pid.id != m->from.id)
             say_to_one(t, self, m, t->parties[i].pid);
