@@ -111,9 +111,9 @@ lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out)
 
 static uint64_t conversations(lim_bus *bus)
 {
-    uint64_t n = 0;
+    uint64_t n = atomic_load(&bus->conv_hosted);
     for (uint32_t i = 0; i < lim__sched_count(bus->rt); i++)
-        n += atomic_load(&bus->conv_count[i]); /* after `closing` was set: who was not counted yet will see that */
+        n += atomic_load(&bus->conv_count[i]); /* after `closing` was set: who is not in them yet will see that */
     return n;
 }
 

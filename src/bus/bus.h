@@ -43,7 +43,9 @@ struct lim_bus {
     lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
     lim__ear ear;              /* set before anything runs, or never */
     lim_bus_opts opts;         /* with defaults filled in */
-    _Atomic uint64_t conv_count[64]; /* of those spawned on each, from before they are there until they ended */
+    _Atomic uint64_t conv_count[64]; /* each written by its scheduler only: conversations spawned by its processes, less those
+                                      * that ended there */
+    _Atomic uint64_t conv_hosted;    /* and those spawned by host threads, so far; the sum of all is how many there are */
     uint64_t opened_ns, opened_wall_ns;
     _Atomic uint64_t next_name, next_ref; /* participant-<n>; numbers of waits */
     _Atomic uint32_t closing;   /* 1: refuses new work */

@@ -35,6 +35,13 @@ bool lim__phase_step(lim_phase *phase, lim__phase_event event)
     return true;
 }
 
+static void count(lim_bus *bus, lim__sched *s, int by) /* one writer: no need for a locked instruction */
+{
+    _Atomic uint64_t *n = &bus->conv_count[lim__sched_index(s)];
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)(int64_t)by,
+                          memory_order_release);
+}
+
 void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
                      const lim__conv_kindred *as)
 {
@@ -48,7 +55,7 @@ void lim__conv_leave(lim_bus *bus, lim__conv_node *node)
 {
     if (node->node.next != NULL)
         lim__list_remove(&node->node);
-    atomic_fetch_sub_explicit(&bus->conv_count[lim__sched_index(lim__sched_current())], 1, memory_order_release);
+    count(bus, lim__sched_current(), -1);
 }
 
 /* The value of `key` as conversations are found by it; false: it has none. */
@@ -110,26 +117,14 @@ static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool 
                                       : lim__exchange_spawn(bus, link);
 }
 
-/* Counted before it is there, so that a drain that has seen nobody has not missed it. */
-static void count_in(lim_bus *bus, uint32_t scheduler)
-{
-    atomic_fetch_add(&bus->conv_count[scheduler], 1);
-}
-
-static void count_out(lim_bus *bus, uint32_t scheduler)
-{
-    atomic_fetch_sub(&bus->conv_count[scheduler], 1);
-}
-
 lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out)
 {
-    uint32_t at = lim__sched_index(lim__proc_sched(self));
     lim_spawn_opts opts = spawn_opts(&bus, open->kind, open->kind != LIM__KIND_TASK);
     lim_pid pid = { 0 };
-    count_in(bus, at);
+    count(bus, lim__proc_sched(self), 1);
     lim_err err = lim_spawn(self, &opts, &pid);
     if (err != LIM_OK) {
-        count_out(bus, at);
+        count(bus, lim__proc_sched(self), -1);
         lim__letter_free(lim__proc_sched(self), open);
         return err;
     }
@@ -144,11 +139,11 @@ lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim
     lim_spawn_opts opts = spawn_opts(&bus, kind, false);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler(owner);
-    count_in(bus, opts.scheduler);
+    atomic_fetch_add(&bus->conv_hosted, 1); /* before it is there: a drain that has seen nobody has missed nobody */
     lim_err err = atomic_load(&bus->closing) != 0 ? LIM_E_CLOSED : lim_runtime_spawn(bus->rt, &opts, out);
     if (err == LIM_OK)
         lim__pid_mark(bus->rt, *out, (uint8_t)kind);
     else
-        count_out(bus, opts.scheduler);
+        atomic_fetch_sub(&bus->conv_hosted, 1);
     return err;
 }

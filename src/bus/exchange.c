@@ -36,11 +36,10 @@ void lim__ex_trace(exchange *x, lim_process *self, bool wanted)
     if (e == NULL || e->history != NULL)
         return;
     e->history = lim__history_new(x->bus, self);
-    lim__history_add(e->history, self,
-                     &(lim__history_note){ .kind = "opened",
-                                           .who = group_name(x->open),
-                                           .detail = type_name(x->open),
-                                           .bytes = lim__msg_bytes(x->open->payload).len });
+    lim__history_add(
+        e->history, self,
+        &(lim__history_note){
+            .kind = "opened", .who = group_name(x->open), .detail = type_name(x->open), .bytes = x->payload_len });
 }
 
 static void trace(const exchange *x, lim__ex_event e, const lim__ex_facts *f, const occasion *now)
@@ -141,10 +140,8 @@ static void act(exchange *x, uint32_t todo, occasion *now)
         lim__ex_part(x, now);
     if (todo & LIM__EX_DO_WANT)
         lim__ex_want(x, self, true, 0);
-    if (todo & LIM__EX_DO_LATER) {
-        uint64_t pause_ns = lim__ex_pause_ns(x, &now->policy);
-        lim__ex_want(x, self, true, pause_ns != 0 ? lim_now_ns(self) + pause_ns : 0);
-    }
+    if (todo & LIM__EX_DO_LATER)
+        lim__ex_want(x, self, true, now->pause_ns != 0 ? lim_now_ns(self) + now->pause_ns : 0);
     if (todo & LIM__EX_DO_END)
         finish(x, self);
     if (!handed)
@@ -169,11 +166,10 @@ static uint32_t mutate(exchange *x, uint32_t todo, const occasion *now)
 /* ---- events ---- */
 
 /* What the queue said of its tasks, to the one that the event is about. */
-static lim__policy policy_of(const exchange *x, const occasion *now)
+static const lim__policy *policy_of(const exchange *x, const occasion *now)
 {
     const old_lease *old = now->lease != 0 ? lim__ex_old(x, now->lease) : NULL;
-    const lim__assigned *a = old != NULL ? old->was : x->current;
-    return a != NULL ? a->policy : (lim__policy){ 0 };
+    return lim__ex_policy(old != NULL ? old->was : x->current);
 }
 
 static uint32_t losses_max(const exchange *x, const lim__policy *p)
@@ -184,7 +180,7 @@ static uint32_t losses_max(const exchange *x, const lim__policy *p)
     return max;
 }
 
-static lim__ex_facts facts_of(const exchange *x, lim__ex_event e, const occasion *now)
+static lim__ex_facts facts_of(const exchange *x, lim__ex_event e, const lim__policy *p)
 {
     bool task = is_task(x), crowded = lim__ex_crowded(x);
     uint32_t stuck = lim__ex_stuck(x) - (e == LIM__EX_STUCK_DONE ? 1 : 0);
@@ -192,20 +188,23 @@ static lim__ex_facts facts_of(const exchange *x, lim__ex_event e, const occasion
     return (lim__ex_facts){ .task = task,
                             .next = x->open->on_crash == LIM_CRASH_NEXT && (x->extra == NULL || x->extra->parts == 0),
                             .group = x->open->participant.id == 0,
-                            .last_loss = crowded || x->losses + 1u >= losses_max(x, &now->policy),
-                            .retry = task && !crowded && x->attempts + 1u < now->policy.attempts_max,
+                            .last_loss = crowded || x->losses + 1u >= losses_max(x, p),
+                            .retry = task && !crowded && x->attempts + 1u < p->attempts_max,
                             .report = x->open->flags & LIM__OPEN_REPORT,
                             .others = stuck > 0 || draining };
 }
 
 void lim__ex_happens(exchange *x, lim__ex_event e, occasion *now)
 {
-    now->policy = policy_of(x, now);
-    lim__ex_facts facts = facts_of(x, e, now);
+    const lim__policy *policy = policy_of(x, now);
+    lim__ex_facts facts = facts_of(x, e, policy);
     lim__ex_state before = x->state;
     uint32_t todo = mutate(x, lim__ex_step(&x->state, e, &facts), now);
     if (todo != 0 || x->state != before)
         trace(x, e, &facts, now);
+    now->attempts_max = policy->attempts_max; /* now: who it was said to may be forgotten on the way */
+    if (todo & LIM__EX_DO_LATER)
+        now->pause_ns = lim__ex_pause_ns(x, policy, x->attempts + 1u);
     lim__ex_stop_timers(x, now->self, before);
     act(x, todo, now);
 }
@@ -220,21 +219,45 @@ static void simply(exchange *x, lim_process *self, lim__ex_event e)
 /* Instead of a group: as if one had chosen it. */
 static void assign_directly(exchange *x, lim_process *self)
 {
-    char name[24];
-    int len = snprintf(name, sizeof name, "%llx", (unsigned long long)x->open->participant.id);
-    x->current = lim__letter_new(lim__proc_sched(self), &lim__type_assigned, sizeof *x->current + (size_t)len);
+    union {
+        lim__assigned said;
+        char room[sizeof(lim__assigned) + 24];
+    } a = { .said = { .participant = x->open->participant, .lease = 1 } };
+    a.said.identity_len = (uint8_t)snprintf(a.room + offsetof(lim__assigned, text), 24, "%llx",
+                                            (unsigned long long)x->open->participant.id);
+    x->current = lim__ex_given(x, self, &a.said);
     if (x->current == NULL) {
         lim_exit(self, LIM_FAULT);
         return;
     }
-    *x->current = (lim__assigned){ .participant = x->open->participant, .lease = 1, .identity_len = (uint8_t)len };
-    memcpy(x->current->text, name, (size_t)len);
     simply(x, self, LIM__EX_ASSIGNED);
+}
+
+static size_t open_bytes(const lim__open *o)
+{
+    return sizeof *o + o->group_len + o->type_len;
+}
+
+/* A copy: a letter that is kept takes more room, and the pool wants it back. */
+static bool keep_open(exchange *x, lim_process *self, const lim_signal *signal)
+{
+    lim__open *letter = (lim__open *)(uintptr_t)signal->body.ptr;
+    x->open = lim__alloc(lim__proc_sched(self), open_bytes(letter));
+    if (x->open == NULL) {
+        lim_exit(self, LIM_FAULT);
+        return false;
+    }
+    memcpy(x->open, letter, open_bytes(letter));
+    letter->payload = NULL; /* ours now */
+    letter->terms = NULL;
+    x->payload_len = (uint32_t)lim__msg_bytes(x->open->payload).len;
+    return true;
 }
 
 static void opened(exchange *x, lim_process *self, const lim_signal *signal)
 {
-    x->open = lim__letter_keep(self, signal);
+    if (!keep_open(x, self, signal))
+        return;
     const lim__terms *terms = lim__terms_or_default(x->open->terms);
     uint64_t now_ns = lim_now_ns(self), deadline = x->open->deadline_ns, timer;
     lim__ex_trace(x, self, terms->trace);
@@ -272,7 +295,11 @@ static void assigned(exchange *x, lim_process *self, const lim_signal *signal)
     }
     LIM_ASSERT(x->current == NULL);
     lim__ex_trace(x, self, a->policy.trace);
-    x->current = lim__letter_keep(self, signal);
+    x->current = lim__ex_given(x, self, a);
+    if (x->current == NULL) {
+        lim_exit(self, LIM_FAULT);
+        return;
+    }
     x->group = signal->from; /* not always the one that was asked: a retired group passes on */
     lim__ex_admit(x, self, lim_self(self), &(lim_admission){ .verdict = LIM_ACCEPT });
     simply(x, self, LIM__EX_ASSIGNED);
@@ -649,10 +676,14 @@ static void on_end(void *state, lim_reason reason)
     lim__sched *s = lim__sched_current();
     (void)reason;
     lim__conv_leave(x->bus, &x->node);
-    lim__letter_free(s, x->open);
-    lim__letter_free(s, x->current);
+    if (x->open != NULL) {
+        lim__msg_unref(x->open->payload);
+        lim__terms_unref(x->open->terms);
+        lim__free(s, x->open, open_bytes(x->open));
+    }
+    lim__ex_given_free(s, x->current);
     for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        lim__letter_free(s, x->trouble->old[i].was);
+        lim__ex_given_free(s, x->trouble->old[i].was);
     if (x->trouble != NULL)
         lim__free(s, x->trouble, sizeof *x->trouble);
     if (x->extra != NULL)

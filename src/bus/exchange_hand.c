@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * exchange_hand.c - who has the request: asking the group, handing over, and what becomes of leases.
  *
- * What is in hand is described by the letter in which the group assigned it (`current`: participant, lease, identity,
- * router, policy). Letters of those that had it before are kept in `trouble`, which exists only once something went
+ * What is in hand is described by what the group said when it assigned it (`current`: participant, lease, identity,
+ * router, policy). The same of those that had it before is kept in `trouble`, which exists only once something went
  * wrong: suspended ones may come back with the result, stuck ones were told to stop and keep their place until they
  * have, the others are names.
  *
@@ -20,6 +20,47 @@ trouble *lim__ex_trouble(exchange *x, lim_process *self)
             memset(x->trouble, 0, sizeof *x->trouble);
     }
     return x->trouble;
+}
+
+/* ---- who was given it ---- */
+
+static size_t given_text(const given *g)
+{
+    return sizeof *g + g->identity_len + g->router_len;
+}
+
+static size_t given_bytes(size_t text, bool policy)
+{
+    return policy ? (text + 7) / 8 * 8 + sizeof(lim__policy) : text;
+}
+
+given *lim__ex_given(exchange *x, lim_process *self, const lim__assigned *a)
+{
+    size_t text = sizeof(given) + a->identity_len + a->router_len;
+    given *g = lim__alloc(lim__proc_sched(self), given_bytes(text, is_task(x)));
+    if (g == NULL)
+        return NULL;
+    *g = (given){
+        .participant = a->participant, .lease = a->lease, .identity_len = a->identity_len, .router_len = a->router_len
+    };
+    memcpy(g->text, a->text, text - sizeof *g);
+    if (is_task(x)) {
+        char *at = (char *)g + given_bytes(text, true) - sizeof a->policy;
+        g->policy = memcpy(at, &a->policy, sizeof a->policy);
+    }
+    return g;
+}
+
+void lim__ex_given_free(lim__sched *s, given *g)
+{
+    if (g != NULL)
+        lim__free(s, g, given_bytes(given_text(g), g->policy != NULL));
+}
+
+const lim__policy *lim__ex_policy(const given *g)
+{
+    static const lim__policy none = { .attempts_max = 1 };
+    return g != NULL && g->policy != NULL ? g->policy : &none;
 }
 
 /* ---- asking the group ---- */
@@ -70,10 +111,10 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
         refuse_here(x, self, sent == LIM_E_FULL ? LIM_WHY_QUEUE_FULL : LIM_WHY_NO_PARTICIPANT);
 }
 
-uint64_t lim__ex_pause_ns(const exchange *x, const lim__policy *p)
+uint64_t lim__ex_pause_ns(const exchange *x, const lim__policy *p, uint32_t attempts)
 {
     uint64_t ms = p->backoff_min_ms, max = p->backoff_max_ms > ms ? p->backoff_max_ms : ms;
-    for (uint32_t i = 1; i < x->attempts && ms < max && p->backoff_factor_percent > 100; i++) {
+    for (uint32_t i = 1; i < attempts && ms < max && p->backoff_factor_percent > 100; i++) {
         uint64_t longer = ms * p->backoff_factor_percent / 100;
         ms = longer > max ? max : longer > ms ? longer : ms + 1;
     }
@@ -193,7 +234,10 @@ bool lim__ex_hand(exchange *x, lim_process *self)
         lim_exit(self, LIM_FAULT);
         return true;
     }
-    r->payload = lim__msg_ref(x->open->payload);
+    bool again = is_task(x) || x->open->on_crash != LIM_CRASH_FAIL; /* somebody may need it once more */
+    r->payload = again ? lim__msg_ref(x->open->payload) : x->open->payload;
+    if (!again)
+        x->open->payload = NULL;
     r->credit = x->extra != NULL && !is_task(x) ? x->extra->granted : 0;
     r->flags = is_task(x) ? LIM__REQUEST_ACK : 0;
     if (lim__send(self, x->current->participant, r) == LIM_E_FULL)
@@ -238,7 +282,7 @@ static void stop(lim_process *self, uint64_t *timer_at)
 static uint64_t progress_ns(const exchange *x)
 {
     uint64_t said = lim__terms_or_default(x->open->terms)->progress_ns;
-    return !is_task(x) ? 0 : said != 0 ? said : x->current->policy.progress_ns;
+    return !is_task(x) ? 0 : said != 0 ? said : lim__ex_policy(x->current)->progress_ns;
 }
 
 void lim__ex_progress(exchange *x, lim_process *self)
@@ -253,7 +297,7 @@ void lim__ex_progress(exchange *x, lim_process *self)
 void lim__ex_start(exchange *x, lim_process *self)
 {
     uint64_t said = lim__terms_or_default(x->open->terms)->start_to_close_ns, now = lim_now_ns(self);
-    uint64_t limit = !is_task(x) ? 0 : said != 0 ? said : x->current->policy.start_to_close_ns;
+    uint64_t limit = !is_task(x) ? 0 : said != 0 ? said : lim__ex_policy(x->current)->start_to_close_ns;
     if (limit == 0 && progress_ns(x) == 0)
         return;
     extra *e = lim__ex_extra(x, self);
@@ -341,7 +385,7 @@ static void unlink_unused(exchange *x, lim_process *self, lim_pid who)
 
 static void forget_at(trouble *t, lim_process *self, uint32_t at)
 {
-    lim__letter_free(lim__proc_sched(self), t->old[at].was);
+    lim__ex_given_free(lim__proc_sched(self), t->old[at].was);
     memmove(&t->old[at], &t->old[at + 1], (--t->old_count - at) * sizeof t->old[0]);
 }
 
@@ -355,7 +399,7 @@ static void make_room(trouble *t, lim_process *self)
 
 void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
 {
-    lim__assigned *was = x->current;
+    given *was = x->current;
     if (was == NULL)
         return;
     x->current = NULL;
@@ -371,7 +415,7 @@ void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
         lim__ex_release(x, self, was->lease);
     unlink_unused(x, self, was->participant);
     if (!kept)
-        lim__letter_free(lim__proc_sched(self), was);
+        lim__ex_given_free(lim__proc_sched(self), was);
 }
 
 void lim__ex_drop_old(exchange *x, lim_process *self, uint64_t lease)

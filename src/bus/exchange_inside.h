@@ -19,13 +19,23 @@ enum {
 };
 enum { LIM__EX_TAG_DEADLINE = 1, LIM__EX_TAG_OFFER, LIM__EX_TAG_SLOW, LIM__EX_TAG_PROGRESS };
 
+/* Who was given it, under which lease: what the group said in `assigned`, in the least room. The policy is behind the text;
+ * NULL: of an ask. */
+typedef struct given {
+    lim_pid participant;
+    uint64_t lease;
+    const lim__policy *policy;
+    uint8_t identity_len, router_len;
+    char text[]; /* identity, router */
+} given;
+
 typedef enum old_is {
     OLD_PAST = 1,  /* a name for the list of those it was tried with */
     OLD_SUSPENDED, /* it may come back with the result */
     OLD_STUCK      /* revoked; it keeps its place until it is done or gone, and we are linked to it */
 } old_is;
 typedef struct old_lease {
-    lim__assigned *was;
+    given *was;
     uint64_t taken_ns; /* when it began; 0: never said */
     old_is is;
     bool lost;         /* it died with it in hand, or was found to be stuck */
@@ -65,13 +75,14 @@ typedef struct extra { /* what most exchanges do without */
 typedef struct exchange {
     lim_bus *bus;
     lim__conv_node node;
-    lim__open *open;
-    lim__assigned *current;   /* the letter in which the group gave it the participant that has it */
+    lim__open *open;          /* a copy of its first letter; its payload is let go when nobody can need it any more */
+    given *current;           /* NULL: nobody has it */
     lim_pid group;
     struct trouble *trouble;
     struct extra *extra;
     uint64_t offer_timer;
     lim__ex_state state;
+    uint32_t payload_len;
     uint16_t attempts, losses;
     bool admitted, taken;     /* told the dispatcher; acknowledged by the current participant */
     bool was_taken;           /* acknowledged by anybody */
@@ -88,7 +99,8 @@ typedef struct occasion {
     uint64_t at_ns;           /* LEFT, LOST: when it was observed */
     lim_pid speaker;          /* who answered or came back */
     uint64_t lease;           /* which one the event is about; 0: the current one */
-    lim__policy policy;       /* filled in: what the queue said to it */
+    uint32_t attempts_max;    /* filled in: what the queue said to it; and the pause that is due after this failure */
+    uint64_t pause_ns;
 } occasion;
 
 static inline lim_bytes group_name(const lim__open *o)
@@ -103,7 +115,7 @@ static inline bool is_task(const exchange *x)
 {
     return x->open->kind == LIM__KIND_TASK;
 }
-static inline lim_bytes identity_of(const lim__assigned *a)
+static inline lim_bytes identity_of(const given *a)
 {
     return a != NULL ? lim__bytes(a->text, a->identity_len) : lim__bytes(NULL, 0);
 }
@@ -114,12 +126,16 @@ extra *lim__ex_extra(exchange *x, lim_process *self); /* NULL: no memory */
 void lim__ex_trace(exchange *x, lim_process *self, bool wanted);
 
 /* exchange_hand.c */
+/* Of a task: with its policy. NULL: no memory. */
+given *lim__ex_given(exchange *x, lim_process *self, const lim__assigned *a);
+void lim__ex_given_free(lim__sched *s, given *g); /* NULL is a no-op */
+const lim__policy *lim__ex_policy(const given *g); /* never NULL */
 trouble *lim__ex_trouble(exchange *x, lim_process *self); /* NULL: no memory */
 old_lease *lim__ex_old(const exchange *x, uint64_t lease); /* suspended or stuck; NULL: none of ours */
 uint32_t lim__ex_stuck(const exchange *x);
 bool lim__ex_crowded(const exchange *x); /* no room for one more that may come back */
 void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns);
-uint64_t lim__ex_pause_ns(const exchange *x, const lim__policy *policy); /* after a failed attempt */
+uint64_t lim__ex_pause_ns(const exchange *x, const lim__policy *policy, uint32_t attempts); /* after so many failures */
 bool lim__ex_hand(exchange *x, lim_process *self); /* false: its mailbox is full */
 void lim__ex_start(exchange *x, lim_process *self);
 void lim__ex_progress(exchange *x, lim_process *self);

@@ -36,7 +36,7 @@ static size_t letter_bytes(const lim__outcome_letter *o)
     return sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
 }
 
-static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const lim__assigned *by, lim_bytes detail)
+static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const given *by, lim_bytes detail)
 {
     size_t names = excluded_bytes(x);
     size_t text = (by != NULL ? (size_t)by->identity_len + by->router_len : 0) + detail.len + names;
@@ -86,7 +86,7 @@ static lim_handed handed(const exchange *x)
 
 static lim_why why_failed(const occasion *now, lim_why otherwise)
 {
-    return now->policy.attempts_max > 1 ? LIM_WHY_ATTEMPTS : otherwise;
+    return now->attempts_max > 1 ? LIM_WHY_ATTEMPTS : otherwise;
 }
 
 static void fill_answer(lim__outcome_letter *o, const occasion *now, const exchange *x)
@@ -148,7 +148,7 @@ static lim_bytes outcome_detail(uint32_t todo, const occasion *now)
 }
 
 /* Who answered: for an answer under an old lease, the one that had it. */
-static const lim__assigned *speaker(const exchange *x, const occasion *now)
+static const given *speaker(const exchange *x, const occasion *now)
 {
     const trouble *t = x->trouble;
     const old_lease *old = now->answer != NULL ? lim__ex_old(x, now->lease) : NULL;

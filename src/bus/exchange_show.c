@@ -89,7 +89,7 @@ static void exchange_json(const void *state, lim__json *j, const char *key)
     lim__json_bytes(j, "group", group_name(x->open));
     lim__json_bytes(j, "type", type_name(x->open));
     lim__json_bytes(j, "participant", identity_of(x->current));
-    lim__json_u64(j, "bytes", lim__msg_bytes(x->open->payload).len);
+    lim__json_u64(j, "bytes", x->payload_len);
     lim__json_u64(j, "age_ms", (now_ns - x->open->opened_ns) / 1000000);
     if (x->open->deadline_ns != UINT64_MAX)
         lim__json_u64(j, "remaining_ms", left_ms(x, now_ns));
