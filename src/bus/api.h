@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * api.h - what api.c, api_ask.c and api_conv.c share: from a public call to a letter, and from a letter to what the caller is told. */
+ * api.h - what api.c, api_ask.c and api_conv.c share: from a public call to a letter, and from a letter to what the
+ * caller is told. */
 #ifndef LIM__API_H
 #define LIM__API_H
 

@@ -22,7 +22,7 @@ typedef struct participant {
     lim__member_kind kind;
     lim_pid *groups; /* those it is in: the one it was made for, and those that it was registered in later */
     uint32_t group_count;
-    lim__list held;          /* what it is told of later; under the lock of held.c, once `begun` */
+    lim__list held; /* what it is told of later; under the lock of held.c, once `begun` */
     bool begun;
     struct lim__box *box;    /* pulled: where requests wait */
     lim_process *self;       /* while a signal is handled */
