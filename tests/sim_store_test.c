@@ -76,10 +76,11 @@ typedef struct world {
     contents base, now;    /* as of the last comparison; with all that was answered since */
     step *steps[OPEN_MAX]; /* since then, in order */
     uint32_t step_count, numbers;
-    bool tight, faulty, rotten, power_lost, armed; /* armed: a call was told to fail */
+    bool tight, faulty, rots, rotten, power_lost, armed; /* armed: a call was told to fail */
     uint32_t read_errors; /* permille, while it lives: recovery believes what it cannot read to be lost */
     const char *broken;
-    bool log_broken; /* in this life */
+    bool log_broken;    /* in this life */
+    char flipped[1024]; /* names of files: two bits in one batch may take a name with them */
     uint32_t refused, unknown, quarantined, lives, sealed;
 } world;
 
@@ -308,6 +309,7 @@ typedef struct reading {
     world *w;
     uint32_t stream;
     uint64_t expected, wall;
+    uint64_t sought_wall, sought; /* the first record of some time, as it was met */
 } reading;
 
 static bool record_matches(const record *r, const lim__record *got)
@@ -338,6 +340,10 @@ static bool on_record(void *ctx, const lim__record *got)
     record *m = &w->now.records[r->stream][got->seq];
     rule(record_matches(m, got), "a record is not what was written");
     rule(got->wall_ns >= r->wall, "times fall");
+    if (got->wall_ns > r->wall && pick(4) == 0) {
+        r->sought_wall = got->wall_ns;
+        r->sought = got->seq;
+    }
     r->wall = got->wall_ns;
     r->expected++;
     return true;
@@ -368,6 +374,10 @@ static void compare_stream(world *w, uint32_t stream)
         lim__sim_note(w->sim, "read of stream %u: %d", stream, err);
     rule(err == 0, "reading fails");
     rule(next_alive(w, stream, r.expected) == w->now.next[stream], "the last records are missing");
+    uint64_t found = 0;
+    if (r.sought && !w->rotten)
+        rule(lim__store_seek(w->store, stream, r.sought_wall, &found) == 0 && found == r.sought,
+             "a time is found elsewhere");
 }
 
 static void compare_info(world *w, uint32_t stream)
@@ -517,6 +527,7 @@ static bool open_store(world *w)
             return true;
         w->store = NULL;
         lim__sim_note(w->sim, "open: %d, %s", err, error.text);
+        w->power_lost = true; /* its last sync may have been what failed: then it took what was in a cache with it */
         if (is_dead())
             return false;
         if (!rule(w->armed || w->faulty || w->tight, "opening fails"))
@@ -532,6 +543,8 @@ static bool open_store(world *w)
     return false;
 }
 
+static void flip_while_running(world *w);
+
 static void live(world *w, uint32_t steps)
 {
     while (steps-- > 0 && !is_dead() && !w->broken) {
@@ -541,6 +554,8 @@ static void live(world *w, uint32_t steps)
             submit(w, &t);
         }
         turn(w, (uint32_t)pick(8));
+        if (w->rots && pick(20) == 0)
+            flip_while_running(w);
         if (pick(6) == 0)
             lim__sim_advance_to(w->sim, lim__sim_now(w->sim) + pick(400) * MS);
         bool full = true; /* everything answered: what is known is known for good, unless it is not synced */
@@ -593,6 +608,17 @@ static void add_name(void *ctx, const char *name)
         snprintf(n->list[n->count++], sizeof n->list[0], "%s", name);
 }
 
+static bool flip(world *w, const char *name, uint64_t bit)
+{
+    char path[64];
+    if (strstr(w->flipped, name) || strlen(w->flipped) + strlen(name) + 2 > sizeof w->flipped)
+        return false;
+    strcat(strcat(w->flipped, name), " ");
+    snprintf(path, sizeof path, "store/%s", name);
+    w->rotten = true;
+    return lim__sim_disk_flip(w->os, path, bit) == 0;
+}
+
 static void flip_a_bit(world *w)
 {
     names n = { .count = 0 };
@@ -602,7 +628,8 @@ static void flip_a_bit(world *w)
     w->os = lim__sim_host(w->sim, "disk");
     if (w->os->dir_list(w->os, "store", add_name, &n) != 0 || n.count == 0)
         return;
-    snprintf(path, sizeof path, "store/%s", n.list[pick(n.count)]);
+    const char *name = n.list[pick(n.count)];
+    snprintf(path, sizeof path, "store/%s", name);
     if (lim__sim_disk_read(w->os, path, &bytes, &size) != 0)
         return;
     size_t used = size; /* most of a segment is nothing: flips there say little */
@@ -610,8 +637,25 @@ static void flip_a_bit(world *w)
         used--;
     free(bytes);
     if (size > 0)
-        lim__sim_disk_flip(w->os, path, pick(8) * 1 + 8 * pick(pick(10) ? used : size));
-    w->rotten = true;
+        flip(w, name, pick(8) + 8 * pick(pick(10) ? used : size));
+}
+
+/* While it runs: in a segment to which nothing is added any more, so that a sudden end leaves no doubt. */
+static void flip_while_running(world *w)
+{
+    names n = { .count = 0 };
+    const char *newest = "";
+    if (w->os->dir_list(w->os, "store", add_name, &n) != 0)
+        return;
+    for (uint32_t i = 0; i < n.count; i++)
+        newest = strstr(n.list[i], ".seg") && strcmp(n.list[i], newest) > 0 ? n.list[i] : newest;
+    for (uint32_t i = 0; i < n.count; i++) {
+        unsigned long long id = strtoull(n.list[i], NULL, 16);
+        if (strstr(n.list[i], ".seg") && id + 4 < strtoull(newest, NULL, 16) && pick(2)) {
+            flip(w, n.list[i], 8 * (4096 + pick(SEGMENT - 4096)) + pick(8));
+            return;
+        }
+    }
 }
 
 /* ---- worlds ---- */
@@ -627,6 +671,7 @@ static void draw_manners(world *w)
     lim__sim_disk d = lim__sim_disk_get(w->os);
     w->tight = pick(5) == 0;
     w->faulty = !w->tight && pick(5) == 0;
+    w->rots = !w->faulty && pick(4) == 0;
     if (w->tight && pick(2))
         w->opts.bytes_max = (6 + pick(6)) * SEGMENT;
     else if (w->tight)
@@ -719,7 +764,7 @@ static bool run_world(uint64_t seed, bool loud)
         end how = (end)(1 + pick(3));
         one_life(w, how);
         bool closed = w->store && end_life(w, how);
-        if (closed && !w->broken && !w->faulty && pick(5) == 0)
+        if (closed && !w->broken && w->rots && pick(2) == 0)
             flip_a_bit(w);
     }
     if (w->broken || loud)
@@ -884,10 +929,68 @@ static void test_a_full_disk_refuses_what_adds_takes_what_forgets_and_heals(void
         run_full(seed);
 }
 
+/* ---- a disk that takes nothing for a while ---- */
+
+static void set_write_errors(world *w, uint32_t permille)
+{
+    lim__sim_disk d = lim__sim_disk_get(w->os);
+    d.write_error_permille = permille;
+    lim__sim_disk_set(w->os, &d);
+}
+
+static void run_broken(uint64_t seed)
+{
+    world *w = world_open(seed, false);
+    w->faulty = true;
+    assert_true(open_store(w));
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(one_step(w, APPEND, 0, 0, 2000, false), DISK);
+    turn(w, (uint32_t)pick(40));
+    bool in_doubt = false;
+    set_write_errors(w, 1000);
+    for (int i = 0; i < 5; i++) {
+        step t = draw_step(w);
+        t.sync = LIM__SYNC_ALWAYS;
+        submit(w, &t);
+        turn(w, 5);
+        status s = w->steps[w->step_count - 1]->status;
+        assert_true(s == UNKNOWN || s == NOTHING); /* the first is in doubt, the others are not even tried */
+        assert_true(!in_doubt || s == NOTHING);
+        in_doubt = in_doubt || s == UNKNOWN;
+        compare(w); /* and nobody sees any of it */
+    }
+    bool in_time = pick(2);
+    set_write_errors(w, 0);
+    if (in_time) {
+        lim__sim_advance_to(w->sim, lim__sim_now(w->sim) + 1000 * MS);
+        turn(w, 100);
+        w->base = w->now;
+        forget_steps(w); /* what was in doubt is not any more */
+        assert_int_equal(one_step(w, APPEND, 0, 0, 2000, false), DISK);
+    }
+    end_life(w, (end)(1 + pick(3)));
+    assert_true(open_store(w));
+    find_out(w, w->power_lost);
+    assert_int_equal(one_step(w, APPEND, 0, 0, 2000, false), DISK);
+    compare(w);
+    assert_null(w->broken);
+    end_life(w, CLOSE);
+    world_close(w);
+}
+
+static void test_a_disk_that_takes_nothing_loses_nothing_and_the_log_goes_on_when_it_can(void **state)
+{
+    (void)state;
+    uint64_t count = number_from("LIM_SEEDS", 150);
+    for (uint64_t seed = 1; seed <= count; seed++)
+        run_broken(seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_full_disk_refuses_what_adds_takes_what_forgets_and_heals),
+        cmocka_unit_test(test_a_disk_that_takes_nothing_loses_nothing_and_the_log_goes_on_when_it_can),
         cmocka_unit_test(test_every_call_may_fail_or_be_the_last),
         cmocka_unit_test(test_random_lives_on_bad_disks_lose_nothing_and_invent_nothing),
     };

@@ -13,7 +13,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#ifdef LIM_DEBUG
+enum { STREAMS_MAX = 2 }; /* so that tests see them forgotten */
+#else
 enum { STREAMS_MAX = 2048 }; /* that are remembered between commits */
+#endif
 
 /* ---- keys ---- */
 
