@@ -278,7 +278,7 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
         lim_exit(self, LIM_FAULT);
         return;
     }
-    if (x->open->participant.id == 0)
+    if (x->open->participant.id == 0 || x->open->group_len > 0)
         lim__ex_want(x, self, false, 0);
     else
         assign_directly(x, self);

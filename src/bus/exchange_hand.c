@@ -92,6 +92,7 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
     }
     *w = (lim__want){ .conv = lim_self(self),
                       .kind = x->open->kind,
+                      .only = x->open->participant,
                       .wait = x->open->flags & LIM__OPEN_WAIT,
                       .again = again,
                       .attempts = x->attempts,

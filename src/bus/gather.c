@@ -204,8 +204,8 @@ static void one_vanished(gather *g, lim_process *self, lim_pid who)
 static lim_err ask_one(gather *g, lim_process *self, uint32_t i)
 {
     const lim__open *o = g->open;
-    lim__open *open = lim__open_new(lim__proc_sched(self), LIM__KIND_ASK, lim__bytes(NULL, 0), type_name(o),
-                                    lim__msg_ref(o->payload));
+    lim__open *open = lim__open_new(lim__proc_sched(self), LIM__KIND_ASK, lim__bytes(o->text, o->group_len),
+                                    type_name(o), lim__msg_ref(o->payload));
     if (open == NULL) {
         lim__msg_unref(o->payload);
         return LIM_E_NOMEM;

@@ -83,6 +83,31 @@ static void test_a_quorum_that_cannot_be_any_more_is_refused_at_once(void **stat
     worker_wait(&holds, &holds.cancelled, 1);
 }
 
+static void test_nobody_is_handed_more_than_it_takes(void **state) /* proves GR2 */
+{
+    lim_bus *bus = *state;
+    worker one = WORKER("h");
+    got first = GOT, second = GOT;
+    lim_participant p = { 0 };
+    assert_int_equal(
+        lim_serve(bus, "g", OPTS(lim_serve_opts, .capacity = 1, .identity = "one", .handler = HANDLER(&one)), &p),
+        LIM_OK);
+    ask_all(bus, "g", ALL(), &first);
+    worker_wait(&one, &one.count, 1);
+    ask_all(bus, "g", ALL(), &second); /* waits for its turn */
+    lim_outcome o;
+    assert_int_equal(lim_ask(bus, "g", BYTES("me, too"), OPTS(lim_ask_opts, .timeout_ms = 50), &o), LIM_OK);
+    assert_int_equal(o.how, LIM_HOW_TIMEOUT);
+    lim_outcome_fini(&o);
+    assert_int_equal(one.count, 1);
+    assert_int_equal(lim_reply_to(bus, p, one.seen[0].conv, one.seen[0].lease, BYTES("1")), LIM_OK);
+    got_wait(&first, &first.count, 1);
+    worker_wait(&one, &one.count, 2);
+    assert_int_equal(lim_reply_to(bus, p, one.seen[1].conv, one.seen[1].lease, BYTES("2")), LIM_OK);
+    got_wait(&second, &second.count, 1);
+    assert_int_equal(second.how, LIM_HOW_REPLY);
+}
+
 static void test_nobody_there_is_an_answer(void **state) /* proves CV3 */
 {
     lim_bus *bus = *state;
@@ -205,6 +230,7 @@ int main(void)
         T(test_everybody_is_asked_and_each_answer_is_a_part),
         T(test_a_quorum_ends_it_and_the_others_are_told_to_stop),
         T(test_a_quorum_that_cannot_be_any_more_is_refused_at_once),
+        T(test_nobody_is_handed_more_than_it_takes),
         T(test_nobody_there_is_an_answer),
         T(test_a_deadline_and_a_cancel_end_it),
         T(test_a_gather_can_be_awaited_by_its_id),

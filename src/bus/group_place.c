@@ -48,7 +48,7 @@ static uint32_t candidates(group *g, const lim__want *w, bool *any_free)
     *any_free = false;
     LIM__LIST_EACH(node, &g->members) {
         member *m = LIM_CONTAINER(node, member, node);
-        if (!lim__member_serves(m, tasks, want_type(w)) || shuns(w, m))
+        if (!lim__member_serves(m, tasks, want_type(w)) || shuns(w, m) || (w->only.id != 0 && w->only.id != m->pid.id))
             continue;
         LIM_ASSERT(n < g->candidate_cap);
         g->candidates[n] = &m->view;
@@ -190,6 +190,8 @@ static placing try_place(group *g, claim *c)
     if (!any_free)
         return ALL_FULL;
     c->fell_back = false;
+    if (c->want->only.id != 0) /* there is nothing to choose */
+        return decide(g, c, &(lim__route_result){ .how = LIM__ROUTE_DECIDED }, g->candidate_members, n);
     placing p = run(g, g->router, c, n);
     return p == FAULT ? after_fault(g, c, n) : p;
 }
@@ -234,7 +236,9 @@ static bool ask_not_placed(group *g, claim *c, placing p)
     lim_why why = LIM_WHY_NO_PARTICIPANT;
     const char *detail = "";
     uint32_t limit = 0;
-    if (p == NOBODY && !c->want->wait) {
+    if (p == NOBODY && c->want->only.id != 0) {
+        detail = "it does not serve this group any more";
+    } else if (p == NOBODY && !c->want->wait) {
         detail = g->serve_count == 0 ? "nobody serves this group" : "nobody in this group serves this type";
     } else if (p == CHOSE_NONE) {
         detail = "the router chose none";

@@ -40,7 +40,7 @@ typedef struct lim__open { /* the first letter of every conversation; it keeps i
     uint32_t losses_max;
     uint64_t deadline_ns;   /* monotonic; UINT64_MAX: none */
     uint64_t opened_ns;
-    lim_pid participant;    /* instead of a group, or {0} */
+    lim_pid participant;    /* instead of a group; or this one of the group, in its turn; or {0} */
     lim__msg *payload;      /* TALK: NULL */
     lim__terms *terms;      /* NULL: nothing special */
     uint8_t group_len, type_len;
@@ -179,6 +179,7 @@ typedef struct lim__want {
     lim__conv_kind kind;
     bool wait;
     bool again;            /* a task that was queued before: no new admission, goes to the front */
+    lim_pid only;          /* asks: nobody else will do; {0}: the router chooses */
     uint16_t attempts, losses; /* for people */
     uint64_t due_ns;       /* again: not before; 0: now */
     lim__terms *terms;
