@@ -191,8 +191,8 @@ static void prepare_asking(bench_conn *c, const char *group)
 void bench_liminal_work(bench_conn *c, const char *queue, uint32_t capacity)
 {
     must(lim__put_serve(
-        &c->out, &(lim__f_serve){
-                     .stream = STREAM, .kind = LIM__SERVE_QUEUE, .capacity = capacity, .group = lim__str(queue) }));
+        &c->out,
+        &(lim__f_serve){ .stream = STREAM, .kind = LIM__SERVE_QUEUE, .capacity = capacity, .group = lim__str(queue) }));
     confirm(c);
 }
 
