@@ -14,7 +14,7 @@
 
 #include "bus/ended.h"
 
-enum { ROUNDS = 40, READERS = 2 };
+enum { LOOKS = 2000, READERS = 2 };
 
 /* Everything in the line of number n follows from n. */
 static lim__ended_summary line_of(uint64_t n)
@@ -101,14 +101,15 @@ static void test_the_newest_are_known_and_the_others_forgotten(void **state) /* 
 typedef struct eye {
     lim_bus *bus;
     _Atomic uint64_t *written;
-    uint64_t total, seen;
+    uint64_t seen;
     pthread_t thread;
 } eye;
 
 static void *look(void *arg)
 {
     eye *e = arg;
-    for (uint64_t n; (n = atomic_load(e->written)) < e->total;) {
+    for (int i = 0; i < LOOKS; i++) {
+        uint64_t n = atomic_load(e->written);
         e->seen += known(e->bus, n);                                            /* just written */
         e->seen += n > LIM__ENDED_MAX && known(e->bus, n - LIM__ENDED_MAX + 1); /* just being overwritten */
     }
@@ -122,12 +123,14 @@ static void test_a_reader_sees_whole_lines_while_they_are_written(void **state) 
     lim_pid pid;
     eye eyes[READERS];
     lim_bus *bus = open_writer(&written, &pid);
-    uint64_t total = ROUNDS * (uint64_t)LIM__ENDED_MAX, seen = 0;
+    write_upto(bus, pid, UINT64_MAX); /* until the bus is closed */
+    while (atomic_load(&written) < 2 * LIM__ENDED_MAX)
+        sched_yield();
     for (int i = 0; i < READERS; i++) {
-        eyes[i] = (eye){ .bus = bus, .written = &written, .total = total };
+        eyes[i] = (eye){ .bus = bus, .written = &written };
         assert_int_equal(pthread_create(&eyes[i].thread, NULL, look, &eyes[i]), 0);
     }
-    write_upto(bus, pid, total);
+    uint64_t seen = 0;
     for (int i = 0; i < READERS; i++) {
         pthread_join(eyes[i].thread, NULL);
         seen += eyes[i].seen;
