@@ -151,6 +151,36 @@ static void idle(lim_bus *bus, lim_pid silent)
     lim__msg_unref(init.payload);
 }
 
+static void on_talker(lim_process *self, const lim_signal *signal, void *state)
+{
+    asker *a = state;
+    for (int i = 0; signal->kind == LIM_SIGNAL_MESSAGE && signal->type == NULL && i < IDLE / 100; i++) {
+        lim_pid conv;
+        lim__open *o = lim__open_new(lim__proc_sched(self), LIM__KIND_TALK, lim__str(""), lim__str(""), NULL);
+        o->owner = lim_self(self);
+        o->opened_ns = lim_now_ns(self);
+        o->participant = a->participant;
+        must(lim__conv_spawn(a->bus, self, o, &conv) == LIM_OK, "spawn");
+    }
+}
+
+/* Conversations that wait for somebody to say something; with a participant, or without. */
+static void idle_talks(lim_bus *bus, const char *name, lim_pid with)
+{
+    asker init = { .bus = bus, .participant = with };
+    lim_bus_census before, after;
+    lim_pid pid = owner(bus, on_talker, &init);
+    lim_bus_census_take(bus, &before);
+    long kib = rss_kib();
+    for (int i = 0; i < 100; i++) {
+        must(lim_runtime_send(bus->rt, pid, 0, lim__bytes("", 0)) == LIM_OK, "send");
+        turns(bus, NULL, 50);
+    }
+    lim_bus_census_take(bus, &after);
+    printf("RESULT %s %.0f B\n", name,
+           (double)(rss_kib() - kib) * 1024 / (double)(after.conversations - before.conversations));
+}
+
 static lim_pid participant(lim_bus *bus, lim_done (*on)(lim_bus *, const lim_delivery *, void *))
 {
     lim_pid pid = { 0 };
@@ -255,6 +285,8 @@ int main(void)
     join_echo(bus, echo);
     asks(bus, "conversation.open_ask_close_through_group", (lim_pid){ 0 });
     idle(bus, participant(bus, on_hold));
+    idle_talks(bus, "conversation.memory_idle_talk", (lim_pid){ 0 });
+    idle_talks(bus, "conversation.memory_idle_talk_of_two", echo);
     lim_bus_close(bus);
     limit_pingpong(ns);
     from_host(ns);

@@ -75,7 +75,7 @@ void lim__talk_opened(talk *t, lim_process *self, lim_err err)
     if (t->opened)
         return;
     t->opened = true;
-    lim__talk_done(t, self, t->open->owner, t->open->ref, &(lim__done){ .err = err });
+    lim__talk_done(t, self, t->owner, t->open->ref, &(lim__done){ .err = err });
 }
 
 /* ---- ends ---- */
@@ -96,7 +96,7 @@ static void remember(talk *t, lim_reason reason)
                                        : last != NULL     ? last->reason
                                                           : LIM_REASON_NONE,
                              .ended_ns = now_ns,
-                             .elapsed_ns = now_ns - t->open->opened_ns };
+                             .elapsed_ns = now_ns - t->opened_ns };
     lim__ended_note(t->bus, lim__sched_current(), &s);
 }
 
@@ -104,11 +104,11 @@ static void remember(talk *t, lim_reason reason)
 static void end(talk *t, lim_process *self, lim_reason reason)
 {
     lim__talk_let_go(t, self);
-    lim_unlink(self, t->open->owner);
+    lim_unlink(self, t->owner);
     lim__closed *c = lim__letter_new(lim__proc_sched(self), &lim__type_closed, sizeof *c);
     if (c != NULL) {
         *c = (lim__closed){ t->node.pid, (lim_phase)t->phase, reason };
-        (void)!lim__send_reserved(self, t->open->owner, c);
+        (void)!lim__send_reserved(self, t->owner, c);
     }
     lim__talk_note(t, self, "ended", (lim_pid){ 0 }, lim__str(lim_reason_text(reason)), 0, 0);
     lim_exit(self, LIM_NORMAL);
@@ -164,7 +164,24 @@ static lim_err claim_name(talk *t, lim_bytes name)
     return lim_register(t->bus->rt, text, t->node.pid); /* it goes with this process, however that ends */
 }
 
-/* The letter's body without its envelope: this is kept as long as the talk lives, and mostly it is idle. */
+/* What most talks were opened with: nothing worth keeping. They live long, and are mostly idle. */
+static const lim__open plain = { .kind = LIM__KIND_TALK, .on_crash = LIM_CRASH_FAIL, .deadline_ns = UINT64_MAX };
+
+static size_t open_bytes(const lim__open *o)
+{
+    return sizeof *o + o->group_len + o->type_len;
+}
+
+static void open_free(talk *t, lim__sched *s)
+{
+    if (t->open == NULL || t->open == &plain)
+        return;
+    lim__msg_unref(t->open->payload);
+    lim__terms_unref(t->open->terms);
+    lim__free(s, t->open, open_bytes(t->open));
+}
+
+/* The letter's body without its envelope. */
 static bool keep_open(talk *t, lim_process *self, const lim_signal *signal)
 {
     lim__sched *s = lim__proc_sched(self);
@@ -179,17 +196,15 @@ static bool keep_open(talk *t, lim_process *self, const lim_signal *signal)
         o->payload = NULL;
     }
     t->open = o;
+    t->owner = o->owner;
+    t->opened_ns = o->opened_ns;
+    t->deadline_ns = o->deadline_ns;
     return true;
-}
-
-static size_t open_bytes(const lim__open *o)
-{
-    return sizeof *o + o->group_len + o->type_len;
 }
 
 static lim_err begin(talk *t, lim_process *self)
 {
-    uint64_t now_ns = lim_now_ns(self), deadline_ns = t->open->deadline_ns, timer;
+    uint64_t now_ns = lim_now_ns(self), deadline_ns = t->deadline_ns, timer;
     const lim__terms *terms = lim__talk_terms(t);
     if (terms->hops > LIM_HOPS_MAX)
         return LIM_E_INVALID;
@@ -218,6 +233,10 @@ static void on_open(talk *t, lim_process *self, const lim_signal *signal)
         lim__talk_want(t, self);
     else
         lim__talk_opened(t, self, LIM_OK);
+    if (!t->opened || t->open->group_len > 0 || t->open->terms != NULL)
+        return;
+    open_free(t, lim__proc_sched(self));
+    t->open = (lim__open *)(uintptr_t)&plain;
 }
 
 /* ---- signals ---- */
@@ -265,7 +284,7 @@ static void on_exit_signal(talk *t, lim_process *self, const lim_signal *signal)
         lim_exit(self, LIM_SHUTDOWN);
     else if (signal->from.id == 0) /* somebody ended it from outside: its links tell of that */
         lim_exit(self, signal->reason);
-    else if (signal->from.id == t->open->owner.id)
+    else if (signal->from.id == t->owner.id)
         close_talk(t, self, LIM_HOW_CLOSED, signal->reason);
     else
         lim__talk_gone(t, self, signal);
@@ -324,11 +343,7 @@ static void on_end(void *state, lim_reason reason)
     if (t->rare != NULL)
         lim__history_end(t->rare->history);
     lim__talk_parties_free(t, s);
-    if (t->open == NULL)
-        return;
-    lim__msg_unref(t->open->payload);
-    lim__terms_unref(t->open->terms);
-    lim__free(s, t->open, open_bytes(t->open));
+    open_free(t, s);
 }
 
 lim_spawn_opts lim__talk_spawn(lim_bus *const *bus, bool link)

@@ -68,7 +68,9 @@ typedef struct rare { /* what most talks never need */
 typedef struct talk { /* its process only */
     lim_bus *bus;
     lim__conv_node node;
-    lim__open *open;      /* a copy of the first letter's body */
+    lim__open *open;      /* what it was opened with beside the usual; NULL: not told yet */
+    lim_pid owner;
+    uint64_t opened_ns, deadline_ns;
     rare *rare;           /* NULL: nothing of it yet */
     party *parties;       /* in the order they came */
     lim__list calls;      /* in the order they began */

@@ -145,7 +145,7 @@ static bool party_room(talk *t, lim__sched *s)
 
 static lim_err may_enter(talk *t, lim_pid pid)
 {
-    if (pid.id == 0 || pid.id == t->node.pid.id || pid.id == t->open->owner.id)
+    if (pid.id == 0 || pid.id == t->node.pid.id || pid.id == t->owner.id)
         return LIM_E_INVALID;
     if (lim__talk_party(t, pid) != NULL)
         return LIM_E_EXISTS;

@@ -33,7 +33,7 @@ static lim_why push(talk *t, lim_process *self, const heard *h)
                          .text_len = (uint8_t)h->text.len };
     if (h->text.len > 0)
         memcpy(m->text, h->text.ptr, h->text.len);
-    (void)!lim__send_reserved(self, t->open->owner, m);
+    (void)!lim__send_reserved(self, t->owner, m);
     return LIM_WHY_NONE;
 }
 
@@ -99,7 +99,7 @@ static lim__request *request_new(const talk *t, lim_process *self, lim__msg *pay
     if (r == NULL)
         return NULL;
     *r = (lim__request){ .conv = t->node.pid,
-                         .deadline_ns = t->open->deadline_ns,
+                         .deadline_ns = t->deadline_ns,
                          .payload = lim__msg_ref(payload),
                          .attempt = 1,
                          .hops = lim__talk_terms(t)->hops,

@@ -14,8 +14,8 @@ lim_conv_info lim__talk_info(const talk *t, uint64_t now_ns)
                         .remaining_ms = LIM_FOREVER };
     LIM__LIST_EACH(n, &t->calls)
         i.pending++;
-    if (t->open->deadline_ns != UINT64_MAX)
-        i.remaining_ms = t->open->deadline_ns > now_ns ? (int64_t)((t->open->deadline_ns - now_ns) / 1000000) : 0;
+    if (t->deadline_ns != UINT64_MAX)
+        i.remaining_ms = t->deadline_ns > now_ns ? (int64_t)((t->deadline_ns - now_ns) / 1000000) : 0;
     return i;
 }
 
@@ -93,7 +93,7 @@ static void talk_json(const void *state, lim__json *j, const char *key)
     lim__json_str(j, "kind", lim__conv_kind_text(LIM__KIND_TALK));
     lim__json_str(j, "phase", lim_phase_text(i.phase));
     lim__json_bytes(j, "group", lim__bytes(t->open->text, t->open->group_len));
-    lim__json_u64(j, "age_ms", (now_ns - t->open->opened_ns) / 1000000);
+    lim__json_u64(j, "age_ms", (now_ns - t->opened_ns) / 1000000);
     if (i.remaining_ms != LIM_FOREVER)
         lim__json_u64(j, "remaining_ms", (uint64_t)i.remaining_ms);
     lim__json_u64(j, "pending", i.pending);
