@@ -240,7 +240,7 @@ static void report(const exchange *x, lim_process *self, const lim__outcome_lett
 static bool deliberate(const lim__outcome_letter *o)
 {
     return o->how == LIM_HOW_REPLY || o->how == LIM_HOW_CANCELLED || o->why == LIM_WHY_REPLACED ||
-           o->why == LIM_WHY_PURGED || o->why == LIM_WHY_DUPLICATE;
+           o->why == LIM_WHY_PURGED;
 }
 
 /* No wait has the number 0: it is the bus's own, to undo something, or a dead letter that was sent again. */

@@ -65,8 +65,9 @@ static void why_line(group *g, const lim__line_why *why, lim__group_reason *out)
     }
 }
 
-/* For a task of this type: is there nobody at all, nobody of the type, or nobody with a place? */
-static bool why_members(group *g, const lim__item *i, lim__group_reason *out)
+/* For a task of this type: is there nobody at all, nobody of the type, or (if a place is all it wants) nobody with one?
+ */
+static bool why_members(group *g, const lim__item *i, bool wants_place, lim__group_reason *out)
 {
     uint32_t able = 0, draining = 0;
     if (g->work_count == 0) {
@@ -78,7 +79,7 @@ static bool why_members(group *g, const lim__item *i, lim__group_reason *out)
         draining += m->pid.id != 0 && m->draining;
         if (!lim__member_serves(m, true, i->type))
             continue;
-        if (lim__member_has_place(m))
+        if (!wants_place || lim__member_has_place(m))
             return false;
         able++;
     }
@@ -107,7 +108,8 @@ void lim__group_why(group *g, lim__group_reason *out)
         return;
     }
     lim__line_why why = lim__line_why_first(&g->line, lim_now_ns(g->self));
-    if (why.item != NULL && why.how != LIM__LINE_DELAYED && why_members(g, why.item, out))
+    bool wants_place = why.how == LIM__LINE_READY || why.how == LIM__LINE_HELD;
+    if (why.item != NULL && why.how != LIM__LINE_DELAYED && why_members(g, why.item, wants_place, out))
         return;
     why_line(g, &why, out);
 }

@@ -264,4 +264,40 @@ static inline void lose(world *w, puppet *p, lim_reason reason)
     settle(w);
 }
 
+/* Asks the queue something, as the system groups do; the answer is asker->json. */
+static inline const char *admin(world *w, puppet *asker, const char *queue, const char *json)
+{
+    lim_pid group;
+    assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &group), LIM_OK);
+    lim__admin *a = lim__letter_new(NULL, &lim__type_admin, sizeof *a + strlen(json));
+    *a = (lim__admin){ .reply_to = asker->pid, .ref = 1, .len = (uint32_t)strlen(json) };
+    memcpy(a->json, json, strlen(json));
+    free(asker->json);
+    asker->json = NULL;
+    assert_int_equal(lim__post_reserved(w->bus->rt, group, a), LIM_OK);
+    settle(w);
+    assert_non_null(asker->json);
+    return asker->json;
+}
+
+static inline void has(const char *json, const char *what)
+{
+    if (strstr(json, what) == NULL)
+        fail_msg("no %s in %s", what, json);
+}
+
+static inline puppet *good(world *w, const char *name, uint32_t capacity)
+{
+    puppet *p = puppet_new(w);
+    p->takes = true;
+    worker_is(w, p, "q", name, capacity, NULL);
+    return p;
+}
+
+#define TASK(...)                                                                                                      \
+    &(lim_dispatch_opts)                                                                                               \
+    {                                                                                                                  \
+        .size = sizeof(lim_dispatch_opts), .timeout_ms = LIM_FOREVER, __VA_ARGS__                                      \
+    }
+
 #endif

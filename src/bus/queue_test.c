@@ -3,28 +3,6 @@
  * retries, dead letters; and what operators ask of it. Puppets again (group_world.h). */
 #include "bus/group_world.h"
 
-/* Asks the queue something, as the system groups do; the answer is asker->json. */
-static const char *admin(world *w, puppet *asker, const char *queue, const char *json)
-{
-    lim_pid group;
-    assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &group), LIM_OK);
-    lim__admin *a = lim__letter_new(NULL, &lim__type_admin, sizeof *a + strlen(json));
-    *a = (lim__admin){ .reply_to = asker->pid, .ref = 1, .len = (uint32_t)strlen(json) };
-    memcpy(a->json, json, strlen(json));
-    free(asker->json);
-    asker->json = NULL;
-    assert_int_equal(lim__post_reserved(w->bus->rt, group, a), LIM_OK);
-    settle(w);
-    assert_non_null(asker->json);
-    return asker->json;
-}
-
-static void has(const char *json, const char *what)
-{
-    if (strstr(json, what) == NULL)
-        fail_msg("no %s in %s", what, json);
-}
-
 /* Does what the worker has in hand last, and gives its payload. */
 static const char *next_done(world *w, puppet *p)
 {
@@ -32,20 +10,6 @@ static const char *next_done(world *w, puppet *p)
     answer(w, p, r);
     return r->payload;
 }
-
-static puppet *good(world *w, const char *name, uint32_t capacity)
-{
-    puppet *p = puppet_new(w);
-    p->takes = true;
-    worker_is(w, p, "q", name, capacity, NULL);
-    return p;
-}
-
-#define TASK(...)                                                                                                      \
-    &(lim_dispatch_opts)                                                                                               \
-    {                                                                                                                  \
-        .size = sizeof(lim_dispatch_opts), .timeout_ms = LIM_FOREVER, __VA_ARGS__                                      \
-    }
 
 static void test_the_highest_priority_goes_first(void **state) /* proves GR10 */
 {
@@ -257,6 +221,57 @@ static void test_a_paused_queue_keeps_and_a_draining_one_refuses(void **state) /
     assert_int_equal(one->request_count, 2);
 }
 
+static void test_a_dead_letter_that_is_refused_again_is_not_lost(void **state) /* proves GR9 */
+{
+    world *w = *state;
+    puppet *boss = puppet_new(w), *one = good(w, "w", 1);
+    task_with(w, boss, "q", "first", TASK(.unique_key = "u"));
+    answer_failed(w, one, &one->requests[0], "no");
+    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"count\":1");
+    task_with(w, boss, "q", "second", TASK(.unique_key = "u")); /* it runs, and has the key */
+    has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"task\"");
+    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"count\":1");
+    has(boss->json, "\"why\":\"duplicate\"");
+    answer(w, one, &one->requests[1]);
+    has(admin(w, boss, "q", "{\"op\":\"queue.drain\"}"), "\"draining\":true");
+    has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"task\"");
+    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"why\":\"closing\"");
+    has(admin(w, boss, "q", "{\"op\":\"queue.resume\"}"), "\"draining\":false");
+    has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"task\"");
+    assert_string_equal(next_done(w, one), "first");
+    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"count\":0");
+}
+
+static void test_the_reason_is_the_first_that_applies(void **state) /* proves GR14 */
+{
+    world *w = *state;
+    puppet *boss = puppet_new(w);
+    static const char why[] = "{\"op\":\"queue.why\"}";
+    has(admin(w, boss, "q", "{\"op\":\"queue.limit\",\"key\":\"a\",\"in_flight_max\":1}"), "\"in_flight_max\":1");
+    task_with(w, boss, "q", "1", TASK(.key = "a", .order_key = "k"));
+    has(admin(w, boss, "q", why), "\"why\":\"no_workers\"");
+    puppet *typed = puppet_new(w);
+    typed->takes = true;
+    worker_is(w, typed, "q", "typed", 1, "other");
+    has(admin(w, boss, "q", why), "\"why\":\"no_matching_type\"");
+    puppet *one = good(w, "w", 1);
+    has(admin(w, boss, "q", why), "\"why\":\"\"");
+    task_with(w, boss, "q", "2", TASK(.key = "a"));
+    has(admin(w, boss, "q", why), "\"why\":\"limited\""); /* and its worker is full, too */
+    task_with(w, boss, "q", "3", TASK(.key = "b"));
+    has(admin(w, boss, "q", why), "\"why\":\"workers_full\""); /* this one wants no more than a place */
+    has(admin(w, boss, "q", "{\"op\":\"queue.pause\"}"), "\"paused\":true");
+    has(admin(w, boss, "q", why), "\"why\":\"paused\"");
+    has(admin(w, boss, "q", "{\"op\":\"queue.purge\"}"), "\"purged\":2");
+    has(admin(w, boss, "q", "{\"op\":\"queue.resume\"}"), "\"paused\":false");
+    task_with(w, boss, "q", "4", TASK(.order_key = "k"));
+    has(admin(w, boss, "q", why), "\"why\":\"ordered_behind\"");
+    has(boss->json, "which is before it");
+    answer(w, one, &one->requests[0]);
+    answer(w, one, &one->requests[1]);
+    has(admin(w, boss, "q", why), "\"why\":\"\"");
+}
+
 static void test_what_an_operator_gets_wrong_is_named(void **state)
 {
     world *w = *state;
@@ -289,6 +304,8 @@ int main(void)
         TEST(test_a_failed_task_is_tried_again_after_a_while_and_then_dead),
         TEST(test_a_failing_head_blocks_only_its_key),
         TEST(test_a_paused_queue_keeps_and_a_draining_one_refuses),
+        TEST(test_a_dead_letter_that_is_refused_again_is_not_lost),
+        TEST(test_the_reason_is_the_first_that_applies),
         TEST(test_what_an_operator_gets_wrong_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
