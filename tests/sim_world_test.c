@@ -195,7 +195,6 @@ static lim_err ask_how(program *p, ask *a, lim_ask_opts *opts)
         return lim_client_ask_stream(p->client, "echo", ping, opts, on_part, on_outcome, a, &a->call);
     case 1:
         a->all = true;
-        opts->type = "all"; /* does not wait for a place */
         return lim_client_ask_all(p->client, "echo", ping, opts, on_part, on_outcome, a, &a->call);
     default:
         return lim_client_ask_async(p->client, "echo", ping, opts, on_outcome, a, &a->call);
@@ -286,22 +285,21 @@ static lim_done on_request(lim_client *c, const lim_delivery *d, void *ctx)
         rule(w, d->event == LIM_EVENT_SIGNAL, "an event that is none");
         return LIM_DONE;
     }
-    bool counted = d->type.len == 0;
-    p->in_hand += counted;
+    p->in_hand++;
     rule(w, p->in_hand <= p->capacity, "A4: more in hand than the capacity");
     uint64_t chance = pick(w, 10);
     if (chance == 0 && p->role == SERVER) {
-        p->in_hand -= counted;
+        p->in_hand--;
         return LIM_DONE; /* silence */
     }
     uint32_t parts = d->credit > 0 ? (uint32_t)pick(w, PARTS_MAX) : 0;
     for (size_t i = 0; (chance > 4 || parts > 0) && i < sizeof p->holds / sizeof p->holds[0]; i++)
         if (!p->holds[i].used) {
             uint64_t until = lim__sim_now(w->sim) + pick(w, parts > 0 ? SECOND / 20 : SECOND);
-            p->holds[i] = (hold){ true, counted, d->self, d->conv, d->lease, until, parts };
+            p->holds[i] = (hold){ true, true, d->self, d->conv, d->lease, until, parts };
             return LIM_HOLD;
         }
-    p->in_hand -= counted;
+    p->in_hand--;
     if (chance == 1 && p->role != TRIER)
         (void)!lim_client_fail(c, d, "did not feel like it");
     else

@@ -29,7 +29,7 @@
 
 enum { NOTE_MAX = 200 };
 /* The server's count of places and ours differ by what is on the way, and by what does not go through the group: asks
- * of this participant by its number, and of everybody. It limits these, too. */
+ * of this participant by its number, and in conversations. It limits these, too. */
 enum { LIVE_SLACK = 64 + 2 * 1024 };
 
 static void unref(lim__request *request)

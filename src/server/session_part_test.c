@@ -352,6 +352,31 @@ static void test_a_quorum_that_cannot_be_any_more_is_refused(void **state) /* pr
     }
 }
 
+static void test_asks_that_go_past_a_group_are_bounded(void **state) /* proves PR3 */
+{
+    (void)state;
+    FEW_WORLDS(w)
+    {
+        client *one = client_new(w, "one"), *asker = client_new(w, "asker");
+        uint64_t who = serve(one, LIM__SERVE_GROUP, "g"); /* four places */
+        for (uint64_t i = 1; i <= 4 + LIM__DIRECT_MAX + 1; i++)
+            PUT(asker, ask, .corr = i, .timeout_ms = 500000, .on_crash = 1, .participant = who);
+        lim__f_outcome o;
+        TAKE(asker, outcome, OUTCOME, &o);
+        assert_int_equal(o.how, LIM_HOW_FAILED);
+        assert_text(o.detail, "the participant has more in hand than it can answer");
+        lim__f_request r = take_request(one);
+        reply(one, &r, LIM__REPLY_NOTHING, "");
+        run_for(w, SECOND);
+        ask(asker, 9999, LIM_CRASH_FAIL, NOTHING); /* through its group it is as before */
+        for (int i = 0; i < 4 + LIM__DIRECT_MAX; i++) {
+            r = take_request(one);
+            reply(one, &r, LIM__REPLY_REPLY, "x");
+        }
+        assert_int_equal(one->end, 1);
+    }
+}
+
 /* ---- tasks ---- */
 
 static void test_a_stuck_worker_loses_its_task_and_one_with_progress_keeps_it(void **state) /* proves GR7 */
@@ -517,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_who_has_not_the_lease_is_not_heard),
         cmocka_unit_test(test_everybody_is_asked_and_enough_replies_end_it),
         cmocka_unit_test(test_a_quorum_that_cannot_be_any_more_is_refused),
+        cmocka_unit_test(test_asks_that_go_past_a_group_are_bounded),
         cmocka_unit_test(test_a_stuck_worker_loses_its_task_and_one_with_progress_keeps_it),
         cmocka_unit_test(test_a_task_that_fails_is_tried_again),
         cmocka_unit_test(test_the_same_dispatch_again_is_answered_with_the_first_outcome),

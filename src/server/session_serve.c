@@ -70,7 +70,7 @@ static uint32_t remaining_ms(const session *s, uint64_t deadline_ns)
     return ms < LIM__NO_TIMEOUT ? (uint32_t)ms : LIM__NO_TIMEOUT - 1;
 }
 
-/* Its group hands over no more than it has places; who asks it by its number, or everybody, does not ask the group. */
+/* Its group hands over no more than it has places; who asks it by its number, or in a conversation, goes past that. */
 static bool too_many(proxy *p, lim_process *self, const lim__request *r)
 {
     if (p->capacity == LIM_UNLIMITED || p->held.count < (uint64_t)p->capacity + LIM__DIRECT_MAX)
