@@ -118,11 +118,18 @@ static void test_a_child_inherits_and_cannot_go_too_deep(void **state) /* proves
     assert_true(info.remaining_ms <= 30000); /* never later than its parent's */
     send_all(bus, c, "deep");
     assert_heard(&g[0], "told - deep");
-    assert_string_equal(g[0].trace[0], trace);
+    assert_string_equal(g[0].cause.traceparent, trace);
     assert_int_equal(g[0].cause.hops, 4);
+    assert_int_equal(g[0].cause.conv.id, c.id);
     assert_true(g[0].cause.remaining_ms <= 30000);
     snprintf(parent, sizeof parent, "\"parent\":\"abc\",\"hops\":4");
     assert_shown(bus, "{\"op\":\"ls\"}", parent);
+    o.cause = g[0].cause; /* who serves it opens another one */
+    assert_int_equal(lim_conv_open(bus, &o, &child), LIM_OK);
+    snprintf(parent, sizeof parent, "\"parent\":\"%llx\",\"hops\":5", (unsigned long long)c.id);
+    assert_shown(bus, "{\"op\":\"ls\"}", parent);
+    assert_true(talk_info(bus, child).remaining_ms <= talk_info(bus, c).remaining_ms + 1);
+    talk_close(bus, child);
     o.cause.hops = LIM_HOPS_MAX;
     assert_int_equal(lim_conv_open(bus, &o, &child), LIM_E_INVALID);
     o.cause.hops = LIM_HOPS_MAX - 1;

@@ -56,8 +56,7 @@ typedef struct guest {
     char heard[HEARD_MAX][WORDS_MAX];
     lim_conv conv[HEARD_MAX];
     uint64_t lease[HEARD_MAX];
-    char trace[HEARD_MAX][64]; /* the header traceparent of each */
-    lim_cause cause;           /* of the last one */
+    lim_cause cause;         /* of the last one */
 } guest;
 
 /* Who it is, in a table of guests: its letter; the opener: '-'. */
@@ -73,17 +72,14 @@ static inline lim_done guest_hears(lim_bus *bus, const lim_delivery *d, void *ct
 {
     guest *g = ctx;
     uint32_t at = atomic_load(&g->count);
-    lim_bytes trace = { "", 0 };
     assert_true(at < HEARD_MAX && bus == g->bus);
     snprintf(g->heard[at], WORDS_MAX, "%s%s%.*s %c%s%.*s",
              d->event != LIM_EVENT_NONE ? lim_event_text(d->event) : d->wants_reply ? "asked" : "told",
              d->type.len > 0 ? ":" : "", (int)d->type.len, (const char *)d->type.ptr, guest_of(g->all, d->from),
              d->payload.len > 0 ? " " : "", (int)d->payload.len, (const char *)d->payload.ptr);
-    (void)lim__packed_get(lim__msg_headers((const lim__msg *)d->msg), lim__str("traceparent"), &trace);
-    snprintf(g->trace[at], sizeof g->trace[at], "%.*s", (int)trace.len, (const char *)trace.ptr);
     g->conv[at] = d->conv;
     g->lease[at] = d->lease;
-    g->cause = (lim_cause){ .conv = d->conv, .hops = d->hops, .remaining_ms = d->remaining_ms };
+    lim_cause_of(d, &g->cause);
     atomic_store(&g->count, at + 1);
     if (!d->wants_reply || atomic_load(&g->manner) == KEEPS_SILENT)
         return LIM_DONE;
