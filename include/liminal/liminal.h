@@ -453,7 +453,8 @@ LIM_API lim_err lim_workflow_name(const char *kind, const char *ns, const char *
 LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 
 /* ---- routing: load, deploy while running ---- */
-typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA } lim_engine; /* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD or affinity:FIELD */
+/* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD or affinity:FIELD. */
+typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA } lim_engine;
 typedef enum lim_on_fault {
     LIM_ON_FAULT_REJECT = 1, /* refused{routing_fault} */
     LIM_ON_FAULT_PREVIOUS,   /* the version before decides */
