@@ -45,7 +45,7 @@ static const cli_flag flags[] = {
     { "identity", CLI_TEXT, AT(identity), "NAME", "a name that is unique in the group", NULL, false },
     { "reconnect", CLI_SWITCH, AT(reconnect), NULL, "dial again when the connection breaks", NULL, false },
     { "no-reconnect", CLI_SWITCH, AT(no_reconnect), NULL, "end when the connection breaks", NULL, false },
-    { "builtin", CLI_TEXT, AT(builtin), "NAME", "least_loaded or round_robin instead of a file", NULL, false },
+    { "builtin", CLI_TEXT, AT(builtin), "NAME", "least_loaded, round_robin, power_of_two, hash:FIELD, affinity:FIELD", NULL, false },
     { "cpu", CLI_DURATION, AT(cpu_us), "D", "computing time of one decision, at most (default 20ms)", NULL, false },
     { "wall", CLI_DURATION, AT(wall_us), "D", "one decision from begin to end, at most (default 5s)", NULL, false },
     { "memory", CLI_SIZE, AT(memory_bytes), "SIZE", "memory of this version, at most (default 1MiB)", NULL, false },
