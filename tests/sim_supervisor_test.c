@@ -38,7 +38,15 @@
 #include "actor/internal.h"
 #include "sim/sim_os.h"
 
-enum { NODES_MAX = 96, BIRTHS_MAX = 1 << 16, CHILDREN_MAX = 12, DEPTH_MAX = 3, STEPS = 150, SCHEDULERS_MAX = 3, TIMES = 8 };
+enum {
+    NODES_MAX = 96,
+    BIRTHS_MAX = 1 << 16,
+    CHILDREN_MAX = 12,
+    DEPTH_MAX = 3,
+    STEPS = 150,
+    SCHEDULERS_MAX = 3,
+    TIMES = 8
+};
 enum { BE_READY = 1, END };
 #define MS 1000000ull
 
