@@ -267,7 +267,7 @@ function target(name) {
     if (name ~ /^runtime_(one_way_128|cascade_per_link)$/) return "ratio >= 5"
     if (name == "runtime_idle_process") return "ratio >= 8 and value <= 320"
     if (name ~ /^runtime_(callers|requests)_64_/) return "ratio >= 3"
-    if (name == "runtime_cross_pipelined") return "value <= 300"
+    if (name ~ /^runtime_cross_(pipelined|single\.p50)$/) return "value <= 300"
     if (name == "runtime_10M_lives_growth") return "value <= 64"
     if (name == "route.lua_decision") return "value <= 250"
     return ""

@@ -61,8 +61,12 @@ static lim_err open_parts(lim_bus *bus)
 /* A handler of the host's that kept its scheduler: everybody on it had to wait. */
 static void log_overrun(void *ctx, const lim_overrun *o)
 {
-    lim__bus_log(ctx, "event=overrun process=%s pid=%" PRIx64 " took_us=%" PRIu64, o->name, o->pid.id,
-                 o->took_ns / 1000);
+    if (o->output_bytes > 0)
+        lim__bus_log(ctx, "event=overrun process=%s pid=%" PRIx64 " output_bytes=%" PRIu64, o->name, o->pid.id,
+                     o->output_bytes);
+    else
+        lim__bus_log(ctx, "event=overrun process=%s pid=%" PRIx64 " took_us=%" PRIu64, o->name, o->pid.id,
+                     o->took_ns / 1000);
 }
 
 lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out)
