@@ -364,6 +364,25 @@ check_pause_and_drain() {
     expect "why it gets nothing" draining "$(liminal worker ls q --json | field why)"
 }
 
+# SIGTERM ends the server in the time it was given, whatever waits in it for somebody who never comes (aion#73).
+check_stop_with_waiting_work() {
+    start_server --drain 300ms || return
+    background dispatch liminal dispatch lonely x --wait --json
+    background ask liminal ask lonely x --wait --timeout 1m --json
+    background worker liminal work slow --exec 'sleep 60' --no-reconnect
+    within 5 has_members slow 1 || fail "nobody registered"
+    background held liminal dispatch slow x --wait --json
+    within 5 in_hand slow || fail "the task was not handed out"
+    stopped_ns=$(date +%s%N)
+    kill -TERM "$server"
+    wait "$server"
+    [ "$(ms_since "$stopped_ns")" -le 2000 ] || fail "the server took $(ms_since "$stopped_ns") ms"
+    server=
+    for who in dispatch ask held worker; do
+        within 2 test -s "$work/$who.code" || fail "$who still waits"
+    done
+}
+
 # Nothing waits without a reason: each that can be brought about from here, in one line that says what to do.
 check_why() {
     start_server || return

@@ -30,6 +30,9 @@ typedef struct seen { /* a request that a puppet was handed, or an outcome that 
     lim_why why;
     lim_handed handed;
     char payload[24], detail[80]; /* what it says, cut */
+    uint32_t excluded;
+    uint64_t crashed_wall_us, rerouted_ns;
+    char past[16]; /* the first of the excluded */
 } seen;
 
 typedef struct puppet {
@@ -80,6 +83,11 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__outcome_view(o, excluded, &view);
         seen *s = &p->outcomes[p->outcome_count++];
         *s = (seen){ .conv = o->conv, .how = o->how, .why = o->why, .handed = o->handed_over };
+        s->excluded = view.excluded_count;
+        s->crashed_wall_us = view.crashed_wall_us;
+        s->rerouted_ns = view.rerouted_ns;
+        if (view.excluded_count > 0)
+            keep(s->past, sizeof s->past, view.excluded[0]);
         keep(s->payload, sizeof s->payload, view.payload);
         keep(s->detail, sizeof s->detail, view.detail);
     } else if (signal->type == &lim__type_admitted) {
