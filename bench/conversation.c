@@ -5,6 +5,7 @@
  * Inside a scheduler means that owner, conversation and participant live on it and nobody sleeps: the loop is driven
  * by hand, so what is measured is the work and not the waking. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ typedef struct asker {
     lim_pid participant; /* {0}: through the group */
     uint64_t left;
     lim__msg *payload;
-    uint64_t *done_ns;
+    _Atomic uint64_t *done_ns;
 } asker;
 
 static void ask_once(lim_process *self, asker *a)
@@ -61,7 +62,7 @@ static void on_asker(lim_process *self, const lim_signal *signal, void *state)
     if (signal->type == &lim__type_outcome) {
         must(((const lim__outcome_letter *)signal->body.ptr)->how == LIM_HOW_REPLY, "ask");
         if (--a->left == 0) {
-            *a->done_ns = now_ns();
+            atomic_store(a->done_ns, now_ns());
             return;
         }
     }
@@ -86,7 +87,7 @@ static lim_done on_hold(lim_bus *bus, const lim_delivery *d, void *ctx)
     return LIM_HOLD;
 }
 
-static void turns(lim_bus *bus, const uint64_t *until, uint64_t max)
+static void turns(lim_bus *bus, const _Atomic uint64_t *until, uint64_t max)
 {
     for (uint64_t i = 0; (until == NULL || *until == 0) && i < max; i++)
         lim__sched_turn(lim__sched_at(bus->rt, 0), 0);
@@ -107,7 +108,7 @@ static lim_pid owner(lim_bus *bus, lim_on_signal *on_signal, const asker *init)
 
 static void asks(lim_bus *bus, const char *name, lim_pid participant)
 {
-    uint64_t done = 0;
+    _Atomic uint64_t done = 0;
     asker init = { .bus = bus,
                    .participant = participant,
                    .left = ASKS,
@@ -272,6 +273,41 @@ static void from_host(uint64_t *ns)
     lim_bus_close(bus);
 }
 
+/* Asker and conversation on one scheduler, the participant on another one: four crossings an ask, nothing else to do.
+ */
+static void crossing(void)
+{
+    lim_bus *bus = NULL;
+    lim_bus_opts opts = { .size = sizeof opts, .scheduler_count = 2, .spin_us = 50 };
+    must(lim_bus_open(&opts, &bus) == LIM_OK, "open");
+    lim_pid echo = participant(bus, on_echo);
+    for (int i = 0; lim__pid_scheduler(echo) != 1 && i < 100; i++)
+        echo = participant(bus, on_echo); /* they are put on schedulers in turn */
+    must(lim__pid_scheduler(echo) == 1, "placing");
+    _Atomic uint64_t done = 0;
+    asker init = { .bus = bus,
+                   .participant = echo,
+                   .left = HOST_ASKS,
+                   .done_ns = &done,
+                   .payload = lim__msg_new(lim__str("0123456789abcdef")) };
+    lim_pid pid = { 0 };
+    lim_spawn_opts spawn = { .size = sizeof spawn,
+                             .on_signal = on_asker,
+                             .state_bytes = sizeof init,
+                             .init = &init,
+                             .init_bytes = sizeof init,
+                             .trap_exit = true,
+                             .place = true };
+    must(lim_runtime_spawn(bus->rt, &spawn, &pid) == LIM_OK, "spawn");
+    uint64_t start = now_ns();
+    must(lim_runtime_send(bus->rt, pid, 0, lim__bytes("", 0)) == LIM_OK, "send");
+    while (atomic_load(&done) == 0)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    printf("RESULT conversation.open_ask_close_crossing %.1f ns\n", (double)(atomic_load(&done) - start) / HOST_ASKS);
+    lim_bus_close(bus);
+    lim__msg_unref(init.payload);
+}
+
 int main(void)
 {
     static uint64_t ns[HOST_ASKS];
@@ -288,6 +324,7 @@ int main(void)
     idle_talks(bus, "conversation.memory_idle_talk", (lim_pid){ 0 });
     idle_talks(bus, "conversation.memory_idle_talk_of_two", echo);
     lim_bus_close(bus);
+    crossing();
     limit_pingpong(ns);
     from_host(ns);
     return 0;
