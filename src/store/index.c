@@ -31,7 +31,7 @@ struct lim__index {
     lim__sorted recent, frozen;
     uint32_t readers;      /* that have a view */
     bool writing, closing; /* writing: frozen is the base's thread's to read */
-    uint64_t lsn, frozen_lsn, stable_lsn, older_lsn;
+    uint64_t lsn, frozen_lsn, stable_lsn;
     int error; /* the base's last */
     lim__thread thread;
 };
@@ -51,7 +51,6 @@ static void write_frozen(lim__index *ix)
     pthread_mutex_lock(&ix->lock);
     ix->error = err;
     if (err == 0) {
-        ix->older_lsn = ix->stable_lsn;
         ix->stable_lsn = ix->frozen_lsn;
         lim__sorted_fini(&ix->frozen);
     } else if (err == -EBADMSG && ix->state == GOOD) {
@@ -313,12 +312,19 @@ int lim__index_wipe(lim__index *ix)
     while (ix->writing || ix->readers > 0)
         lim__cond_wait_until(&ix->changed, &ix->lock, UINT64_MAX);
     lim__sorted_fini(&ix->recent), lim__sorted_fini(&ix->frozen), lim__sorted_fini(&ix->pending);
-    ix->lsn = ix->stable_lsn = ix->older_lsn = 0;
+    ix->lsn = ix->stable_lsn = 0;
     ix->error = 0;
     ix->pending_lost = false;
     int err = has_base(ix) ? ix->base.ops->wipe(ix->base.self) : 0;
     pthread_mutex_unlock(&ix->lock);
     return err;
+}
+
+void lim__index_loaded(lim__index *ix, uint64_t lsn)
+{
+    pthread_mutex_lock(&ix->lock);
+    ix->lsn = ix->stable_lsn = lsn;
+    pthread_mutex_unlock(&ix->lock);
 }
 
 void lim__index_ready(lim__index *ix)
@@ -371,11 +377,10 @@ size_t lim__index_recent(lim__index *ix)
     return bytes;
 }
 
-/* The transaction before the last one: if the last one's first page is found damaged, LMDB goes back to it. */
 uint64_t lim__index_stable(lim__index *ix)
 {
     pthread_mutex_lock(&ix->lock);
-    uint64_t lsn = has_base(ix) ? ix->older_lsn : UINT64_MAX;
+    uint64_t lsn = has_base(ix) ? ix->stable_lsn : UINT64_MAX;
     pthread_mutex_unlock(&ix->lock);
     return lsn;
 }

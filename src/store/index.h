@@ -39,6 +39,8 @@ typedef struct lim__base {
 
 /* Opens (or makes) an LMDB environment in this directory. One that is damaged is emptied. 0 or -errno. */
 int lim__lmdb_open(lim__os *os, const char *dir, uint64_t map_bytes, lim__base *out);
+/* The same, for looking only: -EBADMSG, -ENOENT, and nothing is changed. Its write answers -EROFS. */
+int lim__lmdb_look(lim__os *os, const char *dir, lim__base *out);
 
 /* on_event: the base is damaged, or has taken its changes, or could not. Any thread; may be NULL. */
 int lim__index_open(lim__base base, void (*on_event)(void *ctx), void *ctx, lim__index **out); /* owns the base; -ENOMEM */
@@ -57,7 +59,8 @@ bool lim__index_damaged(lim__index *ix);              /* reads answer -EAGAIN, a
 void lim__index_damage(lim__index *ix);               /* somebody found out */
 /* (w) Begins anew with nothing; reads answer -EAGAIN until lim__index_ready. 0 or the base's -errno. */
 int lim__index_wipe(lim__index *ix);
-void lim__index_ready(lim__index *ix); /* (w) */
+void lim__index_loaded(lim__index *ix, uint64_t lsn); /* (w) the base was found to be as of this */
+void lim__index_ready(lim__index *ix);                /* (w) */
 
 /* (w) What is recent goes to the base, unless something is on its way already. wait: until all has arrived; 0 or the
  * base's last -errno. Call it only when the log is on stable storage up to the last commit. */

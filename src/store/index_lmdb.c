@@ -206,6 +206,13 @@ static int seek(void *base, void *txn, lim_bytes key, lim__seek where, lim__buf 
     MDB_cursor *cursor;
     MDB_val k, v;
     lim_bytes content;
+    bool forward = where == LIM__SEEK_GE || where == LIM__SEEK_GT;
+    if (key.len == 0) { /* before all, and nothing that LMDB would look for */
+        if (!forward)
+            return -ENOENT;
+        key = lim__bytes("\1", 1);
+        where = LIM__SEEK_GE;
+    }
     int rc = mdb_cursor_open(txn, b->dbi, &cursor);
     if (rc != 0)
         return to_errno(rc);
@@ -300,19 +307,71 @@ static int write_changes(void *base, const lim__sorted *changes)
     return to_errno(mdb_txn_commit(w.txn));
 }
 
+static int write_nothing(void *base, const lim__sorted *changes)
+{
+    (void)base, (void)changes;
+    return -EROFS;
+}
+
+static int wipe_nothing(void *base)
+{
+    (void)base;
+    return -EROFS;
+}
+
+static const lim__base_ops look_ops = { view, unview, seek, write_nothing, wipe_nothing, close_base };
 static const lim__base_ops ops = { view, unview, seek, write_changes, wipe, close_base };
+
+static lmdb_base *base_new(lim__os *os, const char *dir, char path[4200])
+{
+    lmdb_base *b = calloc(1, sizeof *b);
+    if (!b)
+        return NULL;
+    b->os = os;
+    snprintf(b->dir, sizeof b->dir, "%s", dir);
+    pthread_mutex_init(&b->lock, NULL);
+    path_in(b, "data.mdb", path, 4200);
+    return b;
+}
+
+static int look_env(lmdb_base *b)
+{
+    MDB_txn *txn;
+    int rc = mdb_env_create(&b->env);
+    if (rc == 0)
+        rc = mdb_env_open(b->env, b->dir, MDB_NOTLS | MDB_RDONLY | MDB_NOLOCK, 0600);
+    if (rc == 0)
+        rc = mdb_txn_begin(b->env, NULL, MDB_RDONLY, &txn);
+    if (rc != 0)
+        return to_errno(rc);
+    rc = mdb_dbi_open(txn, NULL, 0, &b->dbi);
+    mdb_txn_abort(txn);
+    return to_errno(rc);
+}
+
+int lim__lmdb_look(lim__os *os, const char *dir, lim__base *out)
+{
+    char path[4200];
+    lmdb_base *b = base_new(os, dir, path);
+    int err = b ? lim__lmdb_check(os, path) : -ENOMEM;
+    if (err == 0)
+        err = look_env(b);
+    if (err != 0) {
+        if (b)
+            close_base(b);
+        return err;
+    }
+    *out = (lim__base){ &look_ops, b };
+    return 0;
+}
 
 int lim__lmdb_open(lim__os *os, const char *dir, uint64_t map_bytes, lim__base *out)
 {
     char path[4200];
-    lmdb_base *b = calloc(1, sizeof *b);
+    lmdb_base *b = base_new(os, dir, path);
     if (!b)
         return -ENOMEM;
-    b->os = os;
     b->map_bytes = map_bytes;
-    snprintf(b->dir, sizeof b->dir, "%s", dir);
-    pthread_mutex_init(&b->lock, NULL);
-    path_in(b, "data.mdb", path, sizeof path);
     int err = os->dir_create(os, dir);
     if (err == 0 && lim__lmdb_check(os, path) != 0)
         err = remove_file(b, "data.mdb");

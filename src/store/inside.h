@@ -91,6 +91,11 @@ typedef struct lim__sick { /* a place that readers found to be bad; told by the 
 } lim__sick;
 enum { LIM__SICK_MAX = 256 };
 
+typedef enum lim__index_from {
+    LIM__INDEX_OPTS = 1, /* as the options say */
+    LIM__INDEX_LOOK      /* LMDB's file as it is, changed by nobody: for comparing */
+} lim__index_from;
+
 struct lim__store {
     lim__store_opts opts;
     lim__os *os;
@@ -99,6 +104,8 @@ struct lim__store {
     uint64_t store_id;
     lim__segments segments;
     lim__index *index;
+    bool has_base;         /* of the index: LMDB */
+    lim__index_from from;
 
     /* the writer's */
     lim__ledger ledger;
@@ -150,6 +157,8 @@ void lim__upkeep_checkpoint(lim__store *s);  /* a whole one, before closing */
 int lim__recover(lim__store *s, lim__store_error *error);
 int lim__remake_index(lim__store *s, lim__store_error *error); /* while running, too */
 /* store.c */
+int lim__store_open_from(const lim__store_opts *opts, lim__index_from from, lim__store_error *error, lim__store **out);
+int lim__store_write_format(lim__os *os, const char *dir, uint64_t store_id);
 void lim__store_note_damage(lim__store *s, lim__segment *segment, uint64_t at, const char *what);
 void lim__info_update(lim__store *s);
 

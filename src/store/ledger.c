@@ -713,6 +713,7 @@ void lim__ledger_commit(lim__ledger *l, uint64_t lsn, lim__segment *s, uint64_t 
     if (l->failed)
         lim__index_damage(l->ix);
     lim__index_commit(l->ix, lsn);
+    lim__segments_show(l->segments, s, end);
 }
 
 void lim__ledger_abandon(lim__ledger *l)
@@ -736,23 +737,42 @@ bool lim__ledger_alive(lim__ledger *l, uint64_t stream, uint64_t seq, uint64_t s
 
 /* ---- what the base has kept ---- */
 
+static bool list_missing(lim__ledger *l, uint64_t id)
+{
+    uint64_t *listed = realloc(l->listed, (l->listed_count + 1) * sizeof *listed);
+    if (!listed)
+        return false;
+    l->listed = listed;
+    listed[l->listed_count++] = id;
+    return true;
+}
+
+static int load_segment(lim__ledger *l, uint64_t id, const lim__buf *value)
+{
+    lim__segment *s = lim__segment_find(l->segments, id);
+    if (!s)
+        return list_missing(l, id) ? 0 : -ENOMEM;
+    if (lim__buf_len(value) != sizeof s->stats)
+        return -EBADMSG;
+    memcpy(&s->stats, lim__buf_bytes(value).ptr, sizeof s->stats);
+    s->past_cache = s->stats.suspect != 0;
+    return 0;
+}
+
 static int load_segments(lim__ledger *l)
 {
     lim__buf key = { 0 }, value = { 0 };
     lim__key at = lim__key_segment(0);
     int err;
+    l->listed_count = 0;
     while ((err = lim__index_w_seek(l->ix, lim__key_bytes(&at), LIM__SEEK_GT, &key, &value)) == 0) {
         lim_bytes k = lim__buf_bytes(&key);
         if (*(const char *)k.ptr != 'G')
             break;
         uint64_t id = lim__key_number(k, 1);
-        lim__segment *s = lim__segment_find(l->segments, id);
-        if (!s || lim__buf_len(&value) != sizeof s->stats) {
-            err = -EBADMSG; /* a file is missing, or this is no index of this store */
+        err = load_segment(l, id, &value);
+        if (err != 0)
             break;
-        }
-        memcpy(&s->stats, lim__buf_bytes(&value).ptr, sizeof s->stats);
-        s->past_cache = s->stats.suspect != 0;
         at = lim__key_segment(id);
     }
     lim__buf_fini(&key), lim__buf_fini(&value);

@@ -101,7 +101,8 @@ typedef struct lim__ledger {
         lim__key covered; /* all up to this key */
         bool whole;
     } pages;
-    uint64_t *listed; /* remaking: the segments that there must be, as of the last whole checkpoint */
+    uint64_t *listed; /* remaking: the segments that there must be, as of the last whole checkpoint; else those that the
+                       * base knows and that are not there. Without those that the log has dropped since: 0 */
     size_t listed_count;
 } lim__ledger;
 

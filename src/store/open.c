@@ -54,6 +54,19 @@ static void apply_good(lim__ledger *l, lim__segment *segment, uint64_t at, const
     }
 }
 
+/* Nobody needs it while the head is good, so this is for those who look at everything. */
+static void check_foot(lim__store *s, lim__segment *segment, uint64_t at, const lim__batch_head *h,
+                       const uint8_t *payload)
+{
+    uint64_t rest = lim__batch_total(h) - LIM__BATCH_HEAD - h->length;
+    const uint8_t *foot = payload + h->length + rest - LIM__BATCH_HEAD;
+    bool zeros = true;
+    for (const uint8_t *p = payload + h->length; p < foot; p++)
+        zeros = zeros && *p == 0;
+    if (!zeros || !lim__head_good(foot, LIM__BATCH_HEAD, segment->seal, LIM__FOOT_MAGIC))
+        lim__store_note_damage(s, segment, at, "behind a good batch there is something else than should be");
+}
+
 static void on_batch(void *ctx, lim__segment *segment, uint64_t at, const lim__batch_head *h, const uint8_t *payload,
                      bool damaged)
 {
@@ -61,6 +74,8 @@ static void on_batch(void *ctx, lim__segment *segment, uint64_t at, const lim__b
     recovery *r = ctx;
     lim__store *s = r->s;
     r->last = segment;
+    if (s->opts.read_only && !damaged)
+        check_foot(s, segment, at, h, payload);
     if (!damaged)
         apply_good(&s->ledger, segment, at, h, payload);
     else if (!lim__scan_save(h, payload, at, segment->seal, apply_saved, r))
@@ -278,6 +293,20 @@ static bool mark_holds(recovery *r, bool *bad)
     return holds;
 }
 
+/* What was found to be bad when the index was made, and not now. */
+static void tell_known_damage(lim__store *s, uint32_t told)
+{
+    uint32_t all = 0;
+    for (size_t i = 0; i < s->segments.count; i++) {
+        const lim__segment *segment = s->segments.list[i];
+        all += segment->stats.damages;
+        if (segment->stats.damages > 0)
+            lim__store_event(s, "quarantined", "segment %016llx has %u damaged places", (unsigned long long)segment->id,
+                             segment->stats.damages);
+    }
+    s->damages = all > told ? all : told;
+}
+
 static int catch_up(recovery *r)
 {
     lim__store *s = r->s;
@@ -285,8 +314,10 @@ static int catch_up(recovery *r)
     if (lim__ledger_load(&s->ledger) != 0 || s->ledger.mark.store_id != s->store_id || !mark_holds(r, &bad))
         return -EBADMSG;
     const lim__mark m = s->ledger.mark;
+    lim__index_loaded(s->index, m.lsn);
     plan *p = NULL;
     size_t count = 0;
+    const uint32_t before = s->damages;
     r->last = lim__segment_find(&s->segments, m.segment);
     if (bad)
         lim__store_note_damage(s, r->last, m.at, "the last batch that the index knows is damaged");
@@ -296,7 +327,14 @@ static int catch_up(recovery *r)
     if (err == 0)
         err = scan_all(r, p, count, m.end, m.lsn + 1);
     free(p);
-    return err ? err : s->ledger.failed || r->lost ? -EBADMSG : 0;
+    for (size_t i = 0; i < s->ledger.listed_count; i++)
+        r->lost =
+            r->lost || s->ledger.listed[i] != 0; /* a file is missing, and the log does not say that it was dropped */
+    s->ledger.listed_count = 0;
+    if (err != 0 || s->ledger.failed || r->lost || r->gap_lsn)
+        return err ? err : -EBADMSG;
+    tell_known_damage(s, before);
+    return 0;
 }
 
 /* ---- going on ---- */
@@ -366,10 +404,10 @@ static int go_on(recovery *r)
 
 static int recover_index(recovery *r, lim__store_error *error)
 {
-    int err = r->s->opts.index_in_memory || r->s->opts.read_only ? -EBADMSG : catch_up(r);
-    if (err == -EBADMSG) {
+    int err = r->s->has_base ? catch_up(r) : -EBADMSG;
+    if (err == -EBADMSG && r->s->from != LIM__INDEX_LOOK) {
         *r = (recovery){ .s = r->s, .scan = r->scan };
-        if (r->s->segments.count > 0 && !r->s->opts.index_in_memory && !r->s->opts.read_only)
+        if (r->s->segments.count > 0 && r->s->has_base)
             lim__store_event(r->s, "index_remade", "the index is missing or damaged and is made again from the log");
         err = remake(r);
     }

@@ -500,3 +500,45 @@ int lim__segment_read(lim__segments *t, lim__segment *s, void *buf, size_t len, 
     long n = read_twice(t, file, buf, len, at);
     return n < 0 ? (int)n : (size_t)n < len ? -EBADMSG : 0;
 }
+
+/* ---- copying ---- */
+
+lim__segment_extent *lim__segments_pin(lim__segments *t, size_t *count)
+{
+    pthread_mutex_lock(&t->lock);
+    lim__segment_extent *list = calloc(t->count + 1, sizeof *list);
+    *count = 0;
+    for (size_t i = 0; list && i < t->count; i++) {
+        uint64_t id = t->list[i]->id;
+        if (id <= t->visible_segment && !t->list[i]->leaving)
+            list[(*count)++] = (lim__segment_extent){ id, id == t->visible_segment ? t->visible_end : UINT64_MAX };
+    }
+    t->pins += list != NULL;
+    pthread_mutex_unlock(&t->lock);
+    return list;
+}
+
+void lim__segments_unpin(lim__segments *t)
+{
+    pthread_mutex_lock(&t->lock);
+    LIM_ASSERT(t->pins > 0);
+    t->pins--;
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool lim__segment_leave(lim__segments *t, lim__segment *s)
+{
+    pthread_mutex_lock(&t->lock);
+    s->leaving = s->leaving || t->pins == 0;
+    bool leaves = s->leaving;
+    pthread_mutex_unlock(&t->lock);
+    return leaves;
+}
+
+void lim__segments_show(lim__segments *t, const lim__segment *s, uint64_t end)
+{
+    pthread_mutex_lock(&t->lock);
+    t->visible_segment = s->id;
+    t->visible_end = end;
+    pthread_mutex_unlock(&t->lock);
+}

@@ -48,6 +48,7 @@ typedef struct lim__segment {
     bool sealed;      /* its head says where it ends: */
     uint64_t sealed_last_lsn, sealed_end;
     uint64_t nonce;
+    bool leaving;     /* its file is about to go */
     bool unlisted;    /* not in the table: whoever gives the last reference back frees it */
     uint64_t size;
     lim__seal seal;
@@ -65,6 +66,8 @@ typedef struct lim__segments {
     size_t count, cap;
     size_t open_files;
     uint64_t clock;
+    uint32_t pins;                          /* while there are any, no segment goes */
+    uint64_t visible_segment, visible_end;  /* where the log ends, for those who copy it */
     /* the writer's */
     lim__segment *changed;
     struct lim__preparing {
@@ -118,6 +121,16 @@ lim__segment *lim__segment_ref(lim__segments *t, uint64_t id); /* NULL: it is no
 void lim__segment_unref(lim__segments *t, lim__segment *s);
 /* Exactly len bytes: 0, -EBADMSG (beyond the end), -errno. The caller has a reference. */
 int lim__segment_read(lim__segments *t, lim__segment *s, void *buf, size_t len, uint64_t at);
+
+/* ---- copying all of it; any thread ---- */
+typedef struct lim__segment_extent {
+    uint64_t id, end; /* end UINT64_MAX: all of the file */
+} lim__segment_extent;
+/* The segments of one instant, which stay until they are let go. NULL: no memory. */
+lim__segment_extent *lim__segments_pin(lim__segments *t, size_t *count);
+void lim__segments_unpin(lim__segments *t);
+bool lim__segment_leave(lim__segments *t, lim__segment *s); /* the writer: may its file go? */
+void lim__segments_show(lim__segments *t, const lim__segment *s, uint64_t end); /* the writer: the log ends there now */
 
 void *lim__aligned(size_t bytes); /* LIM__FILE_BLOCK; free() it */
 /* All of it: 0 or -errno. */

@@ -195,9 +195,13 @@ static int make_dir(lim__store *s)
 static int lock_dir(lim__store *s, lim__store_error *error)
 {
     char path[4200];
+    if (s->from == LIM__INDEX_LOOK) /* whoever compares has it open already */
+        return 0;
     snprintf(path, sizeof path, "%s/lock", s->dir);
     int err = s->opts.read_only ? 0 : make_dir(s);
     int file = err ? err : s->os->file_open(s->os, path, s->opts.read_only ? 0 : LIM__FILE_WRITE | LIM__FILE_CREATE);
+    if (file == -ENOENT && s->opts.read_only) /* a copy that nobody has opened yet; or there is no store: soon told */
+        return 0;
     if (file < 0) {
         lim__store_fail(error, "%s cannot be %s: %s", s->dir, s->opts.read_only ? "read" : "written to",
                         strerror(-file));
@@ -217,24 +221,24 @@ static int format_text(char text[80], int version, uint64_t store_id)
     return n + snprintf(text + n, 80 - (size_t)n, "%08x\n", lim__crc32c(0, text, (size_t)n));
 }
 
-static int write_format(lim__store *s)
+int lim__store_write_format(lim__os *os, const char *dir, uint64_t store_id)
 {
     char path[4200], next[4200], text[80];
-    snprintf(path, sizeof path, "%s/format", s->dir);
-    snprintf(next, sizeof next, "%s/format.tmp", s->dir);
-    int n = format_text(text, LIM__FORMAT_VERSION, s->store_id);
-    int file = s->os->file_open(s->os, next, LIM__FILE_WRITE | LIM__FILE_CREATE);
+    snprintf(path, sizeof path, "%s/format", dir);
+    snprintf(next, sizeof next, "%s/format.tmp", dir);
+    int n = format_text(text, LIM__FORMAT_VERSION, store_id);
+    int file = os->file_open(os, next, LIM__FILE_WRITE | LIM__FILE_CREATE);
     if (file < 0)
         return file;
-    int err = s->os->file_truncate(s->os, file, 0);
+    int err = os->file_truncate(os, file, 0);
     if (err == 0)
-        err = lim__write_all(s->os, file, text, (size_t)n, 0);
+        err = lim__write_all(os, file, text, (size_t)n, 0);
     if (err == 0)
-        err = s->os->file_sync(s->os, file);
-    s->os->file_close(s->os, file);
+        err = os->file_sync(os, file);
+    os->file_close(os, file);
     if (err == 0)
-        err = s->os->file_rename(s->os, next, path);
-    return err ? err : s->os->dir_sync(s->os, s->dir);
+        err = os->file_rename(os, next, path);
+    return err ? err : os->dir_sync(os, dir);
 }
 
 /* 0; -ENOENT: there is none, or nothing sensible in it; -ENOTSUP. */
@@ -318,7 +322,7 @@ static int find_format(lim__store *s, const names *n, lim__store_error *error)
     if (err == -ENOENT && n->count == 0 && !s->opts.read_only)
         err = 0;
     if (err == 0 && !s->opts.read_only)
-        err = write_format(s);
+        err = lim__store_write_format(s->os, s->dir, s->store_id);
     if (err == -ENOTSUP)
         lim__store_fail(error, "%s was written by a newer version of liminal: use that one, or another directory",
                         s->dir);
@@ -364,8 +368,11 @@ static int open_index(lim__store *s, lim__store_error *error)
     char path[4200];
     int err = 0;
     snprintf(path, sizeof path, "%s/index", s->dir);
-    if (!s->opts.index_in_memory && !s->opts.read_only)
+    if (s->from == LIM__INDEX_LOOK)
+        err = lim__lmdb_look(s->os, path, &base);
+    else if (!s->opts.index_in_memory && !s->opts.read_only)
         err = lim__lmdb_open(s->os, path, s->opts.index_map_bytes, &base);
+    s->has_base = base.ops != NULL;
     if (err == 0)
         err = lim__index_open(base, on_index_event, s, &s->index);
     if (err != 0) {
@@ -417,10 +424,16 @@ static void store_free(lim__store *s)
 
 int lim__store_open(const lim__store_opts *opts, lim__store_error *error, lim__store **out)
 {
+    return lim__store_open_from(opts, LIM__INDEX_OPTS, error, out);
+}
+
+int lim__store_open_from(const lim__store_opts *opts, lim__index_from from, lim__store_error *error, lim__store **out)
+{
     lim__store *s = calloc(1, sizeof *s);
     if (!s)
         return -ENOMEM;
     s->lock_file = -1;
+    s->from = from;
     s->segments.preparing.file = -1;
     s->log.state = LIM__LOG_GOOD;
     s->log.sync_due_ns = UINT64_MAX;

@@ -356,7 +356,7 @@ static void retire(lim__store *s, lim__segment *segment)
 {
     bool again = lim__segment_number(&s->segments, LIM__PREPARED) < PREPARED_WANTED;
     uint64_t id = segment->id;
-    if (lim__segment_retire(&s->segments, segment, again) != 0) {
+    if (!lim__segment_leave(&s->segments, segment) || lim__segment_retire(&s->segments, segment, again) != 0) {
         s->upkeep.retire_next_ns = s->os->now_ns(s->os) + STARVED_RETRY_NS;
         return;
     }

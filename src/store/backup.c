@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * backup.c - a copy of the log, of one instant, while writing goes on.
+ *
+ * The segments that there are at that instant are pinned: none of their files goes, and what is in them up to that
+ * instant does not change any more. They are copied byte for byte, the last one up to where the log ended. The index is
+ * not copied: whoever opens the copy makes it from the log. */
+#include "store/inside.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STEP = 1 << 20 };
+
+static int copy_bytes(lim__store *s, lim__segment *from, int to, uint64_t end, uint8_t *buf)
+{
+    int err = 0;
+    for (uint64_t at = 0; err == 0 && at < end; at += STEP) {
+        size_t part = end - at < STEP ? (size_t)(end - at) : STEP;
+        err = lim__segment_read(&s->segments, from, buf, part, at);
+        if (err == 0)
+            err = lim__write_all(s->os, to, buf, part, at);
+    }
+    return err ? err : s->os->file_sync(s->os, to);
+}
+
+static int copy_segment(lim__store *s, const lim__segment_extent *extent, const char *to_dir, uint8_t *buf)
+{
+    char name[32], path[4200];
+    lim__segment *from = lim__segment_ref(&s->segments, extent->id);
+    if (!from)
+        return -ENOENT;
+    lim__segment_name(name, extent->id);
+    snprintf(path, sizeof path, "%s/%s", to_dir, name);
+    int err = lim__segment_load(&s->segments, from);
+    int to = err ? err : s->os->file_open(s->os, path, LIM__FILE_WRITE | LIM__FILE_CREATE | LIM__FILE_EXCLUSIVE);
+    err = to < 0 ? to : copy_bytes(s, from, to, extent->end < from->size ? extent->end : from->size, buf);
+    if (to >= 0)
+        s->os->file_close(s->os, to);
+    lim__segment_unref(&s->segments, from);
+    return err;
+}
+
+static void count_name(void *ctx, const char *name)
+{
+    (void)name;
+    ++*(size_t *)ctx;
+}
+
+/* The directory is made, or is there and empty. */
+static int make_empty(lim__os *os, const char *dir)
+{
+    size_t names = 0;
+    int err = os->dir_create(os, dir);
+    if (err == 0)
+        err = os->dir_list(os, dir, count_name, &names);
+    return err ? err : names > 0 ? -EEXIST : 0;
+}
+
+int lim__store_backup(lim__store *s, const char *to_dir, lim__store_error *error)
+{
+    size_t count;
+    int err = strlen(to_dir) < 4000 ? make_empty(s->os, to_dir) : -ENAMETOOLONG;
+    if (err != 0) {
+        lim__store_fail(error, "%s cannot take a copy: %s", to_dir,
+                        err == -EEXIST ? "it is not empty" : strerror(-err));
+        return err;
+    }
+    uint8_t *buf = malloc(STEP);
+    lim__segment_extent *list = buf ? lim__segments_pin(&s->segments, &count) : NULL;
+    err = list ? 0 : -ENOMEM;
+    for (size_t i = 0; list && err == 0 && i < count; i++) {
+        err = copy_segment(s, &list[i], to_dir, buf);
+        if (err != 0)
+            lim__store_fail(error, "segment %016llx could not be copied to %s: %s", (unsigned long long)list[i].id,
+                            to_dir, strerror(-err));
+    }
+    if (list)
+        lim__segments_unpin(&s->segments);
+    free(list);
+    free(buf);
+    if (err == -ENOMEM)
+        lim__store_fail(error, "out of memory");
+    if (err != 0)
+        return err;
+    err = lim__store_write_format(s->os, to_dir, s->store_id); /* last: without it, this is no store */
+    if (err != 0)
+        lim__store_fail(error, "the copy in %s could not be finished: %s", to_dir, strerror(-err));
+    return err;
+}
