@@ -8,7 +8,8 @@
  *
  * Askers ask for one answer, for one in parts (and are slow to grant more of them), or everybody (and want so many
  * replies). Tasks go to the queue `jobs`, where each is tried once and some want progress, or to `tries`, where an
- * attempt that is slow counts as failed and three are allowed; they are signalled while they wait and run.
+ * attempt that is slow counts as failed and three are allowed; they are signalled while they wait and run. They have
+ * priorities, order keys, unique and idempotency keys, delays, fairness keys; queues are paused, limited and purged.
  *
  * The auditor's rules, checked on every history:
  *   A1  an ask of an asker that lives on ends exactly once (CV3).
@@ -24,6 +25,9 @@
  *   A9  of everybody that was asked: a reply means that enough replied, why quorum that not enough did, and who did not
  *       reply is counted (CV12).
  *   A10 a task is tried no more often than its queue says (GR9).
+ *   A11 one dispatcher's tasks with one order key are done in the order of their dispatch (GR11).
+ *   A12 one idempotency key is executed to the end at most once, whoever dispatches it (GR13).
+ *   A13 an admitted task ends in exactly one way: a result, a dead letter, or a decision (cancelled, purged, replaced).
  *
  * LIM_SEEDS worlds from LIM_SEED on; with LIM_SEED the history is printed. */
 #include <setjmp.h>
@@ -57,9 +61,13 @@ typedef struct ask { /* an ask, or a task as its dispatcher sees it */
     bool admitted, finished;
     uint64_t id;
     lim_how how;
+    lim_why why;
     uint64_t call; /* of an answer in parts, or of everybody: */
     uint32_t parts, replies, held, quorum;
     bool all;
+    const char *queue, *order_key; /* of a task; order_key NULL: none */
+    uint32_t idempotent;           /* which idempotency key; 0: none */
+    bool joins;                    /* it may be answered with another one's task */
 } ask;
 
 typedef struct hold {   /* a request in a participant's hands */
@@ -103,6 +111,8 @@ struct world {
     settled settled[4096];
     uint64_t told[8192]; /* conversations whose outcome has left, open addressing */
     bool storm;          /* the script still does harm */
+    lim_pid clerk;       /* asks queues, and keeps what they said */
+    char *said;
     const char *broken;
 };
 
@@ -141,6 +151,7 @@ static void on_outcome(void *ctx, const lim_outcome *o)
     a->ends++;
     a->finished = true;
     a->how = o->how;
+    a->why = o->why;
     lim__sim_note(w->sim, "%s outcome %s %s losses %u", a->by->name, lim_how_text(o->how), lim_why_text(o->why),
                   o->losses);
     rule(w, a->ends == 1, "A1: an exchange ended twice");
@@ -233,9 +244,33 @@ static void dispatch_something(program *p)
     lim_dispatch_opts opts = { .size = sizeof opts,
                                .timeout_ms = pick(w, 6) == 0 ? 2000 : LIM_FOREVER,
                                .progress_ms = pick(w, 4) == 0 ? 400 : 0,
-                               .losses_max = 16 };
-    if (lim_client_dispatch_async(p->client, pick(w, 4) == 0 ? "tries" : "jobs", (lim_bytes){ "work", 4 }, &opts,
-                                  on_dispatched, on_outcome, a) != LIM_OK)
+                               .losses_max = 16,
+                               .priority = (uint32_t)pick(w, 11) };
+    a->queue = pick(w, 4) == 0 ? "tries" : "jobs";
+    char key[32];
+    switch (pick(w, 6)) {
+    case 0:
+    case 1:
+        a->order_key = opts.order_key = pick(w, 2) ? "here" : "there";
+        break;
+    case 2:
+        a->idempotent = 1 + (uint32_t)pick(w, 5); /* anybody's */
+        snprintf(key, sizeof key, "%s-%u", a->queue, a->idempotent);
+        opts.idempotency_key = key;
+        a->joins = true;
+        break;
+    case 3:
+        opts.unique_key = pick(w, 2) ? "one" : "another";
+        opts.on_duplicate = (lim_unique)(LIM_UNIQUE_REJECT + pick(w, 3));
+        a->joins = opts.on_duplicate != LIM_UNIQUE_REJECT;
+        break;
+    default:
+        opts.delay_ms = pick(w, 4) == 0 ? (int64_t)pick(w, 1000) : 0;
+        opts.key = pick(w, 2) ? "a" : "b";
+        break;
+    }
+    if (lim_client_dispatch_async(p->client, a->queue, (lim_bytes){ "work", 4 }, &opts, on_dispatched, on_outcome, a) !=
+        LIM_OK)
         a->finished = true;
 }
 
@@ -521,12 +556,31 @@ static void deploy(world *w, const char *group, lim__engine engine, const char *
     lim__sim_note(w->sim, "deploy to %s: %s", group, code != NULL ? code : "nothing");
 }
 
+static void clerk_hears(lim_process *self, const lim_signal *signal, void *state)
+{
+    world *w = *(world **)state;
+    (void)self;
+    if (signal->kind != LIM_SIGNAL_MESSAGE || signal->type != &lim__type_shown)
+        return;
+    const lim__shown *s = signal->body.ptr;
+    free(w->said);
+    w->said = strndup(s->json, s->len);
+}
+
+static void clerk_open(world *w)
+{
+    lim_spawn_opts opts = {
+        .size = sizeof opts, .on_signal = clerk_hears, .state_bytes = sizeof w, .init = &w, .init_bytes = sizeof w
+    };
+    assert_int_equal(lim_runtime_spawn(w->bus->rt, &opts, &w->clerk), LIM_OK);
+}
+
 static void administer(world *w, const char *queue, const char *json)
 {
     lim_pid to;
     size_t len = strlen(json);
     lim__admin *a = lim__letter_new(NULL, &lim__type_admin, sizeof *a + len);
-    *a = (lim__admin){ .len = (uint32_t)len };
+    *a = (lim__admin){ .reply_to = w->clerk, .len = (uint32_t)len };
     memcpy(a->json, json, len);
     assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &to), LIM_OK);
     (void)!lim__post_reserved(w->bus->rt, to, a);
@@ -551,9 +605,25 @@ static void deploy_something(world *w)
                (lim_on_fault)(LIM_ON_FAULT_REJECT + pick(w, 3)));
 }
 
+static void administer_something(world *w)
+{
+    static const char *const orders[] = { "{\"op\":\"queue.pause\"}",
+                                          "{\"op\":\"queue.resume\"}",
+                                          "{\"op\":\"queue.resume\"}",
+                                          "{\"op\":\"queue.limit\",\"key\":\"a\",\"in_flight_max\":1}",
+                                          "{\"op\":\"queue.limit\",\"key\":\"b\",\"rate\":5}",
+                                          "{\"op\":\"queue.purge\"}" };
+    const char *order = orders[pick(w, sizeof orders / sizeof orders[0])], *queue = pick(w, 2) ? "jobs" : "tries";
+    lim__sim_note(w->sim, "%s: %s", queue, order);
+    administer(w, queue, order);
+}
+
 static void harm(world *w, program *p)
 {
     switch (pick(w, 8)) {
+    case 5:
+        administer_something(w);
+        break;
     case 6:
         leave_and_return(w, p);
         break;
@@ -663,6 +733,67 @@ static bool nobody_left(void *ctx)
     return lim__server_sessions(w->server) == 0 && c.conversations == 0 && c.groups == 0 && c.subscriptions == 0;
 }
 
+/* ---- what became of the tasks ---- */
+
+static uint32_t settled_at(const world *w,
+                           uint64_t task) /* 1, 2, ... in the order in which they were accepted; 0: not */
+{
+    for (uint32_t i = 0; i < w->settled_count; i++)
+        if (w->settled[i].task == task)
+            return i + 1;
+    return 0;
+}
+
+/* Of one dispatcher's tasks with one order key, none was done before one that came earlier. Duplicates of one
+ * idempotency key, whoever they are from, were executed to the end once. */
+static void judge_two(world *w, const ask *a, const ask *b)
+{
+    if (!a->admitted || !b->admitted || a->queue != b->queue)
+        return;
+    uint32_t at_a = settled_at(w, a->id), at_b = settled_at(w, b->id);
+    if (at_a == 0 || at_b == 0)
+        return;
+    if (a->by == b->by && a->life == b->life && a->order_key != NULL && a->order_key == b->order_key)
+        rule(w, at_a < at_b, "A11: tasks of one order key were done in another order");
+    if (a->idempotent != 0 && a->idempotent == b->idempotent)
+        rule(w, at_a == at_b, "A12: one idempotency key was executed twice");
+}
+
+/* Each admitted task ended in one of: a result, a dead letter, or somebody's decision. */
+static void judge_ends(world *w, const char *queue)
+{
+    char id[32];
+    administer(w, queue, "{\"op\":\"dead.ls\",\"max\":10000}");
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + SECOND, NULL, NULL);
+    for (uint32_t i = 0; i < w->ask_count; i++) {
+        const ask *a = &w->asks[i];
+        if (a->life == 0 || !a->admitted || a->queue == NULL || strcmp(a->queue, queue) != 0)
+            continue;
+        snprintf(id, sizeof id, "\"id\":\"%llx\"", (unsigned long long)a->id);
+        bool dead = strstr(w->said, id) != NULL;
+        bool decided = a->how == LIM_HOW_CANCELLED || a->why == LIM_WHY_PURGED ||
+                       a->why == LIM_WHY_REPLACED; /* also if it had run */
+        bool failed = a->how == LIM_HOW_FAILED || a->how == LIM_HOW_CRASHED || a->how == LIM_HOW_TIMEOUT;
+        failed = failed && !decided && !(a->joins && a->how == LIM_HOW_TIMEOUT); /* the other one goes on */
+        if (dead ? a->how == LIM_HOW_REPLY || decided : failed)
+            lim__sim_note(w->sim, "task %s%s of %s ended %s %s, %s", id, a->joins ? " (or another)" : "", queue,
+                          lim_how_text(a->how), lim_why_text(a->why), dead ? "dead" : "no dead letter");
+        rule(w, !dead || (a->how != LIM_HOW_REPLY && !decided), "A13: a task with an end is a dead letter, too");
+        rule(w, dead || !failed, "A13: a task that failed is no dead letter");
+        rule(w, a->how != LIM_HOW_REFUSED || decided, "A13: a task was admitted and then refused");
+    }
+}
+
+static void judge_tasks(world *w)
+{
+    for (uint32_t i = 0; i < w->ask_count; i++)
+        for (uint32_t k = i + 1; w->asks[i].queue != NULL && k < w->ask_count; k++)
+            if (w->asks[k].queue != NULL)
+                judge_two(w, &w->asks[i], &w->asks[k]);
+    judge_ends(w, "jobs");
+    judge_ends(w, "tries");
+}
+
 static void world_open(world *w, uint64_t seed, FILE *trace)
 {
     lim_bus_opts opts = { .size = sizeof opts, .scheduler_count = SCHEDULERS };
@@ -701,6 +832,7 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
     lim_bus_census before, after;
     uint32_t n = 0;
     world_open(w, seed, trace);
+    clerk_open(w);
     census_settle(w, &before);
     administer(w, "tries",
                "{\"op\":\"queue.configure\",\"attempts_max\":3,\"start_to_close_ms\":300,"
@@ -718,6 +850,8 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
     w->storm = false;
     deploy(w, "jobs", LIM__ENGINE_BUILTIN, "least_loaded", LIM_ON_FAULT_REJECT); /* the last one might loop */
     deploy(w, "tries", LIM__ENGINE_BUILTIN, "least_loaded", LIM_ON_FAULT_REJECT);
+    administer(w, "jobs", "{\"op\":\"queue.resume\"}");
+    administer(w, "tries", "{\"op\":\"queue.resume\"}");
     for (n = 0; n < CLIENTS; n++) {
         heal(w->sim, &w->programs[n]);
         w->programs[n].asked = ASKS; /* nobody starts anything new */
@@ -734,6 +868,7 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
                 found |= w->settled[k].task == w->asks[i].id && w->settled[k].accepted == 1;
             rule(w, found, "A2: a task with a reply has no accepted result");
         }
+    judge_tasks(w);
     for (n = 0; n < CLIENTS; n++)
         program_kill(&w->programs[n]);
     lim__sim_run(w->sim, lim__sim_now(w->sim) + 60 * SECOND, NULL, NULL);
@@ -762,6 +897,7 @@ static uint64_t world_run(uint64_t seed, FILE *trace)
     lim_bus_close(w->bus);
     lim__server_close(w->server);
     lim__sim_close(w->sim);
+    free(w->said);
     free(w);
     if (broken != NULL)
         fail_msg("seed %llu: %s", (unsigned long long)seed, broken);
@@ -775,7 +911,7 @@ static uint64_t from_env(const char *name, uint64_t otherwise)
 }
 
 static void
-test_every_exchange_ends_once_whatever_dies(void **state) /* proves CV3 CV13 GR2 GR5 GR6 GR9 CH4 RT12 RT13 */
+test_every_exchange_ends_once_whatever_dies(void **state) /* proves CV3 CV13 GR2 GR5 GR6 GR9 GR11 GR13 CH4 RT12 RT13 */
 {
     (void)state;
     uint64_t first = from_env("LIM_SEED", 1), count = from_env("LIM_SEEDS", 200);

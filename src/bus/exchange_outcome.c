@@ -252,7 +252,8 @@ static bool nobody_hears(const exchange *x)
 static void bury(const exchange *x, lim_process *self, const lim__outcome_letter *o)
 {
     bool begun = x->admitted || nobody_hears(x); /* else its dispatcher has the verdict, and no id to look for */
-    if (!is_task(x) || x->group.id == 0 || !begun || deliberate(o))
+    bool other_does_it = x->extra != NULL && x->extra->follows.id != 0; /* it only stopped waiting for that one */
+    if (!is_task(x) || x->group.id == 0 || !begun || other_does_it || deliberate(o))
         return;
     lim_bytes type = type_name(x->open),
               detail = lim__bytes(o->text + o->participant_len + o->router_len, o->detail_len);

@@ -262,6 +262,25 @@ static void test_who_joins_a_unique_task_hears_of_its_end(void **state) /* prove
     assert_int_equal(w.count, 1);
 }
 
+/* It was never a task of its own: to replay it would do the other one's work again. */
+static void test_who_stops_waiting_for_anothers_task_leaves_no_dead_letter(void **state) /* proves GR9 GR12 */
+{
+    lim_bus *bus = *state;
+    worker w = WORKER("h");
+    got first = GOT, second = GOT;
+    lim_dispatch_opts o = { .size = sizeof o, .timeout_ms = 60000, .unique_key = "u", .on_duplicate = LIM_UNIQUE_JOIN };
+    work(bus, "q", &w, "w");
+    lim_conv a = dispatch(bus, "q", &o, &first);
+    o.timeout_ms = 10;
+    dispatch(bus, "q", &o, &second);
+    got_wait(&second, &second.count, 1);
+    assert_int_equal(second.how, LIM_HOW_TIMEOUT);
+    assert_dead(bus, "q", 0, NULL);
+    assert_int_equal(lim_conv_cancel(bus, a), LIM_OK);
+    got_wait(&first, &first.count, 1);
+    assert_dead(bus, "q", 0, NULL);
+}
+
 static void test_a_task_that_vanishes_is_a_crash_for_who_follows_it(void **state) /* proves CV3 */
 {
     lim_bus *bus = *state;
@@ -292,6 +311,7 @@ int main(void)
         T(test_what_progress_answers),
         T(test_the_same_dispatch_again_gets_the_same_task_and_outcome),
         T(test_who_joins_a_unique_task_hears_of_its_end),
+        T(test_who_stops_waiting_for_anothers_task_leaves_no_dead_letter),
         T(test_a_task_that_vanishes_is_a_crash_for_who_follows_it),
     };
     int failed = cmocka_run_group_tests_name("one scheduler", tests, NULL, NULL);
