@@ -189,19 +189,3 @@ lim_err lim_conv_say(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
 {
     return lim_conv_say_to(bus, d, (lim_participant){ 0 }, payload);
 }
-
-/* ---- what a child inherits ---- */
-
-void lim_cause_of(const lim_delivery *d, lim_cause *out)
-{
-    lim_bytes trace;
-    *out = (lim_cause){ .conv = d->conv, .hops = d->hops, .remaining_ms = d->remaining_ms };
-    if (d->conv.id == 0 || d->event != LIM_EVENT_NONE)
-        out->remaining_ms = 0; /* nobody waits for an answer to it */
-    else if (out->remaining_ms == 0)
-        out->remaining_ms = 1; /* its time is up, and 0 would be no limit */
-    if (d->msg != NULL &&
-        lim__packed_get(lim__msg_headers((const lim__msg *)d->msg), lim__str("traceparent"), &trace) &&
-        trace.len < sizeof out->traceparent)
-        memcpy(out->traceparent, trace.ptr, trace.len);
-}

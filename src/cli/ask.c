@@ -153,6 +153,7 @@ static void start(asking *a, lim_bytes request)
                                 .type = o->types.items[0],
                                 .wait = o->wait,
                                 .compensate = o->compensate,
+                                .cause = cli_cause(true),
                                 .trace = o->trace,
                                 .window = o->stream ? o->window : 0,
                                 .quorum = o->any ? 1 : o->quorum };

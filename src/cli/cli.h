@@ -163,6 +163,13 @@ void cli_outcome_json(lim__json *j, const lim_outcome *outcome, bool embed);
 const char *cli_verdict_text(lim_verdict verdict);
 void cli_admission_json(lim__json *j, const lim_admission *admission);
 
+/* ---- where a request comes from (cause.c) ---- */
+typedef struct cli_cause_words { /* "NAME=value" each */
+    char conversation[64], hops[32], until[48], traceparent[80];
+} cli_cause_words;
+void cli_cause_env(const lim_delivery *d, cli_cause_words *words); /* for the command that answers it */
+lim_cause cli_cause(bool timed); /* from the environment; zeroed: nobody's child. timed: with no more time than that has */
+
 /* ---- loop (loop.c) ---- */
 /* Connects and waits until the server has answered. False: told, code is noted, the loop is closed again. */
 bool cli_connect(struct cli *cli, bool reconnect);

@@ -371,6 +371,7 @@ static bool options(dispatching *d)
     d->opts.delay_ms = ms(o->delay_us, 0);
     d->opts.start_to_close_ms = ms(o->start_to_close_us, 0);
     d->opts.progress_ms = ms(o->progress_us, 0);
+    d->opts.cause = cli_cause(o->wait); /* a task that nobody waits for has time of its own */
     d->opts.trace = o->trace;
     return true;
 }

@@ -300,9 +300,11 @@ static void on_signal(serving *s, const lim_delivery *d)
 static int start(request *r, const lim_delivery *d)
 {
     const serving *s = r->serving;
-    char conversation[64], type[300], attempt[64], losses[64], identity[300];
-    const char *const env[] = { conversation, type, attempt, losses, identity, NULL };
-    snprintf(conversation, sizeof conversation, "LIMINAL_CONVERSATION=" CLI_ID_FORMAT, (unsigned long long)d->conv.id);
+    cli_cause_words cause;
+    char type[300], attempt[64], losses[64], identity[300];
+    const char *const env[] = { cause.conversation, cause.hops, cause.until, cause.traceparent, type, attempt, losses,
+                                identity,           NULL };
+    cli_cause_env(d, &cause);
     snprintf(type, sizeof type, "LIMINAL_TYPE=%.*s", (int)d->type.len, (const char *)d->type.ptr);
     snprintf(attempt, sizeof attempt, "LIMINAL_ATTEMPT=%u", (unsigned)d->attempt);
     snprintf(losses, sizeof losses, "LIMINAL_LOSSES=%u", (unsigned)d->losses);

@@ -174,6 +174,28 @@ static void test_an_ask_prints_the_reply_of_a_command(void **state)
     assert_int_equal(until_ends(w, served), CLI_DONE);
 }
 
+/* One deeper, in the same trace, and with no more time: so commands that ask each other come to an end. */
+static void test_what_a_command_asks_is_a_child_of_what_it_answers(void **state) /* proves CV16 */
+{
+#define TRACE "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    static const char inner[] = "serve inner --exec 'echo \"$LIMINAL_HOPS $TRACEPARENT\"'";
+    static const char outer[] = "serve outer --exec '\"$LIMINAL\" ask inner x'";
+    world *w = *state;
+    program *one = start(w, inner), *two = start(w, outer), *p;
+    until_says(w, one, "serving inner");
+    until_says(w, two, "serving outer");
+    assert_int_equal(run(w, &p, "ask outer x"), CLI_DONE);
+    assert_string_equal(printed(p), "1 \n");
+    p = start_with(w, "LIMINAL_CONVERSATION=1 LIMINAL_HOPS=62 TRACEPARENT=" TRACE " exec \"$LIMINAL\" ask outer x", "");
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_string_equal(printed(p), "64 " TRACE "\n");
+    p = start_with(w, "LIMINAL_CONVERSATION=1 LIMINAL_HOPS=63 exec \"$LIMINAL\" ask outer x", "");
+    assert_int_equal(until_ends(w, p), CLI_FAILED); /* the inner one is too deep, and so its command fails */
+    assert_non_null(strstr(complained(p), "hop_limit"));
+    p = start_with(w, "LIMINAL_CONVERSATION=1 LIMINAL_UNTIL_MS=1 exec \"$LIMINAL\" ask nobody x --wait", "");
+    assert_int_equal(until_ends(w, p), CLI_TIMEOUT); /* the request it is for is over */
+}
+
 static void test_a_failing_command_is_a_failure_with_its_reason(void **state)
 {
     world *w = *state;
@@ -552,6 +574,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, finish)
     const struct CMUnitTest tests[] = {
         TEST(test_an_ask_prints_the_reply_of_a_command),
+        TEST(test_what_a_command_asks_is_a_child_of_what_it_answers),
         TEST(test_a_failing_command_is_a_failure_with_its_reason),
         TEST(test_a_command_that_does_not_exist_is_said_by_both_sides),
         TEST(test_an_ask_of_nobody_is_refused_at_once),

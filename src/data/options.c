@@ -138,6 +138,22 @@ lim_err lim__options_join(lim__buf *block, bool required)
     return required ? put_u64(block, "required", 1, NULL) : LIM_OK;
 }
 
+/* ---- what a child inherits ---- */
+
+void lim_cause_of(const lim_delivery *d, lim_cause *out)
+{
+    lim_bytes trace;
+    *out = (lim_cause){ .conv = d->conv, .hops = d->hops, .remaining_ms = d->remaining_ms };
+    if (d->conv.id == 0 || d->event != LIM_EVENT_NONE)
+        out->remaining_ms = 0; /* nobody waits for an answer to it */
+    else if (out->remaining_ms == 0)
+        out->remaining_ms = 1; /* its time is up, and 0 would be no limit */
+    if (d->msg != NULL &&
+        lim__packed_get(lim__msg_headers((const lim__msg *)d->msg), lim__str("traceparent"), &trace) &&
+        trace.len < sizeof out->traceparent)
+        memcpy(out->traceparent, trace.ptr, trace.len);
+}
+
 int64_t lim__options_timeout(int64_t timeout_ms, const lim_cause *cause)
 {
     return cause->remaining_ms > 0 && cause->remaining_ms < timeout_ms ? cause->remaining_ms : timeout_ms;
