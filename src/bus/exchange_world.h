@@ -215,7 +215,7 @@ static inline lim_done on_part(void *ctx, const lim_part_view *p)
         g->part[g->parts].seq = p->seq;
         g->part[g->parts].how = p->how;
         copy_text(g->part[g->parts].participant, sizeof g->part[0].participant, p->participant);
-        copy_text(g->part[g->parts].text, sizeof g->part[0].text, p->payload);
+        copy_text(g->part[g->parts].text, sizeof g->part[0].text, p->payload.len > 0 ? p->payload : p->detail);
     }
     g->parts++;
     bool hold = g->hold;

@@ -152,9 +152,20 @@ static void judge(gather *g, lim_process *self)
         end(g, self, &(ending){ .how = LIM_HOW_TIMEOUT, .detail = "" });
 }
 
+/* What it said, else why it ended: a part has no other place for that. */
+static lim_bytes detail_of(const lim__outcome_letter *o)
+{
+    if (o->detail_len > 0)
+        return lim__bytes(o->text + o->participant_len + o->router_len, o->detail_len);
+    return lim__str(o->how != LIM_HOW_CRASHED      ? lim_why_text(o->why)
+                    : o->reason != LIM_REASON_NONE ? lim_reason_text(o->reason)
+                                                   : "its conversation ended");
+}
+
 static bool send_part(gather *g, lim_process *self, const asked *a, const lim__outcome_letter *o)
 {
-    size_t text = a->identity.len + o->detail_len;
+    lim_bytes detail = detail_of(o);
+    size_t text = a->identity.len + detail.len;
     lim__partial *p = lim__letter_new(lim__proc_sched(self), &lim__type_partial, sizeof *p + text);
     if (p == NULL)
         return false;
@@ -164,11 +175,11 @@ static bool send_part(gather *g, lim_process *self, const asked *a, const lim__o
                          .how = o->how,
                          .payload = lim__msg_ref(o->payload),
                          .participant_len = (uint8_t)a->identity.len,
-                         .detail_len = o->detail_len };
+                         .detail_len = (uint16_t)detail.len };
     if (a->identity.len > 0)
         memcpy(p->text, a->identity.ptr, a->identity.len);
-    if (o->detail_len > 0)
-        memcpy(p->text + a->identity.len, o->text + o->participant_len + o->router_len, o->detail_len);
+    if (detail.len > 0)
+        memcpy(p->text + a->identity.len, detail.ptr, detail.len);
     (void)!lim__send_reserved(self, g->open->owner, p);
     return true;
 }

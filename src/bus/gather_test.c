@@ -80,6 +80,7 @@ static void test_a_quorum_that_cannot_be_any_more_is_refused_at_once(void **stat
     assert_int_equal(g.parts, 2);
     assert_int_equal(g.part[1].how, LIM_HOW_CRASHED);
     assert_string_equal(g.part[1].participant, "dies");
+    assert_string_equal(g.part[1].text, "left"); /* why it counts as crashed */
     worker_wait(&holds, &holds.cancelled, 1);
 }
 
