@@ -87,6 +87,25 @@ static void test_who_works_is_listed_and_why_it_gets_nothing(void **state) /* ai
     has(members(w, boss, "q"), "\"eligible\":false,\"why\":\"away\"");
 }
 
+static void test_a_worker_that_never_acknowledges_is_told_from_one_that_works(void **state) /* proves GR4 GR14 */
+{
+    world *w = *state;
+    puppet *boss = puppet_new(w), *mute = worker(w, "q", "mute", 1, NULL);
+    bool said = false;
+    task(w, boss, "q", NULL, "x");
+    for (int i = 0; i < 200 && !said; i++) {
+        lim__sim_run(w->sim, lim__sim_now(w->sim) + SECOND / 50, NULL, NULL);
+        said = strstr(admin(w, boss, "q", why), "did not acknowledge") != NULL;
+    }
+    assert_true(said && mute->request_count > 0);
+    has(members(w, boss, "q"), "\"completed\":0,\"latency_us\":0");
+    puppet *one = good(w, "one", 1);
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 3 * SECOND, NULL, NULL);
+    answer(w, one, &one->requests[0]);
+    assert_int_equal(boss->outcomes[0].how, LIM_HOW_REPLY);
+    has(members(w, boss, "q"), "\"completed\":1");
+}
+
 /* A worker that dies while its registration is on its way: nothing is given to it, or it comes back at once. */
 static void test_crash_detection_is_armed_before_a_worker_can_be_chosen(void **state) /* proves GR1 */
 {
@@ -202,6 +221,7 @@ int main(void)
         TEST(test_a_worker_of_four_is_never_given_fourteen),
         TEST(test_a_waiting_task_goes_to_whoever_becomes_eligible),
         TEST(test_who_works_is_listed_and_why_it_gets_nothing),
+        TEST(test_a_worker_that_never_acknowledges_is_told_from_one_that_works),
         TEST(test_crash_detection_is_armed_before_a_worker_can_be_chosen),
         TEST(test_the_outcome_says_past_whom_and_when_it_was_rerouted),
         TEST(test_no_task_is_ready_beside_a_worker_that_could_do_it),

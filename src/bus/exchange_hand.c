@@ -337,15 +337,20 @@ void lim__ex_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke_w
     (void)!lim__send_reserved(self, to, r);
 }
 
-void lim__ex_release(exchange *x, lim_process *self, uint64_t lease)
+static void release(exchange *x, lim_process *self, uint64_t lease, bool unheard)
 {
     if (x->group.id == 0)
         return;
     lim__release *r = lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
     if (r == NULL)
         return; /* the group gives it back when this process ends */
-    *r = (lim__release){ lease };
+    *r = (lim__release){ lease, unheard };
     (void)!lim__send_reserved(self, x->group, r);
+}
+
+void lim__ex_release(exchange *x, lim_process *self, uint64_t lease)
+{
+    release(x, self, lease, false);
 }
 
 old_lease *lim__ex_old(const exchange *x, uint64_t lease)
@@ -413,7 +418,7 @@ void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
     if (x->extra != NULL)
         x->extra->taken_ns = 0;
     if (is == OLD_PAST || !kept) /* not kept though it should: no memory; its place is free a little early */
-        lim__ex_release(x, self, was->lease);
+        release(x, self, was->lease, is_task(x) && !x->taken);
     unlink_unused(x, self, was->participant);
     if (!kept)
         lim__ex_given_free(lim__proc_sched(self), was);

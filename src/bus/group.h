@@ -80,6 +80,7 @@ typedef enum claim_state {
 struct claim { /* a task: from its first wish until it ends; an ask: one wish and its lease */
     watched watched;
     bool is_task;
+    bool unheard;       /* those who could take it were given it, and did not acknowledge */
     bool fell_back;     /* the version before decides about it: there is no other after that one */
     claim_state state;
     lim__list node;

@@ -23,15 +23,22 @@
 
 /* ---- leases ---- */
 
-static void lease_end(group *g, lease *l)
+static void lease_worked(group *g, const lease *l)
 {
     member *m = l->member;
     uint64_t took_us = (lim_now_ns(g->self) - l->since_ns) / 1000;
     uint32_t us = took_us > UINT32_MAX ? UINT32_MAX : (uint32_t)took_us;
     m->view.latency_us = m->completed++ == 0 ? us : (uint32_t)(((uint64_t)m->view.latency_us * 7 + us) / 8);
+    m->seen_ns = lim_now_ns(g->self);
+}
+
+static void lease_end(group *g, lease *l, bool worked)
+{
+    member *m = l->member;
+    if (worked)
+        lease_worked(g, l);
     m->view.in_flight--;
     m->view.stamp = ++g->stamp;
-    m->seen_ns = lim_now_ns(g->self);
     g->leased_count--;
     lim__list_remove(&l->node);
     l->id = 0;
@@ -43,7 +50,7 @@ static void old_end(group *g, lease **at)
 {
     lease *l = *at;
     *at = l->next;
-    lease_end(g, l);
+    lease_end(g, l, l->member->pid.id != 0); /* else it is away, and others do it */
     lim__free(lim__proc_sched(g->self), l, sizeof *l);
 }
 
@@ -55,7 +62,7 @@ static void suspend(group *g, claim *c)
         return;
     lease *l = lim__alloc(lim__proc_sched(g->self), sizeof *l);
     if (l == NULL) {
-        lease_end(g, &c->lease);
+        lease_end(g, &c->lease, false);
         return;
     }
     *l = c->lease;
@@ -76,6 +83,7 @@ void lim__claim_lease(group *g, claim *c, member *m)
     else
         g->ask_count--;
     c->state = CLAIM_LEASED;
+    c->unheard = false;
     c->member = NULL;
     c->lease.id = c->is_task ? lim__wait_ref(g->bus) : c->monitor; /* no other number is needed for the only one */
     c->lease.member = m;
@@ -498,7 +506,7 @@ void lim__group_release(group *g, const lim_signal *signal)
         if (c->state != CLAIM_LEASED && c->state != CLAIM_RESTING)
             rest(g, c);
     } else if (c->lease.id == r->lease) {
-        lease_end(g, &c->lease);
+        lease_end(g, &c->lease, !r->unheard);
         c->state = CLAIM_RESTING;
     } else {
         for (lease **at = &c->old; *at != NULL; at = &(*at)->next)
@@ -516,7 +524,7 @@ void lim__claim_end(group *g, claim *c, bool demonitor)
     bool waited = c->state != CLAIM_LEASED && c->state != CLAIM_RESTING;
     lim__list_remove(&c->node);
     if (c->lease.id != 0)
-        lease_end(g, &c->lease);
+        lease_end(g, &c->lease, c->lease.member->pid.id != 0);
     while (c->old != NULL)
         old_end(g, &c->old);
     if (c->monitor != 0)

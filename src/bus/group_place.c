@@ -214,6 +214,7 @@ static bool task_not_placed(group *g, claim *c, placing p)
     case NOBODY:
         if (w->shun_count == 0)
             return false;
+        c->unheard = true;
         w->shun_count = 0; /* those that did not take it are all there are: they get another chance */
         lim__claim_hold(g, c, &g->undecided);
         lim__group_retry_later(g);

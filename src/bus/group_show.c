@@ -52,6 +52,12 @@ static void why_line(group *g, const lim__line_why *why, lim__group_reason *out)
         because(out, "delayed", "the first is not due before %s", when + 3);
         return;
     case LIM__LINE_HELD:
+        if (LIM_CONTAINER(why->item, task, item)->claim.unheard) {
+            because(
+                out, "workers_full",
+                "those who could take it were handed it and did not acknowledge; it is handed out again in a moment");
+            return;
+        }
         because(out, "router_chose_none",
                 "the routing function %s chose nobody for it; it is asked again when "
                 "anything changes",

@@ -229,7 +229,8 @@ typedef struct lim__member_list { /* text: count x (u8 length, identity), in the
     lim_pid *who;          /* owned: lim__alloc of count places and one byte */
     char text[];
 } lim__member_list;
-typedef struct lim__release { uint64_t lease; } lim__release; /* 0: whatever the sender still waits for */
+/* lease 0: whatever the sender still waits for. unheard: its worker never said that it has it */
+typedef struct lim__release { uint64_t lease; bool unheard; } lim__release;
 
 /* ---- system groups -> group or agent: render yourself, or your conversations ---- */
 typedef enum lim__show_what {

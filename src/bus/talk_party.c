@@ -187,7 +187,7 @@ static void release(talk *t, lim_process *self, uint64_t lease)
     lim__release *r = lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
     if (r == NULL)
         return; /* the group takes it back when this process ends */
-    *r = (lim__release){ lease };
+    *r = (lim__release){ .lease = lease };
     (void)!lim__send_reserved(self, t->group, r);
 }
 
