@@ -537,7 +537,7 @@ static uint32_t expected_of_opener(world *w, const talk *t, const line *lines, u
         }
         if (!meant_for(w, l, 0) || (fatal && !t->push && (event == LIM_EVENT_LEFT || event == LIM_EVENT_CRASHED)))
             continue;
-        if (is(l, "said") && i + 1 < count && is(&lines[i + 1], "refused"))
+        if (is(l, "said") && i + 1 < count && is(&lines[i + 1], "refused") && lines[i + 1].who == l->who)
             continue;
         out[n++] = (item){ event, event == LIM_EVENT_SIGNAL ? 0 : l->who, l->bytes };
     }

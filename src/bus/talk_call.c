@@ -225,6 +225,8 @@ void lim__talk_ask(talk *t, lim_process *self, lim_pid from, const lim__ask *m)
     call now = call_now(self, m->ref, from, m->deadline_ns);
     lim_pid to;
     if (!addressee(t, m->to, &to) || lim__talk_step(t, self, LIM__PHASE_USE) != LIM_OK) {
+        lim__talk_note(t, self, "refused", (lim_pid){ 0 }, lim__str(lim_why_text(LIM_WHY_NO_PARTICIPANT)),
+                       lim__msg_bytes(m->payload).len, 0);
         cannot(t, self, &now, m->to);
         return;
     }

@@ -347,9 +347,53 @@ static void test_a_running_workflow_is_signalled_by_its_name(void **state) /* pr
     assert_int_equal(lim_conv_signal(bus, mine, "approve", lim__str("")), LIM_E_GONE);
 }
 
+enum { STORY_MAX = 512 };
+
+static void on_line(void *ctx, const lim_history_entry *e)
+{
+    char *all = ctx;
+    size_t len = strlen(all);
+    snprintf(all + len, STORY_MAX - len, "%.*s", (int)e->kind.len, (const char *)e->kind.ptr);
+    len = strlen(all);
+    if (e->detail.len > 0)
+        snprintf(all + len, STORY_MAX - len, ":%.*s", (int)e->detail.len, (const char *)e->detail.ptr);
+    len = strlen(all);
+    if (e->bytes > 0)
+        snprintf(all + len, STORY_MAX - len, "/%u", (unsigned)e->bytes);
+    snprintf(all + strlen(all), STORY_MAX - strlen(all), " ");
+}
+
+static void test_a_history_tells_also_what_was_refused(void **state) /* proves CV17 */
+{
+    lim_bus *bus = *state;
+    lim_conv c;
+    lim_admission a;
+    lim_outcome o;
+    uint64_t entries;
+    char all[STORY_MAX] = "";
+    guest *g = guests_come(bus, 1, ECHOES);
+    assert_int_equal(
+        lim_conv_open(bus, OPTS(lim_conv_opts, .timeout_ms = LIM_FOREVER, .inbox_max = 1, .trace = true), &c), LIM_OK);
+    send_all(bus, c, "one");
+    assert_int_equal(lim_conv_send(bus, c, ALL, lim__str("more"), &a), LIM_OK);
+    assert_int_equal(a.why, LIM_WHY_INBOX_FULL);
+    assert_int_equal(lim_conv_ask(bus, c, ALL, lim__str("anybody"), SOON, &o), LIM_OK);
+    assert_int_equal(o.why, LIM_WHY_NO_PARTICIPANT);
+    lim_outcome_fini(&o);
+    assert_int_equal(lim_conv_join(bus, c, g[0].id), LIM_OK);
+    assert_int_equal(lim_conv_ask(bus, c, ALL, lim__str("you"), SOON, &o), LIM_OK);
+    lim_outcome_fini(&o);
+    talk_close(bus, c);
+    assert_int_equal(lim_conv_history(bus, c, 0, on_line, all, &entries), LIM_OK);
+    assert_string_equal(all, "opened phase:active sent/3 refused:inbox_full/4 refused:no_participant/7 joined asked/3 "
+                             "answered:reply/3 phase:completing phase:closed ended:normal ");
+    guests_go(bus, g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        T(test_a_history_tells_also_what_was_refused),
         T(test_membership_signals_and_words_to_all_come_in_one_order),
         T(test_one_that_left_hears_nothing_more_and_may_come_back),
         T(test_a_normal_end_is_leaving_and_not_a_crash),

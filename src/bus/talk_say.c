@@ -264,6 +264,9 @@ void lim__talk_tell(talk *t, lim_process *self, lim_pid from, const lim__tell *m
     t->sent += err == LIM_OK;
     if (err == LIM_OK)
         note_words(t, self, "sent", (lim_pid){ 0 }, whom, m->payload);
+    else
+        lim__talk_note(t, self, "refused", (lim_pid){ 0 }, lim__str(lim_why_text(a.why)),
+                       lim__msg_bytes(m->payload).len, 0);
     lim__talk_done(t, self, from, m->ref, &(lim__done){ .err = err, .admission = a });
 }
 
