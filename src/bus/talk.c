@@ -111,6 +111,7 @@ static void end(talk *t, lim_process *self, lim_reason reason)
         (void)!lim__send_reserved(self, t->owner, c);
     }
     lim__talk_note(t, self, "ended", (lim_pid){ 0 }, lim__str(lim_reason_text(reason)), 0, 0);
+    remember(t, LIM_NORMAL);
     lim_exit(self, LIM_NORMAL);
 }
 
@@ -338,7 +339,7 @@ static void on_end(void *state, lim_reason reason)
     lim__talk_calls_free(t, s);
     for (note *n; (n = lim__talk_take(t)) != NULL;)
         lim__talk_note_free(s, n);
-    if (t->open != NULL)
+    if (t->open != NULL && reason != LIM_NORMAL) /* else it left its line before anybody could miss it */
         remember(t, reason);
     if (t->rare != NULL)
         lim__history_end(t->rare->history);

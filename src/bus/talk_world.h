@@ -52,7 +52,7 @@ typedef struct guest {
     char name;               /* 'a', 'b', ... */
     struct guest *all;       /* of its table, to name the others */
     _Atomic int manner;
-    _Atomic uint32_t count, ends;
+    _Atomic uint32_t count, ends, stopped; /* stopped: requests in hand that nobody waits for any more */
     char heard[HEARD_MAX][WORDS_MAX];
     lim_conv conv[HEARD_MAX];
     uint64_t lease[HEARD_MAX];
@@ -93,6 +93,19 @@ static inline void guest_ended(void *ctx)
     atomic_fetch_add(&((guest *)ctx)->ends, 1);
 }
 
+static inline void guest_stops(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, const char *why,
+                               void *ctx)
+{
+    (void)bus, (void)self, (void)conv, (void)lease, (void)why;
+    atomic_fetch_add(&((guest *)ctx)->stopped, 1);
+}
+
+static inline void wait_stopped(guest *g, uint32_t count)
+{
+    while (atomic_load(&g->stopped) < count)
+        sched_yield();
+}
+
 static inline void guest_come(lim_bus *bus, guest *g, char name, guest *all, manner how)
 {
     memset(g, 0, sizeof *g);
@@ -100,7 +113,7 @@ static inline void guest_come(lim_bus *bus, guest *g, char name, guest *all, man
     g->name = name;
     g->all = all;
     atomic_store(&g->manner, (int)how);
-    lim_handler h = { .on_message = guest_hears, .on_end = guest_ended, .ctx = g };
+    lim_handler h = { .on_message = guest_hears, .on_end = guest_ended, .on_cancel = guest_stops, .ctx = g };
     assert_int_equal(lim_participant_open(bus, OPTS(lim_serve_opts, .capacity = 9, .handler = h), &g->id), LIM_OK);
 }
 
