@@ -218,10 +218,13 @@ void lim__talk_refused(talk *t, lim_process *self, const lim__refused *r)
     t->wanting = false;
     lim__talk_note(t, self, "refused", (lim_pid){ 0 }, lim__str(lim_why_text(r->why)), 0, 0);
     lim__talk_opened(t, self, r->why == LIM_WHY_BACKLOG_FULL ? LIM_E_FULL : LIM_E_NOTFOUND);
-    if (t->alive == 0)
+    if (t->alive == 0) {
         lim__talk_fail(t, self, r->why);
-    else
-        lim__talk_calls_crash(t, self, (lim_pid){ 0 });
+        return;
+    }
+    t->why = (uint8_t)r->why; /* of these asks; the talk goes on */
+    lim__talk_calls_crash(t, self, (lim_pid){ 0 });
+    t->why = LIM_WHY_NONE;
 }
 
 static void trace_if(talk *t, lim_process *self, bool wanted)

@@ -56,6 +56,35 @@ static void test_policy_next_moves_asks_and_names_those_it_lost(void **state) /*
     guests_go(bus, g);
 }
 
+static void test_when_no_next_one_is_left_the_others_go_on_and_the_ask_is_told(void **state) /* proves CV7 */
+{
+    lim_bus *bus = *state;
+    lim_conv c;
+    lim_outcome o;
+    asking ask;
+    guest *g = guests_come(bus, 1, ECHOES);
+    atomic_store(&g[1].manner, HOLDS);
+    serve(bus, "solvers", "one", &g[1]);
+    assert_int_equal(
+        lim_conv_open(bus, OPTS(lim_conv_opts, .group = "solvers", .on_crash = LIM_CRASH_NEXT, .timeout_ms = SOON), &c),
+        LIM_OK);
+    assert_int_equal(lim_conv_join(bus, c, g[0].id), LIM_OK);
+    asking_start(&ask, bus, c, &g[1], "solve");
+    wait_heard(&g[1], 2);
+    guest_dies(&g[1]);
+    asking_end(&ask, LIM_HOW_CRASHED);
+    assert_int_equal(ask.outcome.why, LIM_WHY_NO_PARTICIPANT);
+    assert_int_equal(ask.outcome.excluded_count, 1);
+    assert_memory_equal(ask.outcome.excluded[0].ptr, "one", 3);
+    lim_outcome_fini(&ask.outcome);
+    assert_int_equal(lim_conv_ask(bus, c, g[0].id, lim__str("and you?"), SOON, &o), LIM_OK);
+    assert_int_equal(o.how, LIM_HOW_REPLY);
+    assert_int_equal(o.why, LIM_WHY_NONE);
+    lim_outcome_fini(&o);
+    talk_close(bus, c);
+    guests_go(bus, g);
+}
+
 static void test_policy_compensate_leaves_a_task_that_says_all(void **state) /* proves CV8 */
 {
     lim_bus *bus = *state;
@@ -143,6 +172,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_policy_next_moves_asks_and_names_those_it_lost),
+        T(test_when_no_next_one_is_left_the_others_go_on_and_the_ask_is_told),
         T(test_policy_compensate_leaves_a_task_that_says_all),
         T(test_a_child_inherits_and_cannot_go_too_deep),
     };
