@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0
  * talk_test.c - what an earlier system was seen to get wrong in conversations, and that it is not wrong here.
  *
- *   the defect                                                    the test whose name says that it is absent
- *   a timed-out receive swallows the next reply                   test_a_receive_that_timed_out_swallows_nothing
- *   a buffered reply is lost once the conversation failed test_what_arrived_before_the_failure_is_delivered_after a
- * reply that was buffered counts as received twice            test_what_is_received_is_counted_once "inbox empty" and
- * "a receive waits" are two steps             test_many_threads_receive_and_lose_or_double_nothing replies go to
- * receives by order only                          test_answers_out_of_order_reach_those_who_asked callers of a dead
- * conversation wait for ever                  test_a_killed_conversation_ends_everything_in_order commands queued
- * behind a close are never answered             test_commands_behind_a_close_are_answered only the first participant
- * gets messages                      test_everybody_gets_what_is_sent_to_all what is sent to silent ones vanishes, or
- * is echoed            test_silent_ones_neither_echo_nor_end_a_receive the first dead participant leaves later ones
- * unlinked         test_a_dead_participant_is_a_crash_and_no_obstacle crash policy "next" only records
- * test_policy_next_moves_asks_and_names_those_it_lost crash policy "compensate" only records
- * test_policy_compensate_leaves_a_task_that_says_all a conversation that crashes kills its participants
- * test_participants_survive_their_conversation a stale command and a restart lock each other out
- * test_a_killed_conversation_ends_everything_in_order the time of an ask covers only its waiting
- * test_the_deadline_of_an_ask_is_kept_wherever_it_is a conversation's own time is never enforced
- * test_a_conversation_ends_at_its_deadline one real participant at most talk_member_test.c: membership participants and
- * processes leak                               test_close_gives_everything_back a failed one can never be closed
- * test_a_failed_one_can_be_closed_and_is_gone dropping all handles stops nothing test_the_end_of_its_owner_is_its_end
- *   operators cannot list conversations                           talk_member_test.c: attributes; the phases here
- *   the log of a conversation grows without bound                 history_test.c: the newest entries are kept
- *   a normal exit counts as a crash                               talk_member_test.c: a normal end is leaving
- *   calls hang after shutdown                                     test_closing_the_bus_ends_whatever_waits
- *   no streams, no dispatch, no compensation of many              exchange, group and saga tests
- *   an illegal transition says nothing useful                     test_an_illegal_transition_names_both_phases
- *   nothing is known of a conversation that has ended             test_the_state_of_an_ended_one_can_be_asked_for */
+ *   the defect                                      the test whose name says that it is absent
+ *   a timed-out receive swallows the next reply     test_a_receive_that_timed_out_swallows_nothing
+ *   a buffered reply is lost once it failed         test_what_arrived_before_the_failure_is_delivered_after
+ *   a buffered reply counts as received twice       test_what_is_received_is_counted_once
+ *   "inbox empty" and "waits" are two steps         test_many_threads_receive_and_lose_or_double_nothing
+ *   replies go to receives by order only            test_answers_out_of_order_reach_those_who_asked
+ *   callers of a dead conversation wait for ever    test_a_killed_conversation_ends_everything_in_order
+ *   commands behind a close are never answered      test_commands_behind_a_close_are_answered
+ *   only the first participant gets messages        test_everybody_gets_what_is_sent_to_all
+ *   what silent ones get vanishes, or is echoed     test_silent_ones_neither_echo_nor_end_a_receive
+ *   the first dead one leaves later ones unlinked   test_a_dead_participant_is_a_crash_and_no_obstacle
+ *   crash policy "next" only records                test_policy_next_moves_asks_and_names_those_it_lost (talk_policy)
+ *   crash policy "compensate" only records          test_policy_compensate_leaves_a_task_that_says_all (talk_policy)
+ *   one that crashes kills its participants         test_participants_survive_their_conversation
+ *   a stale command and a restart lock up           test_a_killed_conversation_ends_everything_in_order
+ *   the time of an ask covers only its waiting      test_the_deadline_of_an_ask_is_kept_wherever_it_is
+ *   a conversation's own time is never enforced     test_a_conversation_ends_at_its_deadline
+ *   one real participant at most                    talk_member_test: membership
+ *   participants and processes leak                 test_close_gives_everything_back; cycles_test: a million of them
+ *   a failed one can never be closed                test_a_failed_one_can_be_closed_and_is_gone
+ *   dropping all handles stops nothing              test_the_end_of_its_owner_is_its_end
+ *   operators cannot list conversations             talk_member_test: attributes; the phases here
+ *   its log grows without bound                     history_test: the newest entries are kept
+ *   a normal exit counts as a crash                 test_a_normal_end_is_leaving_and_not_a_crash (talk_member)
+ *   calls hang after shutdown                       test_closing_the_bus_ends_whatever_waits
+ *   no streams, dispatch, compensation of many      stream_test, ask_test, saga_test
+ *   an illegal transition says nothing useful       test_an_illegal_transition_names_both_phases
+ *   nothing is known of one that has ended          test_the_state_of_an_ended_one_can_be_asked_for */
 #include "bus/talk_world.h"
 #include "bus/conv.h"
 #include "bus/ended.h"
