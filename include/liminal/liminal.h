@@ -354,7 +354,7 @@ typedef struct lim_conv_opts {
     lim_participant participant; /* this one; neither: a buffer that others may join */
     int64_t timeout_ms;          /* of the whole conversation, > 0; LIM_FOREVER */
     lim_crash on_crash;          /* 0: LIM_CRASH_FAIL */
-    const char *compensate;      /* COMPENSATE: a queue */
+    const char *compensate;      /* COMPENSATE: a queue; the history is kept, and told to it */
     const char *name;            /* found by it (lim_conv_find) as long as it lives; EXISTS: taken. NULL: none */
     const char *const *attributes; /* "key=value", NULL-terminated, at most 32: `conversation ls --where key=value` */
     lim_cause cause;             /* zeroed: none */

@@ -222,7 +222,9 @@ static void on_open(talk *t, lim_process *self, const lim_signal *signal)
         return;
     }
     t->phase = LIM_PHASE_CREATED;
-    if (lim__talk_terms(t)->trace && lim__talk_rare(t, self) != NULL)
+    /* Who is to undo it has to know what was done. */
+    bool trace = lim__talk_terms(t)->trace || t->open->on_crash == LIM_CRASH_COMPENSATE;
+    if (trace && lim__talk_rare(t, self) != NULL)
         t->rare->history = lim__history_new(t->bus, self);
     lim__talk_note(t, self, "opened", (lim_pid){ 0 }, lim__bytes(t->open->text, t->open->group_len), 0, 0);
     lim_err err = begin(t, self);

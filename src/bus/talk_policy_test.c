@@ -115,7 +115,7 @@ static void test_policy_compensate_leaves_a_task_that_says_all(void **state) /* 
         lim_bytes says = taken.delivery.payload;
         assert_true(has(says, "\"asked\":2") && has(says, "\"answered\":1") && has(says, "\"pending\":1"));
         assert_true(has(says, "\"reason\":\"killed\"") && has(says, "\"kind\":\"talk\""));
-        assert_int_equal(has(says, "\"kind\":\"answered\""), traced);
+        assert_true(has(says, "\"kind\":\"asked\"") && has(says, "\"kind\":\"answered\"")); /* traced or not */
         assert_int_equal(lim_reply_to(bus, undoer, taken.delivery.conv, taken.delivery.lease, lim__str("undone")),
                          LIM_OK);
         assert_int_equal(lim_task_await(bus, ask.outcome.compensation, SOON, &o), LIM_OK);
