@@ -121,6 +121,13 @@ static uint64_t conversations(lim_bus *bus)
     return n;
 }
 
+/* Once `closing` is set: whoever is not seen here will see that. In this order: one that enters is counted before it is
+ * no longer entering. */
+static bool drained(lim_bus *bus)
+{
+    return atomic_load(&bus->conv_entering) == 0 && conversations(bus) == 0;
+}
+
 lim_err lim_bus_drain(lim_bus *bus, int64_t timeout_ms)
 {
     if (!lim__may_block() || timeout_ms < 0)
@@ -133,11 +140,14 @@ lim_err lim_bus_drain(lim_bus *bus, int64_t timeout_ms)
     uint64_t end = ever ? UINT64_MAX : start + (uint64_t)timeout_ms * 1000000;
     atomic_store(&bus->closing, 1);
     pthread_mutex_lock(&mutex);
-    while (conversations(bus) > 0 && bus->os->now_ns(bus->os) < end)
+    bool done = drained(bus);
+    while (!done && bus->os->now_ns(bus->os) < end) {
         (void)lim__cond_wait_until(&cond, &mutex, bus->os->now_ns(bus->os) + pause);
+        done = drained(bus);
+    }
     pthread_mutex_unlock(&mutex);
     pthread_cond_destroy(&cond);
-    return conversations(bus) == 0 ? LIM_OK : LIM_E_TIMEOUT;
+    return done ? LIM_OK : LIM_E_TIMEOUT;
 }
 
 void lim_bus_close(lim_bus *bus)

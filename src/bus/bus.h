@@ -46,6 +46,7 @@ struct lim_bus {
     _Atomic uint64_t conv_count[64]; /* each written by its scheduler only: conversations spawned by its processes, less those
                                       * that ended there */
     _Atomic uint64_t conv_hosted;    /* and those spawned by host threads, so far; the sum of all is how many there are */
+    _Atomic uint32_t conv_entering; /* host threads that are about to spawn one, unless the bus is closing */
     uint64_t opened_ns, opened_wall_ns;
     _Atomic uint64_t next_name, next_ref; /* participant-<n>; numbers of waits */
     _Atomic uint32_t closing;   /* 1: refuses new work */

@@ -139,11 +139,16 @@ lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim
     lim_spawn_opts opts = spawn_opts(&bus, kind, false);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler(owner);
-    atomic_fetch_add(&bus->conv_hosted, 1); /* before it is there: a drain that has seen nobody has missed nobody */
-    lim_err err = atomic_load(&bus->closing) != 0 ? LIM_E_CLOSED : lim_runtime_spawn(bus->rt, &opts, out);
-    if (err == LIM_OK)
-        lim__pid_mark(bus->rt, *out, (uint8_t)kind);
-    else
-        atomic_fetch_sub(&bus->conv_hosted, 1);
+    atomic_fetch_add(&bus->conv_entering, 1); /* before `closing` is read: a drain that saw nobody has missed nobody */
+    lim_err err = LIM_E_CLOSED;
+    if (atomic_load(&bus->closing) == 0) {
+        atomic_fetch_add(&bus->conv_hosted, 1);
+        err = lim_runtime_spawn(bus->rt, &opts, out);
+        if (err == LIM_OK)
+            lim__pid_mark(bus->rt, *out, (uint8_t)kind);
+        else
+            atomic_fetch_sub(&bus->conv_hosted, 1);
+    }
+    atomic_fetch_sub(&bus->conv_entering, 1);
     return err;
 }
