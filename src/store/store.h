@@ -71,8 +71,8 @@ lim_bytes lim__batch_record(const lim__batch *b, uint32_t i, uint64_t *stream, l
 size_t lim__batch_bytes(const lim__batch *b);
 
 /* Hands the batch over; on_done runs exactly once, on the store's thread, in the order of the log, and then owns the
- * batch again (lim__batch_free). Any thread, FIFO per thread. 0; -ENOMEM, -EINVAL (key too long, no such table; the batch
- * is still yours); -EPIPE: closing. */
+ * batch again (lim__batch_free). Any thread, FIFO per thread. 0; or the batch is still yours: -ENOMEM, -EINVAL (key too
+ * long, no such table), -EMSGSIZE (more than a segment holds), -EROFS, -EPIPE (closing). */
 typedef void lim__on_committed(void *ctx, lim__batch *batch, const lim__committed *what);
 int lim__store_submit(lim__store *store, lim__batch *batch, lim__on_committed *on_done, void *ctx);
 
@@ -80,8 +80,8 @@ int lim__store_submit(lim__store *store, lim__batch *batch, lim__on_committed *o
 typedef struct lim__store_opts {
     lim__os *os;
     const char *dir;             /* made if it is not there, its parents are not; locked while open */
-    uint64_t segment_bytes;      /* 0: 64 MiB; at least 1 MiB, a multiple of LIM__FILE_BLOCK */
-    uint64_t bytes_max;          /* of the log; 0: what the disk has */
+    uint64_t segment_bytes;      /* 0: 64 MiB; 64 KiB to 1 GiB, a multiple of LIM__FILE_BLOCK */
+    uint64_t bytes_max;          /* of the log; 0: what the disk has; at least six segments */
     uint64_t index_map_bytes;    /* LMDB's map; 0: 64 GiB */
     uint64_t interval_ns;        /* of syncs when batches ask for INTERVAL; 0: 1 s */
     uint32_t batch_bytes_max;    /* of one log write; 0: 4 MiB */
@@ -102,23 +102,29 @@ void lim__store_close(lim__store *store);
  * it returns false there is more to do. *next_ns: when it wants to be called even if not woken (UINT64_MAX: never). */
 bool lim__store_turn(lim__store *store, uint64_t *next_ns);
 
-/* ---- reading: sees everything whose on_done has been called, and nothing that is not on its way to it ---- */
+/* ---- reading: sees everything whose on_done has been called, and nothing that is not on its way to it ----
+ * All may answer -EAGAIN: the index was found to be damaged and is being made again by the store's thread; come again. -EIO:
+ * the disk could not be read just now. */
 typedef struct lim__record {
     uint64_t seq, wall_ns;
     lim_bytes key, data; /* VIEWS during the call */
 } lim__record;
-typedef struct lim__stream_info { uint64_t first, next, count, bytes, first_ns, last_ns; } lim__stream_info;
-/* Calls each(ctx) from `from` on in order until it answers false, `max` were given (0: no limit), or the end. A hole is
- * -EBADMSG with *bad = its number: never silently skipped. */
+typedef struct lim__stream_info {
+    uint64_t first, next;       /* of the first record that is not forgotten (next: there is none); of the next one */
+    uint64_t count, bytes;      /* of records that are not forgotten; of their keys and data */
+    uint64_t first_ns, last_ns; /* time of the first of them (0: none), of the last one that was appended */
+} lim__stream_info;
+/* Calls each(ctx) from `from` on in order until it answers false, `max` were given (0: no limit), or the end. What was
+ * forgotten is passed over; a record that went bad is -EBADMSG with *bad = its number: never silently skipped. */
 int lim__store_read(lim__store *store, uint64_t stream, uint64_t from, uint32_t max,
                     bool (*each)(void *ctx, const lim__record *r), void *ctx, uint64_t *bad);
 int lim__store_stream(lim__store *store, uint64_t stream, lim__stream_info *out); /* an unknown one: all 0, next 1 */
 /* The first record at or after this wall clock time; next if there is none. */
 int lim__store_seek(lim__store *store, uint64_t stream, uint64_t wall_ns, uint64_t *seq);
-/* The newest record of a key. -ENOENT. */
+/* The newest record of a key that is not forgotten. -ENOENT; -EBADMSG: it went bad. */
 int lim__store_last(lim__store *store, uint64_t stream, lim_bytes key,
                     bool (*each)(void *ctx, const lim__record *r), void *ctx);
-/* Copies the value into malloc'd memory. -ENOENT; -EBADMSG: its checksum is wrong and the log has it no more. */
+/* Copies the value into malloc'd memory. -ENOENT. */
 int lim__store_get(lim__store *store, uint8_t table, lim_bytes key, void **value, size_t *len);
 /* Rows of a table whose key begins with `prefix`, in byte order, from after `after` on (empty: the first). */
 int lim__store_scan(lim__store *store, uint8_t table, lim_bytes prefix, lim_bytes after,
@@ -126,14 +132,15 @@ int lim__store_scan(lim__store *store, uint8_t table, lim_bytes prefix, lim_byte
 
 /* ---- looking after it ---- */
 typedef struct lim__store_info {
-    uint64_t lsn, segments, bytes, bytes_max, bytes_free, live_bytes, syncs, batches, records, rows, quarantined;
+    uint64_t lsn, segments, bytes, bytes_max, bytes_free, live_bytes, syncs, batches, records, quarantined;
     uint64_t checkpoint_lsn;
     bool full, degraded; /* degraded: something is quarantined */
 } lim__store_info;
 void lim__store_info_get(lim__store *store, lim__store_info *out); /* any thread */
-/* A copy that opens as a store, of one instant, while writing goes on. */
+/* A copy that opens as a store, of one instant, while writing goes on. Any thread; to_dir is made, or empty (-EEXIST). */
 int lim__store_backup(lim__store *store, const char *to_dir, lim__store_error *error);
-/* Reads every segment and compares it with the index. Problems are told one a line. 0: none. */
+/* Reads every segment and compares it with the index; nobody may have the store open (-EAGAIN). Problems are told one a
+ * line. 0: none; -EBADMSG: there were some. */
 typedef void lim__on_finding(void *ctx, const char *line);
 int lim__store_check(lim__os *os, const char *dir, lim__on_finding *each, void *ctx, lim__store_error *error);
 
