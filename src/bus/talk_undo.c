@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * talk_undo.c - crash policy `compensate`: a talk that failed by a death leaves a task behind that says what had
- * happened in it, for whoever can undo it: what was sent and acknowledged, one by one, from the history that such a talk
- * always keeps, and in numbers. */
+ * happened in it, for whoever can undo it: what was sent and acknowledged, one by one, from the history that such a
+ * talk always keeps, and in numbers. */
 #include "bus/compensate.h"
 #include "bus/talk.h"
 #include "base/base.h"
