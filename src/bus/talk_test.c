@@ -586,13 +586,15 @@ static void open_ask_close(lim_bus *bus, guest *g, bool trace)
     atomic_store(&g[1].count, 0);
 }
 
-/* What was unlinked a moment ago may still have been counted at first. */
+/* Counters of several schedulers are not read in one instant: what has just moved may be in both sums, or in neither. A
+ * leak would be one in each of CYCLES. */
+enum { CYCLES = 300, MOVING = 20 };
 static bool no_more_than(const lim_bus_census *before, const lim_bus_census *after)
 {
     const lim_census *was = &before->runtime, *is = &after->runtime;
-    return after->conversations <= before->conversations && is->processes <= was->processes &&
-           is->links <= was->links && is->monitors <= was->monitors && is->timers <= was->timers &&
-           is->messages <= was->messages;
+    return after->conversations <= before->conversations && is->processes <= was->processes + MOVING &&
+           is->links <= was->links + MOVING && is->monitors <= was->monitors + MOVING &&
+           is->timers <= was->timers + MOVING && is->messages <= was->messages + MOVING;
 }
 
 static void test_close_gives_everything_back(void **state) /* proves CV14 */
@@ -604,7 +606,7 @@ static void test_close_gives_everything_back(void **state) /* proves CV14 */
     do /* what ends, ends a moment after it was told */
         lim_bus_census_take(bus, &before);
     while (before.conversations > 0 || before.runtime.messages > 0);
-    for (int i = 0; i < 300; i++)
+    for (int i = 0; i < CYCLES; i++)
         open_ask_close(bus, g, i % 2 == 0);
     do
         lim_bus_census_take(bus, &after);
