@@ -168,6 +168,15 @@ static void test_a_child_inherits_and_cannot_go_too_deep(void **state) /* proves
     guests_go(bus, g);
 }
 
+static void test_what_came_without_a_trace_begins_none(void **state) /* proves CV16 */
+{
+    (void)state;
+    lim_delivery d = { .conv = { 7 }, .hops = 2, .remaining_ms = 900 };
+    lim_cause cause;
+    lim_cause_of(&d, &cause);
+    assert_true(cause.conv.id == 7 && cause.hops == 2 && cause.remaining_ms == 900 && cause.traceparent[0] == '\0');
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +184,7 @@ int main(void)
         T(test_when_no_next_one_is_left_the_others_go_on_and_the_ask_is_told),
         T(test_policy_compensate_leaves_a_task_that_says_all),
         T(test_a_child_inherits_and_cannot_go_too_deep),
+        T(test_what_came_without_a_trace_begins_none),
     };
     RUN_BOTH(tests);
 }
