@@ -147,6 +147,22 @@ static int scan_all(recovery *r, plan *p, size_t count, uint64_t from, uint64_t 
     return 0;
 }
 
+/* What a segment begins with takes the place of the same in older ones (J7): of those that begin no earlier, nothing
+ * counts. */
+static size_t drop_replaced(plan *p, size_t count)
+{
+    uint64_t least = UINT64_MAX;
+    for (size_t i = count; i > 0; i--) {
+        if (p[i - 1].first_lsn < least) {
+            least = p[i - 1].first_lsn;
+            continue;
+        }
+        memmove(p + i - 1, p + i, (count - i) * sizeof *p);
+        count--;
+    }
+    return count;
+}
+
 /* Segments from `from_id` on that have batches. A head that cannot be read costs all that is in it. */
 static int make_plan(recovery *r, uint64_t from_id, plan **out, size_t *count)
 {
@@ -173,9 +189,10 @@ static int make_plan(recovery *r, uint64_t from_id, plan **out, size_t *count)
             lim__segment_close_write(t, segment);
         if (err != 0)
             return err;
-        if (lsn != 0)
+        if (lsn != 0 && !(segment->sealed && lsn > segment->sealed_last_lsn))
             p[(*count)++] = (plan){ segment, lsn };
     }
+    *count = p ? drop_replaced(p, *count) : 0;
     return p ? 0 : -ENOMEM;
 }
 
