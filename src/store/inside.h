@@ -77,7 +77,6 @@ typedef struct lim__upkeep {
     lim__key after;        /* pages are written up to this key */
     bool page_is_last;
     uint64_t segment, at;  /* being compacted; how far */
-    uint64_t given_up;     /* this one could not be */
     uint64_t retiring;     /* dropped, and its file is still there; 0: none */
     uint64_t retire_next_ns, seal_next_ns, checkpoint_next_ns;
     bool starved;          /* no room for another segment: the disk, or bytes_max */

@@ -209,7 +209,7 @@ static void check_listed(recovery *r)
         lim__store_note_damage(r->s, NULL, 0, text);
         r->lost = true;
     }
-    if (r->gap_lsn && r->gap_lsn >= l->mark.older && l->mark.older) {
+    if (r->gap_lsn && r->gap_lsn >= l->mark.checkpoint) { /* so new that none can have been dropped */
         lim__store_note_damage(r->s, NULL, 0, "a segment of the log is missing");
         r->lost = true;
     }

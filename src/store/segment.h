@@ -39,6 +39,7 @@ typedef struct lim__segment {
     lim__segment_stats stats;
     bool dropped; /* nothing in it is needed, the log says so: its file is about to go */
     bool checked; /* suspect, and was looked at */
+    bool stuck;   /* damaged: it stays */
     bool changed; /* in the table's list of those whose stats the index does not have */
     struct lim__segment *next_changed;
     int write_file; /* DIRECT; -1: not open */

@@ -18,7 +18,8 @@
  *   - an erase in it whose record's segment is still there: without the erase the record would be back when the index
  * is made again. A compaction copies such an erase;
  *   - an older segment in which nothing is alive and which cannot be dropped now: segments die in the order of the log,
- *     so that an erase never goes before all copies of its record have. */
+ *     so that an erase never goes before all copies of its record have;
+ *   - being damaged: it is stuck, and stays for somebody to look at. */
 #include "store/inside.h"
 #include "store/scan.h"
 
@@ -317,7 +318,7 @@ static bool is_free(lim__store *s, size_t i)
     const lim__mark *m = &s->ledger.mark;
     if (segment->stats.last_lsn >= m->older || segment->stats.last_lsn > lim__index_stable(s->index))
         return false;
-    return (!segment->stats.suspect || segment->checked) && (!before || before->sealed);
+    return (!segment->stats.suspect || segment->checked) && (!before || before->sealed || before->stuck);
 }
 
 static bool is_dead(const lim__segment *segment)
@@ -335,7 +336,8 @@ static lim__segment *choose(lim__store *s, bool *pinned)
         lim__segment *segment = s->segments.list[i];
         if (segment->state != LIM__SEALED)
             break;
-        if (segment->id == s->upkeep.given_up)
+        segment->stuck = segment->stuck || segment->stats.damages > 0;
+        if (segment->stuck)
             continue;
         if (i > 0)
             (void)lim__segment_load(&s->segments, s->segments.list[i - 1]); /* is it sealed? */
@@ -344,7 +346,7 @@ static lim__segment *choose(lim__store *s, bool *pinned)
             return is_free(s, i) ? segment : NULL;
         }
         bool is_sparse = segment->stats.live_bytes * 100 < segment->stats.end * percent;
-        if (!sparse && is_sparse && segment->stats.damages == 0 && is_free(s, i))
+        if (!sparse && is_sparse && is_free(s, i))
             sparse = segment;
     }
     return sparse;
@@ -422,11 +424,24 @@ static void keep_record(lim__store *s, lim__batch *b, uint64_t at, const lim__op
     }
 }
 
+/* The oldest that is damaged, and stays; UINT64_MAX: none. */
+static uint64_t oldest_stuck(const lim__store *s)
+{
+    for (size_t i = 0; i < s->segments.count; i++) {
+        if (s->segments.list[i]->stuck)
+            return s->segments.list[i]->id;
+    }
+    return UINT64_MAX;
+}
+
+/* Needed while its record is there, or an earlier copy of it may be. */
 static void keep_erase(lim__store *s, lim__batch *b, const lim__op *op)
 {
-    const lim__segment *target = op->wall_ns ? lim__segment_find(&s->segments, op->wall_ns) : NULL;
-    if (target && target->id != s->upkeep.segment && !target->dropped)
-        add_numbers(b, LIM__OP_ERASE, op->stream, op->seq, op->wall_ns);
+    uint64_t where = op->wall_ns ? op->wall_ns : s->upkeep.segment;
+    const lim__segment *target = lim__segment_find(&s->segments, where);
+    bool there = target && target->id != s->upkeep.segment && !target->dropped;
+    if (there || oldest_stuck(s) < where)
+        add_numbers(b, LIM__OP_ERASE, op->stream, op->seq, where);
 }
 
 static void keep_alive(lim__store *s, lim__batch *b, uint64_t at, const lim__batch_head *h, const uint8_t *payload)
@@ -465,7 +480,7 @@ static uint8_t *read_batch(lim__store *s, lim__segment *segment, lim__batch_head
 
 static void give_up(lim__store *s, lim__segment *segment)
 {
-    s->upkeep.given_up = segment->id;
+    segment->stuck = true;
     s->upkeep.work = LIM__NO_WORK;
     lim__store_note_damage(s, segment, s->upkeep.at, "a batch cannot be read: the segment is kept as it is");
 }
