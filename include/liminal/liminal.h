@@ -230,7 +230,8 @@ typedef struct lim_sub_opts {
 /* `pattern` may use * for one segment and a last > for the rest (a first * or > leaves out the names that begin with $).
  * When this answered, every publish offered afterwards, anywhere, reaches it. on_message runs on one of the bus's
  * threads, never inside a publish. FULL: too many subscriptions or channels. MISUSE: also policy hold with a pattern, or
- * on a channel that does not allow it. On an error the handler was not taken: its on_end is not called. */
+ * on a channel that does not allow it. GONE: policy close, and it had to be used before this answered. On an error the
+ * handler was not taken: its on_end is not called. */
 LIM_API lim_err lim_subscribe(lim_bus *bus, const char *pattern, const lim_sub_opts *opts, lim_sub *out); /* A */
 /* Nothing is delivered afterwards: no call of on_message begins once this returned; one that had begun may still be
  * running on another thread. on_end comes after it, once. GONE: it has ended before. */

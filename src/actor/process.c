@@ -88,7 +88,7 @@ static lim_err slots_grow_locked(lim__sched *s, lim__slot_list *list, bool share
     memset((void *)chunk, 0, sizeof *chunk);
     for (uint32_t i = 0; i < LIM__CHUNK_SLOTS; i++) {
         chunk->slots[i].shared = shared;
-        chunk->slots[i].idle.generation = 1; /* pid 0 is nobody */
+        chunk->slots[i].idle.generation = s->rt->first_generation;
     }
     uint32_t first = s->chunk_count * LIM__CHUNK_SLOTS;
     atomic_store_explicit(&s->chunks[s->chunk_count++], chunk, memory_order_release);

@@ -59,6 +59,8 @@ static lim_err open_runtime(const lim__runtime_opts *opts, bool own_loop, lim_ru
     rt->on_overrun_ctx = opts->ctx;
     lim__blocking_init(&rt->blocking, opts->blocking_max);
     lim__registry_init(&rt->registry, rt->os->random(rt->os));
+    /* From 1 (pid 0 is nobody) to the middle: each slot has half of its generations at least. */
+    rt->first_generation = 1 + (uint32_t)(rt->os->random(rt->os) & ((1u << (LIM__GENERATION_BITS - 1)) - 1));
     lim_err err = lim__depot_init(&rt->depot);
     while (err == LIM_OK && rt->count < opts->scheduler_count) {
         err = lim__sched_init(rt, rt->count, &rt->scheds[rt->count]);
