@@ -110,6 +110,51 @@ void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json)
     lim__buf_fini(json);
 }
 
+void lim__conv_not_a_talk(lim_process *self, const lim_signal *signal)
+{
+    const lim__letter_type *t = signal->type;
+    bool asks = t == &lim__type_ask || t == &lim__type_tell || t == &lim__type_receive || t == &lim__type_join_conv ||
+                t == &lim__type_leave_conv;
+    lim__done *d = !asks ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_done, sizeof *d);
+    if (d == NULL)
+        return;
+    *d = (lim__done){ .conv = lim_self(self), .err = LIM_E_INVALID };
+    memcpy(&d->ref, signal->body.ptr, sizeof d->ref); /* the first field of each of them */
+    (void)!lim__send_reserved(self, signal->from, d);
+}
+
+/* ---- waiters ---- */
+
+void lim__waiter_add(lim__waiter **list, lim_process *self, const lim__command *await)
+{
+    lim__waiter *w = lim__alloc(lim__proc_sched(self), sizeof *w);
+    if (w == NULL)
+        return;
+    *w = (lim__waiter){ *list, await->from, await->ref };
+    *list = w;
+}
+
+void lim__waiter_remove(lim__waiter **list, lim_process *self, const lim__command *unawait)
+{
+    for (lim__waiter **at = list; *at != NULL; at = &(*at)->next)
+        if ((*at)->ref == unawait->ref && (*at)->who.id == unawait->from.id) {
+            lim__waiter *w = *at;
+            *at = w->next;
+            lim__free(lim__proc_sched(self), w, sizeof *w);
+            return;
+        }
+}
+
+void lim__waiters_free(lim__waiter *list, lim__sched *s)
+{
+    for (lim__waiter *w = list, *next; w != NULL; w = next) {
+        next = w->next;
+        lim__free(s, w, sizeof *w);
+    }
+}
+
+/* ---- spawning ---- */
+
 static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool link)
 {
     return kind == LIM__KIND_TALK     ? lim__talk_spawn(bus, link)

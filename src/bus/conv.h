@@ -32,6 +32,18 @@ void lim__conv_leave(lim_bus *bus, lim__conv_node *node);
 void lim__json_id(lim__json *j, const char *key, uint64_t id);
 /* Sends `json` as the answer to a show letter; takes the buffer's contents. */
 void lim__shown_send(lim_process *self, const lim__show *show, lim__buf *json);
+/* For one that has nothing to send, join or receive: tells whoever tried. Other letters are passed by. */
+void lim__conv_not_a_talk(lim_process *self, const lim_signal *signal);
+
+/* Those who wait for an outcome that they did not ask for themselves; a list, NULL: nobody. */
+typedef struct lim__waiter {
+    struct lim__waiter *next;
+    lim_pid who;
+    uint64_t ref;
+} lim__waiter;
+void lim__waiter_add(lim__waiter **list, lim_process *self, const lim__command *await); /* no memory: not added */
+void lim__waiter_remove(lim__waiter **list, lim_process *self, const lim__command *unawait);
+void lim__waiters_free(lim__waiter *list, lim__sched *s);
 
 lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link);
 lim_spawn_opts lim__gather_spawn(lim_bus *const *bus, bool link);

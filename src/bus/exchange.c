@@ -475,43 +475,11 @@ static void progress(exchange *x, lim_process *self, const lim_signal *signal)
 
 /* ---- others' words ---- */
 
-static void await(exchange *x, lim_process *self, const lim_signal *signal)
+static void await(exchange *x, lim_process *self, const lim__command *c)
 {
-    const lim__command *c = signal->body.ptr;
     extra *e = lim__ex_extra(x, self);
-    waiter *w = e == NULL ? NULL : lim__alloc(lim__proc_sched(self), sizeof *w);
-    if (w == NULL)
-        return;
-    *w = (waiter){ e->waiters, c->from, c->ref };
-    e->waiters = w;
-}
-
-static void unawait(exchange *x, lim_process *self, const lim_signal *signal)
-{
-    const lim__command *c = signal->body.ptr;
-    if (x->extra == NULL)
-        return;
-    for (waiter **at = &x->extra->waiters; *at != NULL; at = &(*at)->next)
-        if ((*at)->ref == c->ref && (*at)->who.id == c->from.id) {
-            waiter *w = *at;
-            *at = w->next;
-            lim__free(lim__proc_sched(self), w, sizeof *w);
-            return;
-        }
-}
-
-/* An exchange has nothing to send, join or receive; whoever tries is told so. */
-static void not_a_talk(lim_process *self, const lim_signal *signal)
-{
-    const lim__letter_type *t = signal->type;
-    bool asks = t == &lim__type_ask || t == &lim__type_tell || t == &lim__type_receive || t == &lim__type_join_conv ||
-                t == &lim__type_leave_conv;
-    lim__done *d = !asks ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_done, sizeof *d);
-    if (d == NULL)
-        return;
-    *d = (lim__done){ .conv = lim_self(self), .err = LIM_E_INVALID };
-    memcpy(&d->ref, signal->body.ptr, sizeof d->ref); /* the first field of each of them */
-    (void)!lim__send_reserved(self, signal->from, d);
+    if (e != NULL)
+        lim__waiter_add(&e->waiters, self, c);
 }
 
 static void on_others_message(exchange *x, lim_process *self, const lim_signal *signal)
@@ -524,13 +492,13 @@ static void on_others_message(exchange *x, lim_process *self, const lim_signal *
     else if (t == &lim__type_signal_in)
         lim__ex_signal(x, self, signal);
     else if (t == &lim__type_await)
-        await(x, self, signal);
-    else if (t == &lim__type_unawait)
-        unawait(x, self, signal);
+        await(x, self, signal->body.ptr);
+    else if (t == &lim__type_unawait && x->extra != NULL)
+        lim__waiter_remove(&x->extra->waiters, self, signal->body.ptr);
     else if (t == &lim__type_inspect)
         lim__ex_inspect(x, self, signal);
     else
-        not_a_talk(self, signal);
+        lim__conv_not_a_talk(self, signal);
 }
 
 static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
@@ -655,10 +623,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 
 static void extra_free(extra *e, lim__sched *s)
 {
-    for (waiter *w = e->waiters, *next; w != NULL; w = next) {
-        next = w->next;
-        lim__free(s, w, sizeof *w);
-    }
+    lim__waiters_free(e->waiters, s);
     for (kept_signal *k = e->signals, *next; k != NULL; k = next) {
         next = k->next;
         lim__letter_free(s, k->letter);

@@ -49,17 +49,12 @@ typedef struct trouble { /* what only exchanges know that did not go well */
     uint64_t crashed_ns, crashed_wall_us, rerouted_ns;
 } trouble;
 
-typedef struct waiter {
-    struct waiter *next;
-    lim_pid who;
-    uint64_t ref;
-} waiter;
 typedef struct kept_signal {
     struct kept_signal *next;
     lim__signal_in *letter;
 } kept_signal;
 typedef struct extra { /* what most exchanges do without */
-    waiter *waiters;
+    lim__waiter *waiters;
     uint64_t slow_timer, progress_timer, taken_ns;
     uint32_t granted, parts;  /* of an answer in parts: still allowed, passed on */
     lim__history *history;    /* NULL: not traced */

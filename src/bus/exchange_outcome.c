@@ -181,7 +181,7 @@ static void tell(lim_process *self, const lim__outcome_letter *o, lim_pid who, u
 
 static void tell_waiters(exchange *x, lim_process *self, const lim__outcome_letter *o)
 {
-    for (waiter *w = x->extra != NULL ? x->extra->waiters : NULL, *next; w != NULL; w = next) {
+    for (lim__waiter *w = x->extra != NULL ? x->extra->waiters : NULL, *next; w != NULL; w = next) {
         next = w->next;
         tell(self, o, w->who, w->ref);
         lim__free(lim__proc_sched(self), w, sizeof *w);

@@ -20,12 +20,6 @@ enum { ASKED_MAX = 1024, TAG_DEADLINE = 1 };
 
 typedef enum gather_state { ASKING = 1, WAITING, ENDED } gather_state;
 
-typedef struct waiter {
-    struct waiter *next;
-    lim_pid who;
-    uint64_t ref;
-} waiter;
-
 typedef struct asked { /* one of them; its number, from 1, is the `ref` of its exchange */
     lim_pid conv;
     lim_bytes identity; /* in the letter `list` */
@@ -41,7 +35,7 @@ typedef struct gather {
     lim__member_list *list;
     asked *asked;
     uint32_t count, open_count, replied, timed_out, parts;
-    waiter *waiters;
+    lim__waiter *waiters;
     lim__history *history;
 } gather;
 
@@ -102,7 +96,7 @@ static void end(gather *g, lim_process *self, const ending *e)
 {
     LIM_ASSERT(g->state != ENDED); /* H1 */
     g->state = ENDED;
-    for (waiter *w = g->waiters; w != NULL; w = w->next) {
+    for (const lim__waiter *w = g->waiters; w != NULL; w = w->next) {
         lim__outcome_letter *o = outcome_new(g, self, e, w->ref);
         if (o != NULL) /* else its monitor tells it */
             (void)!lim__send_reserved(self, w->who, o);
@@ -367,40 +361,6 @@ static lim__conv_facts gather_facts(const void *state)
 
 static const lim__conv_kindred as_gather = { gather_json, gather_facts };
 
-static void await(gather *g, lim_process *self, const lim__command *c)
-{
-    waiter *w = lim__alloc(lim__proc_sched(self), sizeof *w);
-    if (w == NULL)
-        return;
-    *w = (waiter){ g->waiters, c->from, c->ref };
-    g->waiters = w;
-}
-
-static void unawait(gather *g, lim_process *self, const lim__command *c)
-{
-    for (waiter **at = &g->waiters; *at != NULL; at = &(*at)->next)
-        if ((*at)->ref == c->ref && (*at)->who.id == c->from.id) {
-            waiter *w = *at;
-            *at = w->next;
-            lim__free(lim__proc_sched(self), w, sizeof *w);
-            return;
-        }
-}
-
-/* A gather has nothing to send, join or receive; whoever tries is told so. */
-static void not_a_talk(lim_process *self, const lim_signal *signal)
-{
-    const lim__letter_type *t = signal->type;
-    bool asks = t == &lim__type_ask || t == &lim__type_tell || t == &lim__type_receive || t == &lim__type_join_conv ||
-                t == &lim__type_leave_conv;
-    lim__done *d = !asks ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_done, sizeof *d);
-    if (d == NULL)
-        return;
-    *d = (lim__done){ .conv = lim_self(self), .err = LIM_E_INVALID };
-    memcpy(&d->ref, signal->body.ptr, sizeof d->ref); /* the first field of each of them */
-    (void)!lim__send_reserved(self, signal->from, d);
-}
-
 /* ---- signals ---- */
 
 static void on_message(gather *g, lim_process *self, const lim_signal *signal)
@@ -418,13 +378,13 @@ static void on_message(gather *g, lim_process *self, const lim_signal *signal)
     else if (t == &lim__type_cancel || t == &lim__type_close)
         end(g, self, &(ending){ .how = LIM_HOW_CANCELLED, .detail = "" });
     else if (t == &lim__type_await)
-        await(g, self, body);
+        lim__waiter_add(&g->waiters, self, body);
     else if (t == &lim__type_unawait)
-        unawait(g, self, body);
+        lim__waiter_remove(&g->waiters, self, body);
     else if (t == &lim__type_inspect)
         inspect(g, self, body);
     else
-        not_a_talk(self, signal);
+        lim__conv_not_a_talk(self, signal);
 }
 
 static void on_gone(gather *g, lim_process *self, lim_pid who)
@@ -476,10 +436,7 @@ static void on_end(void *state, lim_reason reason)
     lim__letter_free(s, g->list);
     if (g->asked != NULL)
         lim__free(s, g->asked, g->count * sizeof *g->asked);
-    for (waiter *w = g->waiters, *next; w != NULL; w = next) {
-        next = w->next;
-        lim__free(s, w, sizeof *w);
-    }
+    lim__waiters_free(g->waiters, s);
 }
 
 lim_spawn_opts lim__gather_spawn(lim_bus *const *bus, bool link)

@@ -231,8 +231,8 @@ static bool task_not_placed(group *g, claim *c, placing p)
     return true;
 }
 
-/* Likewise an ask. False: it was refused and is gone. */
-static bool ask_not_placed(group *g, claim *c, placing p)
+/* Likewise an ask: it waits, or it is refused and gone. */
+static void ask_not_placed(group *g, claim *c, placing p)
 {
     lim_why why = LIM_WHY_NO_PARTICIPANT;
     const char *detail = "";
@@ -253,17 +253,16 @@ static bool ask_not_placed(group *g, claim *c, placing p)
         limit = LIM__GROUP_BACKLOG_MAX;
         detail = "everybody in the group is full, and so is its backlog";
     } else {
-        return true;
+        return;
     }
     lim__group_refuse(g, c->conv, why, limit, limit != 0 ? g->ask_count - 1 : 0, detail);
     lim__claim_end(g, c, true);
-    return false;
 }
 
 static void not_placed(group *g, claim *c, placing p)
 {
     if (!c->is_task)
-        (void)ask_not_placed(g, c, p);
+        ask_not_placed(g, c, p);
     else
         (void)task_not_placed(g, c, p);
 }
