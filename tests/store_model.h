@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -231,7 +232,10 @@ static void on_done(void *ctx, lim__batch *b, const lim__committed *what)
         break;
     case LIM__COMMIT_CONFLICT:
         rule(!expectation_holds(&w->now, t), "a conflict where there is none");
+        rule(t->sync != LIM__SYNC_ALWAYS || what->class == LIM__CLASS_DISK, "a conflict that must be synced is class os");
         t->status = NOTHING;
+        for (uint32_t i = 0; i < w->step_count && what->class == LIM__CLASS_DISK; i++) /* what it found is there for good */
+            w->steps[i]->status = w->steps[i]->status == OS ? DISK : w->steps[i]->status;
         break;
     case LIM__COMMIT_FULL:
         rule(w->tight || w->armed, "full, with a disk that is not");
@@ -251,11 +255,22 @@ static void on_done(void *ctx, lim__batch *b, const lim__committed *what)
     lim__batch_free(b);
 }
 
-/* The row with the batch's number: did it happen? */
+/* The row with the batch's number: did it happen? And where it put its last record, if it has any. */
+typedef struct mark {
+    uint32_t number;
+    uint8_t seq[8], wall_ns[8];
+} mark;
+static_assert(sizeof(mark) == 20, "layout");
+
 static void add_mark(lim__batch *b, uint32_t number)
 {
     char text[16];
-    lim__batch_put(b, MARK_TABLE, name_of('m', number % MARKS, text), lim__bytes(&number, sizeof number));
+    lim_bytes name = name_of('m', number % MARKS, text), value = lim__bytes(&number, sizeof number);
+    uint32_t appends = lim__batch_appends(b);
+    if (appends > 0)
+        lim__batch_put_seq(b, MARK_TABLE, name, value, appends - 1);
+    else
+        lim__batch_put(b, MARK_TABLE, name, value);
 }
 
 static void submit(world *w, const step *drawn)
@@ -275,9 +290,9 @@ static void submit(world *w, const step *drawn)
         lim__batch_expect(b, TABLE, name_of('r', t->expect_row, text),
                           lim__bytes(t->expect_content ? value : NULL, t->expect_content ? len : 0));
     }
-    add_mark(b, t->number);
     for (uint32_t i = 0; i < t->count; i++)
         add_op(b, &t->ops[i]);
+    add_mark(b, t->number);
     if (t->small)
         lim__batch_small(b);
     lim__batch_sync(b, t->sync);
@@ -446,17 +461,46 @@ static void compare(world *w)
 
 /* ---- after an end: which of the unanswered happened? ---- */
 
-static bool happened(world *w, const step *t)
+static bool happened(world *w, const step *t, mark *m)
 {
     char text[16];
     void *value = NULL;
     size_t len = 0;
-    uint32_t number = 0;
+    *m = (mark){ .number = 0 };
     int err = lim__store_get(w->store, MARK_TABLE, name_of('m', t->number % MARKS, text), &value, &len);
-    if (err == 0 && len == sizeof number)
-        memcpy(&number, value, sizeof number);
+    if (err == 0 && (len == sizeof m->number || len == sizeof *m))
+        memcpy(m, value, len);
     free(value);
-    return number == t->number;
+    return m->number == t->number;
+}
+
+typedef struct stamp {
+    uint64_t seq, wall_ns;
+} stamp;
+
+static bool on_stamped(void *ctx, const lim__record *got)
+{
+    stamp *s = ctx;
+    s->wall_ns = got->seq == s->seq ? got->wall_ns : s->wall_ns;
+    return false;
+}
+
+/* The mark of a step names the last record that it appended; `before`: the numbers that the streams had come to. */
+static void check_mark(world *w, const step *t, const mark *m, const uint64_t before[STREAMS])
+{
+    uint64_t next[STREAMS], bad, expected = 0;
+    uint32_t stream = 0;
+    stamp in_row, in_log;
+    memcpy(next, before, sizeof next);
+    for (uint32_t i = 0; i < t->count; i++) {
+        if (t->ops[i].kind == APPEND)
+            expected = next[stream = t->ops[i].stream]++;
+    }
+    memcpy(&in_row.seq, m->seq, 8), memcpy(&in_row.wall_ns, m->wall_ns, 8);
+    rule(in_row.seq == expected, "a receipt names another record than its own");
+    in_log = in_row;
+    if (expected > 0 && lim__store_read(w->store, stream, expected, 1, on_stamped, &in_log, &bad) == 0)
+        rule(in_row.wall_ns == in_log.wall_ns, "a receipt has another time than its record");
 }
 
 static void find_out(world *w, bool power_lost)
@@ -465,7 +509,8 @@ static void find_out(world *w, bool power_lost)
     w->now = w->base;
     for (uint32_t i = 0; i < w->step_count; i++) {
         step *t = w->steps[i];
-        bool did = happened(w, t);
+        mark m;
+        bool did = happened(w, t, &m);
         if (t->status == DISK)
             rule(did, "a batch that was acknowledged as durable is not there");
         if (t->status == OS)
@@ -475,8 +520,10 @@ static void find_out(world *w, bool power_lost)
         rule(!did || !missing || t->status == OPEN || t->status == UNKNOWN, "a batch is missing before others");
         missing = missing || (!did && t->status == OS);
         rule(!did || expectation_holds(&w->now, t), "a batch is there whose expectation did not hold");
-        if (did)
+        if (did) {
+            check_mark(w, t, &m, w->now.next);
             apply(&w->now, t);
+        }
         free(t);
     }
     w->step_count = 0;

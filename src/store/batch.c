@@ -113,32 +113,81 @@ void lim__batch_append(lim__batch *b, uint64_t stream, lim_bytes key, const lim_
     lim__batch_finish_op(b, op);
 }
 
-static void add_row(lim__batch *b, lim__op_kind kind, uint8_t table, lim_bytes key, lim_bytes value)
+/* The i-th append. Where the last search ended is remembered, so that going through all of them is one way. */
+static const lim__op *nth_append(const lim__batch *batch, uint32_t i)
+{
+    lim__batch *b = (lim__batch *)(uintptr_t)batch;
+    LIM_ASSERT(i < b->append_count);
+    if (i < b->walk_index) {
+        b->walk_index = 0;
+        b->walk_pos = 0;
+    }
+    for (size_t pos = b->walk_pos;;) {
+        size_t here = pos;
+        const lim__op *op = lim__op_next(b->ops.ptr, b->ops.len, &pos);
+        LIM_ASSERT(op);
+        if (op->kind != LIM__OP_APPEND)
+            continue;
+        if (b->walk_index == i) {
+            b->walk_pos = here;
+            return op;
+        }
+        b->walk_index++;
+    }
+}
+
+/* `more`: bytes behind the value that somebody fills in; zeros until then. NULL: it was refused. */
+static lim__op *add_row(lim__batch *b, lim__op_kind kind, uint8_t table, lim_bytes key, lim_bytes value, size_t more)
 {
     if (table >= LIM__TABLES_MAX || key.len > LIM__ROW_KEY_MAX) {
         invalid(b);
-        return;
+        return NULL;
     }
-    lim__op *op = lim__batch_add(b, kind, 1 + key.len, value.len);
+    lim__op *op = lim__batch_add(b, kind, 1 + key.len, value.len + more);
     if (!op)
-        return;
+        return NULL;
     uint8_t *to = (uint8_t *)op + LIM__OP_HEAD;
     *to++ = table;
     if (key.len > 0)
         memcpy(to, key.ptr, key.len);
     if (value.len > 0)
         memcpy(to + key.len, value.ptr, value.len);
+    memset(to + key.len + value.len, 0, more);
     lim__batch_finish_op(b, op);
+    return op;
 }
 
 void lim__batch_put(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value)
 {
-    add_row(b, LIM__OP_PUT, table, key, value);
+    (void)add_row(b, LIM__OP_PUT, table, key, value, 0);
+}
+
+void lim__batch_put_seq(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value, uint32_t append)
+{
+    if (append >= b->append_count) {
+        invalid(b);
+        return;
+    }
+    lim__op *op = add_row(b, LIM__OP_PUT, table, key, value, LIM__STAMP);
+    if (!op)
+        return;
+    op->flag = LIM__OP_STAMPED;
+    op->seq = (uint64_t)((const uint8_t *)nth_append(b, append) - b->ops.ptr);
+}
+
+void lim__batch_stamp(lim__batch *b, lim__op *op, uint64_t wall_ns)
+{
+    LIM_ASSERT(op->kind == LIM__OP_PUT && op->flag == LIM__OP_STAMPED && op->data_len >= LIM__STAMP);
+    const lim__op *append = (const lim__op *)(const void *)(b->ops.ptr + op->seq);
+    uint64_t stamp[2] = { append->seq + (LIM__MUTATION("receipt_of_another_record") ? 1 : 0), wall_ns };
+    static_assert(sizeof stamp == LIM__STAMP, "as store.h says");
+    memcpy((uint8_t *)op + LIM__OP_HEAD + op->key_len + op->data_len - LIM__STAMP, stamp, sizeof stamp);
+    lim__batch_finish_op(b, op);
 }
 
 void lim__batch_delete(lim__batch *b, uint8_t table, lim_bytes key)
 {
-    add_row(b, LIM__OP_DELETE, table, key, lim__bytes(NULL, 0));
+    (void)add_row(b, LIM__OP_DELETE, table, key, lim__bytes(NULL, 0), 0);
 }
 
 void lim__batch_expect(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value)
@@ -199,29 +248,6 @@ void lim__batch_sync(lim__batch *b, lim__sync sync)
 {
     LIM_ASSERT(sync >= LIM__SYNC_ALWAYS && sync <= LIM__SYNC_NEVER);
     b->sync = sync;
-}
-
-/* The i-th append. Where the last search ended is remembered, so that going through all of them is one way. */
-static const lim__op *nth_append(const lim__batch *batch, uint32_t i)
-{
-    lim__batch *b = (lim__batch *)(uintptr_t)batch;
-    LIM_ASSERT(i < b->append_count);
-    if (i < b->walk_index) {
-        b->walk_index = 0;
-        b->walk_pos = 0;
-    }
-    for (size_t pos = b->walk_pos;;) {
-        size_t here = pos;
-        const lim__op *op = lim__op_next(b->ops.ptr, b->ops.len, &pos);
-        LIM_ASSERT(op);
-        if (op->kind != LIM__OP_APPEND)
-            continue;
-        if (b->walk_index == i) {
-            b->walk_pos = here;
-            return op;
-        }
-        b->walk_index++;
-    }
 }
 
 uint64_t lim__batch_seq(const lim__batch *b, uint32_t i)

@@ -4,7 +4,8 @@
  *   queue --expectations, room, numbers--> log.buf --write, sync--> ledger (index) --> answers, in the order of the log
  *
  * A batch whose expectation does not hold, or for which there is no room, is answered in its turn, and leaves no trace.
- * Expectations see the rows as they are behind all batches that come before, those of the same log write included.
+ * Expectations see the rows as they are behind all batches that come before, those of the same log write included. A
+ * conflict tells of what another batch wrote, so it waits for the same sync as if it had written that itself.
  *
  * Nothing is visible before the write has come back: the index is changed only then (DU1). Numbers are given out while
  * the group is made, by the streams' `assigned`, and taken back when it could not be written.
@@ -219,7 +220,7 @@ static effect resolve_erase(group *g, const lim__stream *st, lim__op *op)
 }
 
 /* Fills in what only the writer knows. */
-static effect resolve(group *g, lim__stream *st, lim__op *op)
+static effect resolve(group *g, lim__batch *b, lim__stream *st, lim__op *op)
 {
     switch ((lim__op_kind)op->kind) {
     case LIM__OP_APPEND:
@@ -233,8 +234,11 @@ static effect resolve(group *g, lim__stream *st, lim__op *op)
         break;
     case LIM__OP_ERASE:
         return resolve_erase(g, st, op);
-    case LIM__OP_COPY:
     case LIM__OP_PUT:
+        if (op->flag == LIM__OP_STAMPED)
+            lim__batch_stamp(b, op, g->wall_ns);
+        break;
+    case LIM__OP_COPY:
     case LIM__OP_DELETE:
     case LIM__OP_DROP:
     case LIM__OP_PAGE_BEGIN:
@@ -252,6 +256,18 @@ static bool of_stream(const lim__op *op)
     return op->kind == LIM__OP_APPEND || op->kind == LIM__OP_TRIM || op->kind == LIM__OP_ERASE;
 }
 
+/* Into the log batch; what only the store in memory needs of it stays behind. */
+static const lim__op *put_down(group *g, const lim__op *op, size_t size)
+{
+    lim__op *to = (lim__op *)(void *)(payload(g) + g->ops_len);
+    memcpy(to, op, size);
+    if (op->kind == LIM__OP_PUT)
+        to->flag = 0, to->seq = 0;
+    g->ops_len += size;
+    g->count++;
+    return to;
+}
+
 static verdict add_ops(group *g, lim__batch *b)
 {
     lim__store *s = g->s;
@@ -264,15 +280,12 @@ static verdict add_ops(group *g, lim__batch *b)
         if (of_stream(op) && !st)
             return STUCK;
         pos += size;
-        effect e = resolve(g, st, op);
+        effect e = resolve(g, b, st, op);
         if (e == UNREADABLE)
             return STUCK;
         if (e == NO_EFFECT)
             continue;
-        memcpy(payload(g) + g->ops_len, op, size);
-        echo(g, op);
-        g->ops_len += size;
-        g->count++;
+        echo(g, put_down(g, op, size));
     }
     return g->rows_known && !learn_rows(g, b) ? STUCK : TAKEN;
 }
@@ -284,6 +297,8 @@ static verdict take(group *g, lim__batch *b)
         v = find_room(g, b);
     if (v == TAKEN)
         v = add_ops(g, b);
+    if (v == ANSWERED && b->result.how == LIM__COMMIT_CONFLICT && !LIM__MUTATION("conflict_not_synced"))
+        g->sync = g->sync || b->sync == LIM__SYNC_ALWAYS; /* it tells of what another one wrote */
     if (v == TAKEN) {
         g->number++;
         g->sync = g->sync || b->sync == LIM__SYNC_ALWAYS;
@@ -381,6 +396,8 @@ static void succeeded(group *g, const lim__batch_head *h, lim__segment *segment,
             b->result.lsn = h->lsn;
             b->result.first_ns = h->wall_ns;
             s->batches += !b->inner;
+        } else if (b->result.how == LIM__COMMIT_CONFLICT) {
+            b->result.class = s->log.synced_lsn == s->log.lsn ? LIM__CLASS_DISK : LIM__CLASS_OS;
         }
         lim__list_push(&s->done, node);
     }
@@ -397,6 +414,24 @@ static void failed(group *g)
             b->result = (lim__committed){ .how = LIM__COMMIT_FAILED };
         else if (b->result.how == LIM__COMMITTED)
             b->result.how = LIM__COMMIT_UNKNOWN;
+        lim__list_push(&s->done, node);
+    }
+}
+
+/* Nothing is to be written. What an expectation found may not have been synced, though: a sync that this batch asks
+ * for. */
+static void only_answers(group *g)
+{
+    lim__store *s = g->s;
+    lim__list *node;
+    if (g->sync && lim__log_sync(s) != 0 && s->log.state != LIM__LOG_GOOD) {
+        failed(g);
+        return;
+    }
+    while ((node = lim__list_pop(&g->taken)) != NULL) {
+        lim__batch *b = LIM_CONTAINER(node, lim__batch, node);
+        if (b->result.how == LIM__COMMIT_CONFLICT)
+            b->result.class = s->log.synced_lsn == s->log.lsn ? LIM__CLASS_DISK : LIM__CLASS_OS;
         lim__list_push(&s->done, node);
     }
 }
@@ -443,9 +478,7 @@ bool lim__commit_group(lim__store *s)
         lim__ledger_abandon(&s->ledger);
         answer_all(s, &g.taken, LIM__COMMIT_FAILED);
     }
-    lim__list *node;
-    while ((node = lim__list_pop(&g.taken)) != NULL) /* only answers */
-        lim__list_push(&s->done, node);
+    only_answers(&g);
     lim__smap_fini(&g.rows);
     return true;
 }

@@ -45,6 +45,10 @@ struct lim__batch {
 /* Room for an op at the end, its key and data not filled in; NULL: no memory. */
 lim__op *lim__batch_add(lim__batch *b, lim__op_kind kind, size_t key_len, size_t data_len);
 void lim__batch_finish_op(lim__batch *b, lim__op *op); /* when key and data are there */
+/* A put that ends with the number and the time of a record. Until it is in the log, its flag is OP_STAMPED, and its seq is
+ * where the append begins in the batch's ops; in the log it is a put like any other. */
+enum { LIM__OP_STAMPED = 1, LIM__STAMP = 16 };
+void lim__batch_stamp(lim__batch *b, lim__op *op, uint64_t wall_ns); /* fills that in; the append has its number */
 
 /* ---- the log that is being written ---- */
 typedef enum lim__log_state {

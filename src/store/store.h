@@ -41,7 +41,7 @@ typedef enum lim__commit_how {
 } lim__commit_how;
 typedef struct lim__committed {
     lim__commit_how how;
-    lim__class class;
+    lim__class class;          /* CONFLICT: of what was found */
     uint64_t lsn;              /* number of the log batch it is in; several share one */
     uint64_t first_ns;         /* wall clock (ns) that its records carry */
     uint32_t conflict;         /* CONFLICT: index of the expectation, in order of lim__batch_expect */
@@ -55,8 +55,12 @@ void lim__batch_free(lim__batch *b); /* only one that was not submitted */
 /* The record's number is known when it is committed: lim__batch_seq. Parts are joined: saves the caller a copy. */
 void lim__batch_append(lim__batch *b, uint64_t stream, lim_bytes key, const lim_bytes *parts, size_t count);
 void lim__batch_put(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value);
+/* As put; behind the value come 16 bytes, filled in at commit: the number that append `append` (0-based, appended before
+ * this call) gets, and first_ns; u64 each, little-endian. So a receipt names its record in the same step. */
+void lim__batch_put_seq(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value, uint32_t append);
 void lim__batch_delete(lim__batch *b, uint8_t table, lim_bytes key);
-/* The step happens only if this row has exactly this value (ptr NULL: is absent) just before it. */
+/* The step happens only if this row has exactly this value (ptr NULL: is absent) just before it: what stands before it in the
+ * same log write counts. The CONFLICT is told only when what was found is stored as this batch asks for (lim__batch_sync). */
 void lim__batch_expect(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value);
 void lim__batch_trim(lim__batch *b, uint64_t stream, uint64_t first);   /* forget records before number `first` */
 void lim__batch_erase(lim__batch *b, uint64_t stream, uint64_t seq);    /* forget one */

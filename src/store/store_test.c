@@ -81,6 +81,155 @@ static void test_of_two_batches_that_expect_the_same_the_first_wins(void **state
     expect_row(w, 1, "once", "0");
 }
 
+typedef struct receipt {
+    char text[4];
+    uint8_t seq[8], wall_ns[8];
+} receipt;
+
+static void expect_receipt(world *w, const char *key, uint64_t seq, uint64_t wall_ns)
+{
+    void *value;
+    size_t len;
+    receipt r;
+    uint64_t numbers[2];
+    assert_int_equal(lim__store_get(w->store, 1, lim__str(key), &value, &len), 0);
+    assert_int_equal(len, sizeof r);
+    memcpy(&r, value, sizeof r);
+    free(value);
+    memcpy(&numbers[0], r.seq, 8), memcpy(&numbers[1], r.wall_ns, 8);
+    assert_memory_equal(r.text, "rcpt", 4);
+    assert_int_equal(numbers[0], seq);
+    assert_int_equal(numbers[1], wall_ns);
+}
+
+static void test_a_receipt_names_its_record_in_the_same_step(void **state)
+{
+    world *w = *state;
+    append(w, 7, "", text("one")), append(w, 7, "", text("two"));
+    lim__batch *b = lim__batch_new();
+    lim_bytes data = text("x");
+    lim__batch_append(b, 8, lim__str(""), &data, 1);
+    lim__batch_append(b, 7, lim__str(""), &data, 1);
+    lim__batch_put_seq(b, 1, lim__str("of 7"), lim__str("rcpt"), 1);
+    lim__batch_append(b, 7, lim__str(""), &data, 1);
+    lim__batch_put_seq(b, 1, lim__str("of 8"), lim__str("rcpt"), 0);
+    lim__batch_put_seq(b, 1, lim__str("last"), lim__str("rcpt"), 2);
+    lim__batch_put(b, 1, lim__str("plain"), lim__str("value"));
+    outcome o = commit(w, b);
+    assert_int_equal(o.how, LIM__COMMITTED);
+    for (int round = 0; round < 3; round++) {
+        expect_receipt(w, "of 7", 3, o.wall_ns);
+        expect_receipt(w, "of 8", 1, o.wall_ns);
+        expect_receipt(w, "last", 4, o.wall_ns);
+        expect_row(w, 1, "plain", "value");
+        lim__store_close(w->store);
+        char path[256];
+        path_of(w, "index/data.mdb", path);
+        if (round == 1)
+            (void)unlink(path);
+        open_store(w);
+    }
+}
+
+static void test_a_receipt_of_no_append_is_refused(void **state)
+{
+    world *w = *state;
+    lim__batch *b = lim__batch_new();
+    lim_bytes data = text("x");
+    outcome o;
+    lim__batch_append(b, 8, lim__str(""), &data, 1);
+    lim__batch_put_seq(b, 1, lim__str("k"), lim__str(""), 1);
+    assert_int_equal(lim__store_submit(w->store, b, on_done, &o), -EINVAL);
+    lim__batch_free(b);
+}
+
+typedef struct twice {
+    uint64_t seq, wall_ns;
+    lim__commit_how how[2];
+    lim__class class[2];
+    uint32_t answered;
+} twice;
+
+static uint64_t syncs_of(world *w)
+{
+    lim__store_info info;
+    lim__store_info_get(w->store, &info);
+    return info.syncs;
+}
+
+static void on_twice(void *ctx, lim__batch *b, const lim__committed *what)
+{
+    twice *t = ctx;
+    t->how[t->answered] = what->how;
+    t->class[t->answered++] = what->class;
+    if (what->how == LIM__COMMITTED) {
+        t->seq = lim__batch_seq(b, 0);
+        t->wall_ns = what->first_ns;
+    } else {
+        uint64_t numbers[2];
+        assert_int_equal(what->found.len, 4 + sizeof numbers);
+        memcpy(numbers, (const uint8_t *)what->found.ptr + 4, sizeof numbers);
+        assert_int_equal(numbers[0], t->seq);
+        assert_int_equal(numbers[1], t->wall_ns);
+    }
+    lim__batch_free(b);
+}
+
+static void submit_once(world *w, twice *t, lim__sync sync)
+{
+    lim__batch *b = lim__batch_new();
+    lim_bytes data = text("once");
+    lim__batch_expect(b, 1, lim__str("key"), lim__bytes(NULL, 0));
+    lim__batch_append(b, 7, lim__str(""), &data, 1);
+    lim__batch_put_seq(b, 1, lim__str("key"), lim__str("rcpt"), 0);
+    lim__batch_sync(b, sync);
+    assert_int_equal(lim__store_submit(w->store, b, on_twice, t), 0);
+}
+
+static void test_who_comes_second_in_one_write_finds_the_receipt_of_the_first(void **state)
+{
+    world *w = *state;
+    twice t = { .answered = 0 };
+    append(w, 7, "", text("before"));
+    submit_once(w, &t, LIM__SYNC_ALWAYS), submit_once(w, &t, LIM__SYNC_ALWAYS);
+    assert_int_equal(t.answered, 0);
+    settle(w);
+    assert_int_equal(t.answered, 2);
+    assert_int_equal(t.how[0], LIM__COMMITTED), assert_int_equal(t.how[1], LIM__COMMIT_CONFLICT);
+    assert_int_equal(t.class[0], LIM__CLASS_DISK), assert_int_equal(t.class[1], LIM__CLASS_DISK);
+    assert_int_equal(t.seq, 2);
+    expect_stream(w, 7, 1, 3, 2);
+    expect_receipt(w, "key", 2, t.wall_ns);
+}
+
+/* Alone, too, and in one write with it. */
+static void test_a_conflict_with_what_is_not_synced_waits_for_the_sync(void **state)
+{
+    world *w = *state;
+    twice t = { .answered = 0 };
+    submit_once(w, &t, LIM__SYNC_NEVER);
+    settle(w);
+    assert_int_equal(t.class[0], LIM__CLASS_OS);
+    uint64_t before = syncs_of(w);
+    submit_once(w, &t, LIM__SYNC_NEVER);
+    settle(w);
+    assert_int_equal(t.how[1], LIM__COMMIT_CONFLICT), assert_int_equal(t.class[1], LIM__CLASS_OS);
+    assert_int_equal(syncs_of(w), before);
+    t.answered = 1;
+    submit_once(w, &t, LIM__SYNC_ALWAYS);
+    settle(w);
+    assert_int_equal(t.how[1], LIM__COMMIT_CONFLICT), assert_int_equal(t.class[1], LIM__CLASS_DISK);
+    assert_int_equal(syncs_of(w), before + 1);
+    lim__batch *b = lim__batch_new();
+    lim__batch_delete(b, 1, lim__str("key"));
+    assert_int_equal(commit(w, b).how, LIM__COMMITTED);
+    t.answered = 0;
+    submit_once(w, &t, LIM__SYNC_NEVER), submit_once(w, &t, LIM__SYNC_ALWAYS);
+    settle(w);
+    assert_int_equal(t.how[0], LIM__COMMITTED), assert_int_equal(t.how[1], LIM__COMMIT_CONFLICT);
+    assert_int_equal(t.class[0], LIM__CLASS_DISK), assert_int_equal(t.class[1], LIM__CLASS_DISK);
+}
+
 /* proves DU4 */
 static void test_one_step_goes_to_several_streams_and_rows_together(void **state)
 {
@@ -364,6 +513,10 @@ int main(void)
         EACH(test_rows_are_put_deleted_scanned_and_expected),
         EACH(test_an_expectation_that_does_not_hold_stores_nothing_and_tells_what_is_there),
         EACH(test_of_two_batches_that_expect_the_same_the_first_wins),
+        EACH(test_a_receipt_names_its_record_in_the_same_step),
+        EACH(test_a_receipt_of_no_append_is_refused),
+        EACH(test_who_comes_second_in_one_write_finds_the_receipt_of_the_first),
+        EACH(test_a_conflict_with_what_is_not_synced_waits_for_the_sync),
         EACH(test_one_step_goes_to_several_streams_and_rows_together),
         EACH(test_trim_erase_and_drop_forget_and_numbers_go_on),
         EACH(test_the_newest_record_of_a_key_is_found_as_long_as_it_is_alive),
