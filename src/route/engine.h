@@ -15,6 +15,7 @@ typedef struct lim__engine_ops {
     uint32_t (*resume)(lim__router *r);  /* one slice; answers how many are left */
     uint32_t (*abandon)(lim__router *r); /* answers how many were dropped */
     uint32_t (*pending)(const lim__router *r);
+    uint32_t (*runnable)(const lim__router *r); /* NULL: all that are pending */
     uint64_t (*memory)(const lim__router *r);
     void (*close)(lim__router *r);
 } lim__engine_ops;
@@ -33,7 +34,10 @@ struct lim__router {
     uint64_t *counter, own_counter;
     uint32_t instruction_ns;
     void (*on_done)(void *ctx, void *call_ctx, const lim__route_result *result);
+    void (*on_log)(void *ctx, const char *line, size_t len);
     void *ctx;
+    uint64_t log_since_ns; /* when the second began in which log_bytes were printed */
+    uint32_t log_bytes;
     lim__router_stats stats;
     char name[48]; /* printable, shorter than what Lua would cut */
     char hash_text[LIM__HASH_TEXT];
@@ -42,5 +46,7 @@ struct lim__router {
 
 /* Counts a result that goes to the owner. */
 void lim__router_count(lim__router *r, const lim__route_result *result);
+/* A line that a function printed: to the owner, or dropped and counted. */
+void lim__router_log(lim__router *r, const char *line, size_t len);
 
 #endif

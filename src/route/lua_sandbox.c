@@ -11,22 +11,75 @@
  *   S3  what it answers depends on its input and its seed alone: no clock, no addresses, no order of hash tables.
  *
  * Taken from Lua as they are: assert, error, ipairs, pcall, select, tonumber, type and most of math. All else is ours,
- * because Lua's is unbounded (string.rep, table.concat), depends on locale or chance (string.upper, math.random), or
- * iterates in the order of a hash table (pairs). */
+ * because Lua's is unbounded (string.rep, table.concat), depends on locale or chance (string.upper, math.random),
+ * iterates in the order of a hash table (pairs), or writes to the host's standard output (print). */
 #include "route/lua.h"
 
 enum { UNPACK_MAX = 250, CHARGE_PER_MOVE = 64, FIND_COST = 16 };
 
 /* ---- base ---- */
 
+/* Of others Lua would give an address (S3). */
+static bool has_text(int type)
+{
+    return type == LUA_TNUMBER || type == LUA_TSTRING || type == LUA_TBOOLEAN || type == LUA_TNIL;
+}
+
 static int base_tostring(lua_State *L)
 {
     luaL_checkany(L, 1);
-    int type = lua_type(L, 1);
-    if (type != LUA_TNUMBER && type != LUA_TSTRING && type != LUA_TBOOLEAN && type != LUA_TNIL)
+    if (!has_text(lua_type(L, 1)))
         return luaL_error(L, "tostring: a %s has no text", luaL_typename(L, 1));
     luaL_tolstring(L, 1, NULL);
     return 1;
+}
+
+/* One value as tostring would show it; what has no text is shown as its type. Control characters become spaces, so that
+ * a line is a line. Answers how many bytes of `out` are used. */
+static size_t print_value(lua_State *L, int at, char *out, size_t room)
+{
+    size_t len;
+    if (has_text(lua_type(L, at)))
+        luaL_tolstring(L, at, NULL);
+    else
+        lua_pushstring(L, luaL_typename(L, at));
+    const char *text = lua_tolstring(L, -1, &len);
+    size_t n = len < room ? len : room;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (char)((unsigned char)text[i] < 0x20 || text[i] == 0x7F ? ' ' : text[i]);
+    lua_pop(L, 1);
+    return n;
+}
+
+/* A line that was cut ends with a whole UTF-8 sequence. */
+static size_t whole_sequences(const char *line, size_t len)
+{
+    size_t start = len;
+    while (start > 0 && len - start < 4 && ((unsigned char)line[start - 1] & 0xC0) == 0x80)
+        start--;
+    if (start == 0)
+        return len;
+    unsigned char head = (unsigned char)line[start - 1];
+    size_t want = head >= 0xF0 ? 4 : head >= 0xE0 ? 3 : head >= 0xC0 ? 2 : 1;
+    return len - (start - 1) < want && head >= 0x80 ? start - 1 : len;
+}
+
+/* print(...): one line, values with a tab between, to the version's log. */
+static int base_print(lua_State *L)
+{
+    char line[LIM__ROUTE_LINE_MAX];
+    size_t n = 0;
+    int values = lua_gettop(L);
+    for (int i = 1; i <= values && n < sizeof line; i++) {
+        if (i > 1)
+            line[n++] = '\t';
+        n += print_value(L, i, line + n, sizeof line - n);
+    }
+    if (n == sizeof line)
+        n = whole_sequences(line, n);
+    lim__lua_charge(lim__lua_of(L), LIM__ROUTE_LINE_MAX + n);
+    lim__router_log(lim__lua_of(L)->router, line, n);
+    return 0;
 }
 
 static int base_counter(lua_State *L)
@@ -455,10 +508,8 @@ static int math_random(lua_State *L)
 /* ---- putting it together ---- */
 
 static const luaL_Reg our_base[] = {
-    { "tostring", base_tostring },
-    { "pairs", base_pairs },
-    { "counter", base_counter },
-    { NULL, NULL },
+    { "tostring", base_tostring }, { "print", base_print }, { "pairs", base_pairs },
+    { "counter", base_counter },   { NULL, NULL },
 };
 static const luaL_Reg our_string[] = {
     { "byte", string_byte },   { "sub", string_sub },   { "len", string_len }, { "lower", string_lower },

@@ -46,6 +46,8 @@ static lim_err take_limits(lim__route_limits *l, lim_diag *diag)
         bad = "routing.slice_us is over 100 ms";
     else if (!take_limit32(&l->unfinished_max, 4, 1, LIM__ROUTE_UNFINISHED_CAP))
         bad = "routing.unfinished_max is over 64";
+    else if (!take_limit32(&l->log_bytes_per_s, 8192, 1, 1 << 30))
+        bad = "routing.log_bytes_max is over 1 GiB";
     else if (!take_limit32(&l->memory_max, 1 << 20, 64 << 10, 8 << 20))
         bad = "routing.memory_bytes_max is not between 64 KiB and 8 MiB";
     if (bad != NULL)
@@ -87,6 +89,7 @@ static lim__router *router_new(const lim__router_opts *opts)
     r->counter = opts->counter ? opts->counter : &r->own_counter;
     r->instruction_ns = opts->instruction_ns;
     r->on_done = opts->on_done;
+    r->on_log = opts->on_log;
     r->ctx = opts->ctx;
     take_name(r->name, sizeof r->name, opts->name ? opts->name : opts->artifact->name);
     lim__hash_text(opts->artifact->hash, r->hash_text);
@@ -200,6 +203,11 @@ uint32_t lim__router_pending(const lim__router *r)
     return r->ops->pending(r);
 }
 
+uint32_t lim__router_runnable(const lim__router *r)
+{
+    return r->ops->runnable != NULL ? r->ops->runnable(r) : r->ops->pending(r);
+}
+
 uint32_t lim__router_abandon(lim__router *r)
 {
     uint32_t dropped = r->ops->abandon(r);
@@ -213,6 +221,25 @@ void lim__router_stats_get(const lim__router *r, lim__router_stats *out)
     *out = r->stats;
     out->unfinished = r->ops->pending(r);
     out->memory_bytes = r->ops->memory(r);
+}
+
+/* By seconds as the owner's clock counts them: what does not fit into one is dropped as a whole line. */
+void lim__router_log(lim__router *r, const char *line, size_t len)
+{
+    enum { SECOND_NS = 1000000000 };
+    LIM_ASSERT(len <= LIM__ROUTE_LINE_MAX);
+    uint64_t now = r->os->now_ns(r->os);
+    if (now - r->log_since_ns >= SECOND_NS || r->log_since_ns == 0) {
+        r->log_since_ns = now;
+        r->log_bytes = 0;
+    }
+    if (len + 1 > r->limits.log_bytes_per_s - r->log_bytes) {
+        r->stats.log_dropped++;
+        return;
+    }
+    r->log_bytes += (uint32_t)len + 1; /* its newline */
+    if (r->on_log != NULL)
+        r->on_log(r->ctx, line, len);
 }
 
 lim__artifact *lim__router_artifact(const lim__router *r)

@@ -62,8 +62,10 @@ typedef struct lim__route_limits { /* 0: the default */
     uint64_t slice_ns;       /* routing.slice_us: how long one call may keep its scheduler; 200 us */
     uint32_t unfinished_max; /* routing.unfinished_max: calls put aside; 4. At most LIM__ROUTE_UNFINISHED_CAP */
     uint32_t memory_max;     /* routing.memory_bytes_max: bytes of the Lua state beside candidates; 1 MiB; 64 KiB to 8 MiB */
+    uint32_t log_bytes_per_s; /* routing.log_bytes_max: what one version may print in a second; 8192 */
 } lim__route_limits;
-enum { LIM__ROUTE_UNFINISHED_CAP = 64, LIM__ROUTE_SOURCE_MAX = 256 * 1024, LIM__ROUTE_TEXT_MAX = 64 * 1024 };
+enum { LIM__ROUTE_UNFINISHED_CAP = 64, LIM__ROUTE_SOURCE_MAX = 256 * 1024, LIM__ROUTE_TEXT_MAX = 64 * 1024,
+       LIM__ROUTE_LINE_MAX = 1024 };
 
 typedef struct lim__router lim__router; /* OBJECT, shared by its owner and its unfinished calls; one scheduler */
 typedef struct lim__router_opts {
@@ -78,6 +80,10 @@ typedef struct lim__router_opts {
     lim__route_limits limits;
     /* How a call that was PENDING ended: exactly once each, inside lim__router_resume. May call and unref the router. */
     void (*on_done)(void *ctx, void *call_ctx, const lim__route_result *result);
+    /* A line that the function printed, at most LIM__ROUTE_LINE_MAX bytes without a newline; a VIEW until it returns.
+     * Runs inside lim__router_open, _call and _resume; must not call the router. Lines over log_bytes_per_s do not get
+     * here: they are counted. NULL: nobody reads them. */
+    void (*on_log)(void *ctx, const char *line, size_t len);
     void *ctx;
 } lim__router_opts;
 /* Compiles, runs the chunk in the sandbox within cpu_ns, checks that it answered a function. One reference.
@@ -96,12 +102,15 @@ lim__route_how lim__router_call(lim__router *r, const lim__route_msg *msg, const
  * unfinished: 0 means that nothing is left to resume, and, if the caller holds no reference, that `r` is gone. */
 uint32_t lim__router_resume(lim__router *r);
 uint32_t lim__router_pending(const lim__router *r);
+/* Those of them that lim__router_resume would move on now; of Lua all, of others maybe none until something arrives. */
+uint32_t lim__router_runnable(const lim__router *r);
 /* Drops the unfinished calls without a word; for an owner that ends. Answers how many; unref comes after. */
 uint32_t lim__router_abandon(lim__router *r);
 
 typedef struct lim__router_stats {
     uint64_t calls, decided, none, crashed, timed_out, not_started;
     uint64_t slices;       /* beyond the first one of each call */
+    uint64_t log_dropped;  /* lines that were printed beyond log_bytes_per_s */
     uint32_t unfinished;
     uint64_t memory_bytes; /* of the Lua state now; 0 for built-ins */
     lim__hist time_ns;     /* processor time; every call that was put aside, one in 16 of the others */

@@ -316,7 +316,7 @@ static void test_nonsense_answers_say_what_was_returned(void **state)
         { "return c", "a table that is not one of the candidates" },
         { "return c[1].tags", "a table that is not one of the candidates" },
         { "return msg", "returned a userdata" },
-        { "return print", NULL }, /* an absent name is nil: none */
+        { "return printf", NULL }, /* an absent name is nil: none */
         { "return pcall", "returned a function" },
         { "return 'nobody'", "chose nobody" },
     };
@@ -445,6 +445,67 @@ static void test_a_message_kept_beyond_its_call_reads_as_nothing(void **state)
     lim__router_unref(r);
 }
 
+/* ---- print ---- */
+
+static void test_print_writes_one_line_to_the_log(void **state) /* proves RF12 */
+{
+    (void)state;
+    static const struct {
+        const char *arguments, *line;
+    } cases[] = {
+        { "", "" },
+        { "'a', 1, 2.5, true, nil, -0.0", "a\t1\t2.5\ttrue\tnil\t-0.0" },
+        { "{}, c[1], msg, print", "table\ttable\tuserdata\tfunction" },
+        { "'a\\nb\\0c\\127d', 'f\xc3\xbcr'", "a b c d\tf\xc3\xbcr" },
+        { "msg.name, #c, c[2].id", "alice\t8\tworker-1" },
+    };
+    for (size_t i = 0; i < LIM_COUNT(cases); i++) {
+        char body[128];
+        world_reset();
+        snprintf(body, sizeof body, "print(%s) return c[1]", cases[i].arguments);
+        lim__router *r = lua_body(body);
+        assert_decided(call(r, "{\"name\":\"alice\"}"), 0);
+        assert_int_equal(w.lines, 1);
+        assert_string_equal(w.line, cases[i].line);
+        lim__router_unref(r);
+    }
+    lim__router *r = lua("print('loading') return function() end"); /* the chunk itself may too */
+    assert_string_equal(w.line, "loading");
+    lim__router_unref(r);
+}
+
+static void test_a_printed_line_is_cut_at_1024_bytes_between_characters(void **state)
+{
+    (void)state;
+    lim__router *r = lua_body("local s = msg.pad for i = 1, 9 do s = s .. s end print(s) return c[1]");
+    assert_decided(call(r, "{\"pad\":\"abcd\"}"), 0);
+    assert_int_equal(strlen(w.line), LIM__ROUTE_LINE_MAX);
+    assert_decided(call(r, "{\"pad\":\"\xe2\x82\xac\"}"), 0); /* three bytes each: 341 of them */
+    assert_int_equal(strlen(w.line), 1023);
+    assert_decided(call(r, "{\"pad\":\"x\xf0\x9f\x98\x80\"}"), 0);
+    assert_int_equal(strlen(w.line), 1021);
+    lim__router_unref(r);
+}
+
+static void test_lines_beyond_the_limit_of_a_second_are_dropped_and_counted(void **state) /* proves RF10 */
+{
+    (void)state;
+    lim__router *r = lua_limited("return function(msg, c) for i = 1, msg.n do print('0123456789') end return c[1] end",
+                                 (lim__route_limits){ .log_bytes_per_s = 110 });
+    lim__router_stats stats;
+    assert_decided(call(r, "{\"n\":15}"), 0);
+    assert_int_equal(w.lines, 10);
+    lim__router_stats_get(r, &stats);
+    assert_int_equal(stats.log_dropped, 5);
+    w.clock_ns += 999999999;
+    assert_decided(call(r, "{\"n\":1}"), 0);
+    assert_int_equal(w.lines, 10);
+    w.clock_ns += 1;
+    assert_decided(call(r, "{\"n\":1}"), 0);
+    assert_int_equal(w.lines, 11);
+    lim__router_unref(r);
+}
+
 /* ---- determinism ---- */
 
 static void test_equal_seeds_decide_equally(void **state)
@@ -548,6 +609,7 @@ static void test_limits_out_of_range_are_refused_by_their_key(void **state) /* p
     } cases[] = {
         { { .memory_max = 9 << 20 }, "routing.memory_bytes_max" },
         { { .memory_max = 1000 }, "routing.memory_bytes_max" },
+        { { .log_bytes_per_s = UINT32_MAX }, "routing.log_bytes_max" },
         { { .unfinished_max = 65 }, "routing.unfinished_max" },
         { { .slice_ns = 1000000000 }, "routing.slice_us" },
         { { .cpu_ns = UINT64_MAX }, "routing.cpu_us_max" },
@@ -575,6 +637,7 @@ static void test_a_long_call_is_put_aside_and_healthy_ones_go_on(void **state) /
     lim__router *r = lua(mixed);
     assert_int_equal(call(r, "{\"spin\":100000}").how, LIM__ROUTE_PENDING);
     assert_int_equal(lim__router_pending(r), 1);
+    assert_int_equal(lim__router_runnable(r), 1);
     for (int i = 0; i < 100; i++)
         assert_decided(call(r, "{}"), 0);
     assert_int_equal(w.done, 0);
@@ -875,6 +938,9 @@ int main(void)
         T(test_a_payload_that_is_not_json_has_no_fields),
         T(test_headers_are_read_by_name),
         T(test_a_message_kept_beyond_its_call_reads_as_nothing),
+        T(test_print_writes_one_line_to_the_log),
+        T(test_a_printed_line_is_cut_at_1024_bytes_between_characters),
+        T(test_lines_beyond_the_limit_of_a_second_are_dropped_and_counted),
         T(test_equal_seeds_decide_equally),
         T(test_the_counter_goes_on_over_versions),
         T(test_a_bad_source_is_refused_with_line_and_column),

@@ -29,6 +29,8 @@ static struct {
     lim__route_result last;
     char last_text[512];
     lim__router *unref_when_done;
+    int lines; /* calls of on_log */
+    char line[LIM__ROUTE_LINE_MAX + 1];
 } w;
 
 static uint64_t world_now(lim__os *os)
@@ -71,6 +73,15 @@ static inline void on_done(void *ctx, void *call_ctx, const lim__route_result *r
     w.unref_when_done = NULL;
 }
 
+static inline void on_log(void *ctx, const char *line, size_t len)
+{
+    assert_ptr_equal(ctx, &w);
+    assert_true(len <= LIM__ROUTE_LINE_MAX);
+    w.lines++;
+    memcpy(w.line, line, len);
+    w.line[len] = 0;
+}
+
 /* Opens with time counted by instructions, so that every outcome is the same on every machine. */
 static inline lim_err try_open(lim__engine engine, lim_bytes source, lim__route_limits limits, lim_diag *diag,
                                lim__router **out)
@@ -80,7 +91,7 @@ static inline lim_err try_open(lim__engine engine, lim_bytes source, lim__route_
     if (err != LIM_OK)
         return err;
     lim__router_opts opts = { .os = &w.os, .artifact = a, .seed = 7, .instruction_ns = TICK_NS, .limits = limits,
-                              .on_done = on_done, .ctx = &w };
+                              .on_done = on_done, .on_log = on_log, .ctx = &w };
     err = lim__router_open(&opts, diag, out);
     lim__artifact_unref(a);
     return err;
