@@ -2,7 +2,9 @@
  * backup.c - a copy of the log, of one instant, while writing goes on.
  *
  * The segments that there are at that instant are pinned: none of their files goes, and what is in them up to that
- * instant does not change any more. They are copied byte for byte, the last one up to where the log ended. The index is
+ * instant does not change any more, but for one thing: while the copy is made, the last of them may become full and be
+ * sealed, and then its head says where it ends, which is behind what the copy has of it. So the last one is copied up
+ * to where the log ended, with a head that says nothing of an end; the others are copied byte for byte. The index is
  * not copied: whoever opens the copy makes it from the log. */
 #include "store/inside.h"
 
@@ -13,12 +15,16 @@
 
 enum { STEP = 1 << 20 };
 
-static int copy_bytes(lim__store *s, lim__segment *from, int to, uint64_t end, uint8_t *buf)
+static int copy_bytes(lim__store *s, lim__segment *from, int to, const lim__segment_extent *extent, uint8_t *buf)
 {
+    uint64_t end = extent->end < from->size ? extent->end : from->size;
+    bool is_last = extent->end != UINT64_MAX && !LIM__MUTATION("copy_is_sealed");
     int err = 0;
     for (uint64_t at = 0; err == 0 && at < end; at += STEP) {
         size_t part = end - at < STEP ? (size_t)(end - at) : STEP;
         err = lim__segment_read(&s->segments, from, buf, part, at);
+        if (err == 0 && at == 0 && is_last)
+            lim__segment_head_make(buf, s->store_id, from->id, from->nonce, s->segments.segment_bytes);
         if (err == 0)
             err = lim__write_all(s->os, to, buf, part, at);
     }
@@ -35,7 +41,7 @@ static int copy_segment(lim__store *s, const lim__segment_extent *extent, const 
     snprintf(path, sizeof path, "%s/%s", to_dir, name);
     int err = lim__segment_load(&s->segments, from);
     int to = err ? err : s->os->file_open(s->os, path, LIM__FILE_WRITE | LIM__FILE_CREATE | LIM__FILE_EXCLUSIVE);
-    err = to < 0 ? to : copy_bytes(s, from, to, extent->end < from->size ? extent->end : from->size, buf);
+    err = to < 0 ? to : copy_bytes(s, from, to, extent, buf);
     if (to >= 0)
         s->os->file_close(s->os, to);
     lim__segment_unref(&s->segments, from);
@@ -52,7 +58,7 @@ static void count_name(void *ctx, const char *name)
 static int make_empty(lim__os *os, const char *dir)
 {
     size_t names = 0;
-    int err = os->dir_create(os, dir);
+    int err = lim__store_make_dir(os, dir);
     if (err == 0)
         err = os->dir_list(os, dir, count_name, &names);
     return err ? err : names > 0 ? -EEXIST : 0;

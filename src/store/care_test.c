@@ -398,6 +398,51 @@ static void test_a_copy_made_while_writing_goes_on_opens_as_a_store_of_one_insta
     assert_int_equal(append(w, 1, "", text("goes on, too")), next);
 }
 
+/* The same without chance: just before the copy of its last segment is begun, that one becomes full and is sealed. */
+static world *hooked;
+static char hooked_path[200];
+
+static int open_and_write(lim__os *os, const char *path, uint32_t flags)
+{
+    if (hooked && strcmp(path, hooked_path) == 0) {
+        world *w = hooked;
+        hooked = NULL;
+        fill(w, 1, 3, 60, 9000);
+    }
+    return lim__os_linux()->file_open(os, path, flags);
+}
+
+static void test_a_copy_whose_last_segment_is_sealed_meanwhile_ends_where_the_log_did(void **state)
+{
+    world *w = *state;
+    lim__os os = *lim__os_linux();
+    lim__store_error error;
+    char dir[100];
+    lim__store_close(w->store);
+    os.file_open = open_and_write;
+    w->opts.os = &os;
+    open_store(w);
+    fill(w, 1, 1, 2, 9000);
+    snprintf(dir, sizeof dir, "%s-copy", w->dir);
+    snprintf(hooked_path, sizeof hooked_path, "%s/%s", dir, first_segment);
+    hooked = w;
+    assert_int_equal(lim__store_backup(w->store, dir, &error), 0);
+    assert_null(hooked);
+    expect_stream(w, 1, 1, 61, 60);
+    assert_int_equal(check(w, dir), 0);
+    world copy = { .opts = w->opts };
+    copy.opts.dir = dir;
+    copy.opts.ctx = &copy;
+    open_store(&copy);
+    expect_stream(&copy, 1, 1, 3, 2);
+    assert_int_equal(append(&copy, 1, "", text("goes on")), 3);
+    lim__store_close(copy.store);
+    remove_dir(dir);
+    lim__store_close(w->store);
+    w->opts.os = lim__os_linux();
+    open_store(w);
+}
+
 /* ---- threads ---- */
 
 enum { WRITERS = 3, EACH = 400, READERS = 2 };
@@ -525,6 +570,7 @@ int main(void)
         BOTH(test_a_check_finds_what_is_wrong_and_changes_nothing),
         BOTH(test_reading_only_changes_nothing),
         BOTH(test_a_copy_made_while_writing_goes_on_opens_as_a_store_of_one_instant),
+        BOTH(test_a_copy_whose_last_segment_is_sealed_meanwhile_ends_where_the_log_did),
         BOTH(test_writers_readers_and_the_stores_thread_do_not_disturb_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

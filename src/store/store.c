@@ -180,16 +180,15 @@ bool lim__store_turn(lim__store *s, uint64_t *next_ns)
 
 /* ---- opening ---- */
 
-/* The directory, and its name in the one above, or all that is in it could vanish with it. */
-static int make_dir(lim__store *s)
+int lim__store_make_dir(lim__os *os, const char *dir)
 {
     char above[4200];
-    snprintf(above, sizeof above, "%s", s->dir);
+    snprintf(above, sizeof above, "%s", dir);
     char *slash = strrchr(above, '/');
     if (slash)
         slash[slash == above] = 0; /* "/x" lies in "/" */
-    int err = s->os->dir_create(s->os, s->dir);
-    return err ? err : s->os->dir_sync(s->os, slash ? above : ".");
+    int err = os->dir_create(os, dir);
+    return err ? err : os->dir_sync(os, slash ? above : ".");
 }
 
 static int lock_dir(lim__store *s, lim__store_error *error)
@@ -198,7 +197,7 @@ static int lock_dir(lim__store *s, lim__store_error *error)
     if (s->from == LIM__INDEX_LOOK) /* whoever compares has it open already */
         return 0;
     snprintf(path, sizeof path, "%s/lock", s->dir);
-    int err = s->opts.read_only ? 0 : make_dir(s);
+    int err = s->opts.read_only ? 0 : lim__store_make_dir(s->os, s->dir);
     int file = err ? err : s->os->file_open(s->os, path, s->opts.read_only ? 0 : LIM__FILE_WRITE | LIM__FILE_CREATE);
     if (file == -ENOENT && s->opts.read_only) /* a copy that nobody has opened yet; or there is no store: soon told */
         return 0;
