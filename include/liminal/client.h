@@ -67,6 +67,10 @@ LIM_API lim_err lim_client_publish_async(lim_client *c, const char *channel, lim
                                          const lim_publish_opts *opts, lim_on_admission *on_admission, void *ctx); /* A */
 LIM_API lim_err lim_client_publish(lim_client *c, const char *channel, lim_bytes payload, const lim_publish_opts *opts,
                                    lim_admission *out); /* B */
+/* Waits for the receipt. Asynchronously: opts.on_receipt of lim_client_publish_async, exactly once: a REJECT with why NONE
+ * says that the connection broke first; nobody knows (an idempotency key makes it safe to publish again). */
+LIM_API lim_err lim_client_publish_wait(lim_client *c, const char *channel, lim_bytes payload, const lim_publish_opts *opts,
+                                        lim_receipt *out); /* B */
 typedef struct lim_client_handler {
     lim_done (*on_message)(lim_client *c, const lim_delivery *d, void *ctx);
     void (*on_end)(void *ctx, lim_err why, const char *detail); /* exactly once; LIM_OK: by your own call */
@@ -78,6 +82,8 @@ typedef struct lim_client_sub_opts {
     lim_policy policy;
     lim_client_handler handler;
     void (*on_ready)(void *ctx); /* the server has it (each time, after a reconnect too); NULL: not told */
+    lim_read_opts read;          /* of durable channels. After a reconnect it goes on behind what was delivered (without a
+                                  * cursor), or with what was not acknowledged (with one) */
 } lim_client_sub_opts;
 /* out->id is the client's own number. Without own_loop returns when the server has it (B), else at once. d->seq counts on
  * over reconnects: what was delivered before is not delivered again. d->msg is NULL with own_loop: nothing was copied. */
@@ -85,6 +91,21 @@ LIM_API lim_err lim_client_subscribe(lim_client *c, const char *pattern, const l
                                      lim_sub *out); /* A in own_loop, else B */
 LIM_API lim_err lim_client_unsubscribe(lim_client *c, lim_sub sub);               /* A */
 LIM_API lim_err lim_client_complete(lim_client *c, lim_sub sub, uint64_t seq);    /* A: after LIM_HOLD */
+/* As lim_ack, lim_nack, lim_fetch. on_done: CLOSED when the connection broke first: it may be delivered again. */
+LIM_API lim_err lim_client_ack(lim_client *c, lim_sub sub, uint64_t seq, lim_on_done *on_done, void *ctx); /* A */
+LIM_API lim_err lim_client_nack(lim_client *c, lim_sub sub, uint64_t seq, int64_t delay_ms);               /* A */
+LIM_API lim_err lim_client_fetch(lim_client *c, lim_sub sub, uint32_t count, int64_t ends_ms);             /* A */
+
+/* ---- steps ---- as lim_step of liminal.h; CLOSED: the connection broke first, and nobody knows */
+typedef struct lim_client_step lim_client_step; /* OBJECT, one owner, until it is committed */
+LIM_API lim_err lim_client_step_new(lim_client *c, lim_client_step **out); /* A */
+LIM_API_VOID void lim_client_step_free(lim_client_step *step);             /* A */
+LIM_API lim_err lim_client_step_publish(lim_client_step *step, const char *channel, lim_bytes payload,
+                                        const lim_publish_opts *opts);                                     /* A */
+LIM_API lim_err lim_client_step_ack(lim_client_step *step, lim_sub sub, uint64_t seq);                     /* A */
+LIM_API lim_err lim_client_step_reply(lim_client_step *step, const lim_delivery *d, lim_bytes payload);    /* A */
+LIM_API lim_err lim_client_step_commit(lim_client_step *step, lim_on_done *on_done, void *ctx);            /* A */
+LIM_API lim_err lim_client_step_commit_wait(lim_client_step *step);                                        /* B */
 
 /* ---- ask ---- opts as in liminal.h */
 LIM_API lim_err lim_client_ask_async(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts,
@@ -172,8 +193,7 @@ LIM_API lim_err lim_client_await_async(lim_client *c, lim_conv task, lim_on_outc
  * Those that this client opened: what participants say is pushed to it and waits here (at most 8 MiB; then the
  * conversation ends: inbox_max is for conversations inside the server). */
 typedef lim_conv_opts lim_client_conv_opts; /* as in liminal.h */
-/* For all below: run exactly once after LIM_OK. detail: why, for people; "" if OK. */
-typedef void lim_on_done(void *ctx, lim_err err, const char *detail);
+/* lim_on_done and this: run exactly once after LIM_OK. detail: why, for people; "" if OK. */
 typedef void lim_on_conv(void *ctx, lim_err err, lim_conv conv, const char *detail);
 /* EXISTS: a living conversation has that name. */
 LIM_API lim_err lim_client_conv_open(lim_client *c, const lim_client_conv_opts *opts, lim_diag *diag, lim_conv *out); /* B */

@@ -60,7 +60,12 @@ typedef enum lim_verdict {
     X(HOP_LIMIT, "hop_limit")     /* too many conversations deep: a loop */                                            \
     X(INBOX_FULL, "inbox_full")   /* of a conversation: nobody receives what is said in it */                          \
     X(QUORUM, "quorum")           /* fewer than asked for answered, and no more will */                                \
-    X(PURGED, "purged")
+    X(PURGED, "purged")                                                                                                \
+    X(DISK_FULL, "disk_full")     /* limit, current: bytes of the store, in MiB */                                     \
+    X(DISK_FAULT, "disk_fault")   /* it could not be stored */                                                         \
+    X(CHANNEL_FULL, "channel_full") /* at a limit of its channel, whose overflow policy is to reject */                \
+    X(KEYS_FULL, "keys_full")     /* as many idempotency keys as its window holds */                                   \
+    X(EXPECTED, "expected")       /* the channel's last sequence is not the one the publisher expected */
 typedef enum lim_why {
     LIM_WHY_NONE = 0,
 #define X(name, text) LIM_WHY_##name,
@@ -139,6 +144,28 @@ typedef enum lim_event {
 } lim_event;
 LIM_API const char *lim_event_text(lim_event event); /* A: "joined"; "" for NONE */
 
+/* Tells how something that was asked for ended: exactly once. detail: why, for people; "" if OK. */
+typedef void lim_on_done(void *ctx, lim_err err, const char *detail);
+
+/* ---- durability ---- */
+/* What "kept" means, from weak to strong. Stable numbers: they are sent and stored. */
+#define LIM_CLASS_MAP(X)                                                                                               \
+    X(MEMORY, "memory") /* gone when the bus ends */                                                                   \
+    X(OS, "os")         /* survives the end of the process, not of the machine */                                      \
+    X(DISK, "disk")     /* on stable storage: survives the loss of power */
+typedef enum lim_class {
+    LIM_CLASS_NONE = 0,
+#define X(name, text) LIM_CLASS_##name,
+    LIM_CLASS_MAP(X)
+#undef X
+} lim_class;
+LIM_API const char *lim_class_text(lim_class durability); /* A: "disk" */
+typedef enum lim_sync { /* when what is written is also on stable storage */
+    LIM_SYNC_ALWAYS = 1, /* before it is answered: class DISK */
+    LIM_SYNC_INTERVAL,   /* soon after: class OS */
+    LIM_SYNC_NEVER       /* when the system likes: class OS */
+} lim_sync;
+
 /* ---- bus ---- */
 typedef struct lim_bus_opts {
     size_t size;
@@ -147,6 +174,14 @@ typedef struct lim_bus_opts {
     uint32_t payload_bytes_max;  /* 0: 1 MiB; larger payloads are refused (TOO_BIG) */
     void (*on_log)(void *ctx, const char *line); /* one event a line, logfmt; NULL: nowhere. Any thread of the bus */
     void *log_ctx;
+    /* Where durable channels, queues, conversations and deployments are kept. NULL: nothing is, and asking for something
+     * durable is refused (MISUSE). Made if it is not there; locked against a second bus (EXISTS). */
+    const char *data_dir;
+    uint64_t data_bytes_max;     /* of its log; 0: what the disk has */
+    uint64_t data_segment_bytes; /* 0: 64 MiB */
+    lim_sync sync;               /* when a channel does not say otherwise; 0: LIM_SYNC_ALWAYS */
+    uint32_t sync_interval_ms;   /* of LIM_SYNC_INTERVAL; 0: 1000 */
+    lim_diag *diag;              /* gets what is wrong when opening fails; may be NULL */
 } lim_bus_opts;
 LIM_API lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out); /* B */
 /* Refuses new work and waits until what runs has ended; TIMEOUT: something is still running. */
@@ -206,9 +241,27 @@ LIM_API_VOID void lim_cause_of(const lim_delivery *d, lim_cause *out); /* A */
 /* ---- channels ----
  * Names: segments of [A-Za-z0-9_-] joined by dots, at most 255 bytes; names that begin with $ are the system's.
  * A channel that somebody merely subscribes to exists as long as its subscriptions; opened ones until closed. */
+typedef enum lim_overflow { /* what happens to a publish that a durable channel has no room for */
+    LIM_OVERFLOW_DROP_OLDEST = 1, /* the oldest messages go */
+    LIM_OVERFLOW_REJECT,          /* REJECT{channel_full} */
+    LIM_OVERFLOW_DEAD_LETTER      /* the oldest go to the channel `dead_letter` */
+} lim_overflow;
 typedef struct lim_channel_opts {
     size_t size;
-    bool allow_hold; /* subscriptions with policy `hold` may make publishes REJECT */
+    bool allow_hold; /* subscriptions with policy `hold` may make publishes REJECT; durable channels have none */
+    /* What follows is of durable channels. A limit of 0 is none. */
+    bool durable;           /* decided once: opening it again the other way is refused (EXISTS) */
+    int64_t age_ms_max;     /* messages older than this are forgotten */
+    uint64_t bytes_max;     /* of keys, headers and payloads */
+    uint64_t count_max;
+    bool latest_per_key;    /* a message replaces the older one with its key */
+    lim_overflow overflow;  /* at bytes_max or count_max; 0: DROP_OLDEST */
+    const char *dead_letter; /* a durable channel, of OVERFLOW_DEAD_LETTER; NULL: none */
+    lim_sync sync;          /* 0: the bus's */
+    int64_t window_ms;      /* how long idempotency keys are remembered; 0: 10 minutes */
+    uint32_t window_keys;   /* how many at most; 0: 1,000,000 */
+    bool window_slides;     /* a duplicate starts its key's time anew */
+    bool window_forgets;    /* at window_keys the oldest key is forgotten; else new ones are refused (keys_full) */
 } lim_channel_opts;
 LIM_API lim_err lim_channel_open(lim_bus *bus, const char *name, const lim_channel_opts *opts, lim_channel *out); /* A */
 /* Tells the subscribers; what they have buffered stays readable. */
@@ -220,12 +273,27 @@ typedef enum lim_policy { /* what happens to a message that finds window and bac
     LIM_DROP_NEWEST,
     LIM_CLOSE_SUB         /* the subscription ends */
 } lim_policy;
+typedef enum lim_from { LIM_FROM_NEW = 1, LIM_FROM_ALL, LIM_FROM_SEQ, LIM_FROM_TIME } lim_from;
+/* Of subscriptions that read the log of a durable channel, by its name (else MISUSE): `backlog` is not looked at, a delivery's
+ * seq is the channel's, and the handler's LIM_FAIL is a negative acknowledgement. */
+typedef struct lim_read_opts {
+    lim_from from;           /* 0: LIM_FROM_NEW. A cursor that is there goes on where it was */
+    uint64_t start;          /* FROM_SEQ: that number; FROM_TIME: microseconds since 1970 */
+    const char *cursor;      /* its name: what was acknowledged survives the subscription and the bus. NULL: none */
+    bool shared;             /* several subscriptions of one cursor: each message goes to one of them */
+    bool standby;            /* several, of which one is active, and the next takes its place at once when it ends */
+    int64_t ack_ms;          /* not acknowledged for so long: delivered again; 0: 30 s; LIM_FOREVER: never */
+    uint32_t deliveries_max; /* of one message, then it goes to `dead_letter`; 0: no limit */
+    const char *dead_letter; /* a durable channel; NULL: it is given up, with an event */
+    bool last_per_key;       /* begin with the newest message of every key, then what is new */
+} lim_read_opts;
 typedef struct lim_sub_opts {
     size_t size;
     uint32_t window;      /* messages delivered and not yet done; 0: 1024 */
     uint32_t backlog;     /* messages kept beyond the window; 0: 65536. LIM_UNLIMITED is refused: memory is bounded */
-    lim_policy policy;    /* 0: LIM_DROP_OLDEST */
+    lim_policy policy;    /* 0: LIM_DROP_OLDEST; of a durable channel, by its name: it reads the log, and nothing is dropped */
     lim_handler handler;
+    lim_read_opts read;
 } lim_sub_opts;
 /* `pattern` may use * for one segment and a last > for the rest (a first * or > leaves out the names that begin with $).
  * When this answered, every publish offered afterwards, anywhere, reaches it. on_message runs on one of the bus's
@@ -237,19 +305,73 @@ LIM_API lim_err lim_subscribe(lim_bus *bus, const char *pattern, const lim_sub_o
  * running on another thread. on_end comes after it, once. GONE: it has ended before. */
 LIM_API lim_err lim_unsubscribe(lim_bus *bus, lim_sub sub); /* A */
 LIM_API lim_err lim_complete(lim_bus *bus, lim_sub sub, uint64_t seq); /* A: after LIM_HOLD: done up to and including seq */
+/* Of one that reads the log, after LIM_HOLD: this message alone is done; or it is not, and is delivered again after delay_ms
+ * (0: at once). With a cursor on_done runs once it is stored (exactly once after LIM_OK, unless the bus closes first; may be
+ * NULL); err IO: it could not be. lim_complete acknowledges everything up to seq. NOTFOUND: it was not waited for. */
+LIM_API lim_err lim_ack(lim_bus *bus, lim_sub sub, uint64_t seq, lim_on_done *on_done, void *ctx); /* A */
+LIM_API lim_err lim_nack(lim_bus *bus, lim_sub sub, uint64_t seq, int64_t delay_ms);              /* A */
+/* Pull instead of push: a subscription opened with window LIM_PULL delivers only what was asked for. ends_ms: those that have
+ * not come by then are not wanted any more. */
+#define LIM_PULL (UINT32_MAX - 1)
+LIM_API lim_err lim_fetch(lim_bus *bus, lim_sub sub, uint32_t count, int64_t ends_ms); /* A */
+/* The newest message of a key of a durable channel; NOTFOUND. End it with lim_stored_fini. */
+typedef struct lim_stored_message { /* OBJECT in memory you give */
+    uint64_t seq, at_wall_us;
+    lim_bytes key, payload, headers; /* headers packed as on the wire */
+    void *owned;
+} lim_stored_message;
+LIM_API lim_err lim_channel_get(lim_bus *bus, const char *channel, const char *key, lim_stored_message *out); /* B */
+LIM_API_VOID void lim_stored_fini(lim_stored_message *message); /* A: safe on zeroed memory */
+
+/* ---- steps: several changes, all or nothing ---- consume, transform, produce */
+typedef struct lim_step lim_step; /* OBJECT, one owner, until it is committed */
+LIM_API lim_err lim_step_new(lim_bus *bus, lim_step **out); /* A */
+LIM_API_VOID void lim_step_free(lim_step *step);            /* A: one that was not committed */
+/* A message for a durable channel. opts as of lim_publish, without on_receipt and delay_ms. */
+typedef struct lim_publish_opts lim_publish_opts;
+LIM_API lim_err lim_step_publish(lim_step *step, const char *channel, lim_bytes payload, const lim_publish_opts *opts); /* A */
+LIM_API lim_err lim_step_ack(lim_step *step, lim_sub sub, uint64_t seq); /* A: of a subscription with a cursor */
+LIM_API lim_err lim_step_reply(lim_step *step, const lim_delivery *d, lim_bytes payload); /* A: of a durable queue's task */
+/* on_done runs exactly once after LIM_OK: all of it is stored, or nothing (GONE: a message or task was not this one's to
+ * acknowledge any more; EXISTS: an idempotency key was seen before; FULL, IO). Takes the step, whatever it answers. */
+LIM_API lim_err lim_step_commit(lim_step *step, lim_on_done *on_done, void *ctx); /* A */
+LIM_API lim_err lim_step_commit_wait(lim_step *step);                             /* B: what on_done would be told */
+
 typedef struct lim_sub_info {
     uint64_t delivered, dropped;
     uint32_t in_flight, window, backlog, backlog_max;
 } lim_sub_info;
 LIM_API lim_err lim_sub_inspect(lim_bus *bus, lim_sub sub, lim_sub_info *out); /* A */
 
+/* What became of a message of a durable channel. */
+typedef struct lim_receipt { /* VIEW in callbacks */
+    lim_admission admission; /* ACCEPT: stored. REJECT: it is not, and nobody will see it */
+    uint64_t seq;            /* its number in the channel; 0: not stored, or for later (delay_ms) */
+    lim_class durability;    /* what stored means here */
+    bool duplicate;          /* its idempotency key was seen before: this is the receipt of the first */
+    uint64_t at_wall_us;     /* when it was stored */
+} lim_receipt;
+typedef void lim_on_receipt(void *ctx, const lim_receipt *receipt);
 typedef struct lim_publish_opts {
     size_t size;
     bool mandatory; /* REJECT{no_subscriber} when nobody matches */
+    /* What follows is of durable channels; on others it is refused (MISUSE), but for `key`. */
+    const char *key;              /* of the message: for latest_per_key; subscribers see it as header $key. NULL: none */
+    const char *idempotency_key;  /* at most 255 bytes. NULL: none */
+    int64_t expires_ms;           /* it is forgotten, and delivered to nobody, after this; 0: never */
+    int64_t delay_ms;             /* not before; it gets its number then; 0: now */
+    bool expect_last;             /* only if the channel's last number is `last` (REJECT{expected}) */
+    uint64_t last;
+    lim_on_receipt *on_receipt;   /* runs exactly once after LIM_OK, unless the bus closes first. NULL: nobody is told */
+    void *ctx;
 } lim_publish_opts;
-/* Copies the payload. INVALID: bad name; TOOBIG; else the admission is the answer. opts may be NULL. */
+/* Copies the payload. INVALID: bad name; TOOBIG; else the admission is the answer. opts may be NULL. On a durable channel
+ * ACCEPT says that it was handed to the store: the receipt says that it is kept. */
 LIM_API lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const lim_publish_opts *opts,
                             lim_admission *out); /* A */
+/* Waits for the receipt. On an ephemeral channel: class MEMORY, seq 0. */
+LIM_API lim_err lim_publish_wait(lim_bus *bus, lim_channel channel, lim_bytes payload, const lim_publish_opts *opts,
+                                 lim_receipt *out); /* B */
 
 /* ---- participants and groups ---- */
 typedef struct lim_serve_opts {
@@ -312,6 +434,7 @@ typedef struct lim_ask_opts {
     bool trace;                  /* keep its history: lim_conv_history, `liminal conversation show` */
     uint32_t window;             /* lim_ask_stream: parts under way at once; 0: 64 */
     uint32_t quorum;             /* lim_ask_all: replies that are enough; 0: everybody's */
+    bool durable;                /* survives the bus: its id can be awaited after a restart. lim_ask, lim_ask_async only */
 } lim_ask_opts;
 LIM_API lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
                         lim_outcome *out); /* B */
@@ -361,6 +484,7 @@ typedef struct lim_conv_opts {
     lim_cause cause;             /* zeroed: none */
     bool trace;                  /* keep its history */
     uint32_t inbox_max;          /* messages not yet received; more are refused (inbox_full). 0: 1024 */
+    bool durable;                /* every step of it is stored; it goes on after a restart */
 } lim_conv_opts;
 typedef struct lim_conv_info {
     lim_phase phase;
@@ -439,6 +563,7 @@ typedef struct lim_dispatch_opts {
     lim_conv report_to;      /* a conversation that gets the outcome as a message, too; {0}: none */
     lim_cause cause;         /* zeroed: none */
     bool trace;              /* keep its history */
+    bool durable;            /* also on a queue that is not; stored before it is answered */
 } lim_dispatch_opts;
 /* The queue's verdict: ACCEPT, DEFER above its high-water mark, REJECT at its limit. on_outcome (may be NULL) runs
  * exactly once unless rejected. */

@@ -69,6 +69,10 @@ lim_err lim__post_reserved(lim_runtime *rt, lim_pid to, void *body);
 /* Inside on_signal: keeps the letter beyond the handler; it is then the caller's to free or send on. */
 void *lim__letter_keep(lim_process *self, const lim_signal *signal);
 
+/* Inside on_signal: hands a letter that was kept (body; NULL: a signal without one) to `handler` as if it came now: it may
+ * keep it again; else it is freed. For processes that must not listen for a while. */
+void lim__letter_replay(lim_process *self, const lim_signal *signal, void *body, lim_on_signal *handler, void *state);
+
 lim__sched *lim__proc_sched(const lim_process *self);
 void *lim__proc_state(const lim_process *self);
 uint32_t lim__pid_scheduler(lim_pid pid);

@@ -69,3 +69,14 @@ void *lim__letter_keep(lim_process *self, const lim_signal *signal)
     s->letter = NULL;
     return l + 1;
 }
+
+void lim__letter_replay(lim_process *self, const lim_signal *signal, void *body, lim_on_signal *handler, void *state)
+{
+    lim__sched *s = self->sched;
+    lim__letter *before = s->letter;
+    s->letter = body ? letter_of(body) : NULL;
+    handler(self, signal, state);
+    if (s->letter)
+        lim__letter_drop(s, s->letter);
+    s->letter = before;
+}

@@ -8,6 +8,7 @@
 #include "bus/agent.h"
 #include "bus/letters.h"
 #include "bus/box.h"
+#include "bus/durable.h"
 #include "bus/held.h"
 #include "bus/history.h"
 #include "bus/saga.h"
@@ -31,6 +32,8 @@ static void bus_free(lim_bus *bus)
     lim__held_free(bus->held);
     lim__schedules_free(bus->schedules);
     lim__sagas_free(bus->sagas);
+    lim__aliases_free(bus->aliases);
+    lim__durable_free(bus);
     free(bus->system);
     free(bus);
 }
@@ -47,9 +50,10 @@ static lim_err open_parts(lim_bus *bus)
     bus->system = lim__system_new();
     bus->schedules = lim__schedules_new(bus->os->random(bus->os));
     bus->sagas = lim__sagas_new();
+    bus->aliases = lim__aliases_new(bus->os->random(bus->os));
     if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
                           bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL ||
-                          bus->schedules == NULL || bus->sagas == NULL))
+                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);
@@ -67,6 +71,14 @@ static void log_overrun(void *ctx, const lim_overrun *o)
     else
         lim__bus_log(ctx, "event=overrun process=%s pid=%" PRIx64 " took_us=%" PRIu64, o->name, o->pid.id,
                      o->took_ns / 1000);
+}
+
+static lim_err open_data(lim_bus *bus, bool threads)
+{
+    lim_diag unread;
+    lim_diag *diag = bus->opts.diag != NULL ? bus->opts.diag : &unread;
+    lim_err err = lim__durable_open(bus, threads, diag);
+    return err == LIM_OK ? lim__durable_restore(bus, diag) : err;
 }
 
 lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out)
@@ -94,7 +106,10 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
     err = open_parts(bus);
     if (err == LIM_OK && runtime->threads)
         err = lim__system_await(bus);
+    if (err == LIM_OK && opts->data_dir != NULL)
+        err = open_data(bus, runtime->threads);
     if (err != LIM_OK) {
+        lim__durable_stop(bus);
         lim_runtime_close(bus->rt);
         bus_free(bus);
         return err;
@@ -156,6 +171,7 @@ void lim_bus_close(lim_bus *bus)
         return;
     LIM_ASSERT(lim__may_block());
     atomic_store(&bus->closing, 2);
+    lim__durable_stop(bus);
     lim_runtime_close(bus->rt); /* agents tell who still waits: closed */
     bus_free(bus);
 }

@@ -3,6 +3,7 @@
 #include "bus/letters.h"
 #include "artifact/artifact.h"
 #include "base/base.h"
+#include "bus/durable.h"
 
 static void drop_payload_open(void *body)
 {
@@ -128,6 +129,7 @@ PLAIN(credit)
 PLAIN(progress)
 PLAIN(members)
 PLAIN(admin)
+PLAIN(stored)
 
 const char *lim__conv_kind_text(lim__conv_kind kind)
 {

@@ -10,7 +10,11 @@
  *   dispatch    priority 0..9, key, weight, order_key, unique_key, on_duplicate (reject replace join), idempotency_key,
  *               delay_ms, start_to_close_ms, progress_ms, report_to (id)
  *   open        compensate, name, attr (key=value; several), inbox_max
- *   join        required (1) */
+ *   join        required (1)
+ *   publish     key, idempotency_key, expires_ms, delay_ms, expect_last
+ *   subscribe   from (all, seq:N, time:MICROSECONDS), cursor, shared (1), standby (1), ack_ms, deliveries_max, dead_letter,
+ *               last_per_key (1), pull (1)
+ *   ask, dispatch, open also: durable (1) */
 #ifndef LIM__OPTIONS_H
 #define LIM__OPTIONS_H
 

@@ -10,6 +10,16 @@
 
 #include <stdlib.h>
 
+const char *lim_class_text(lim_class durability)
+{
+    static const char *const texts[] = { [LIM_CLASS_NONE] = "",
+#define X(name, text) [LIM_CLASS_##name] = text,
+                                         LIM_CLASS_MAP(X)
+#undef X
+    };
+    return (size_t)durability < LIM_COUNT(texts) ? texts[durability] : "";
+}
+
 const char *lim_why_text(lim_why why)
 {
     switch (why) {

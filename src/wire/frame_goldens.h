@@ -88,6 +88,22 @@
     X(dropped, "drop_oldest began to drop",                                                                            \
       "4a 00 00000001 00000009 | 0000000000000001 | 02",                                                               \
       .stream = 1, .dropped_total = 1, .policy = 2)                                                                    \
+    X(stored, "publish 7 is number 42 of its channel, on disk; 2 subscriptions match it",                              \
+      "4b 00 00000000 0000002a | 00000007 | 01 | 00 | 03 | 00 | 000000000000002a | 0000000000000001 | 00000002 "       \
+      "| 00000000 | 00000000 | 00000000 | 0000",                                                                       \
+      .corr = 7, .verdict = 1, .class = 3, .seq = 42, .at_us = 1, .matched = 2)                                        \
+    X(confirm, "message 42 of stream 1 is done",                                                                       \
+      "4c 00 00000001 00000011 | 00000001 | 01 | 00000000 | 000000000000002a",                                         \
+      .stream = 1, .corr = 1, .how = 1, .seq = 42)                                                                     \
+    X(confirmed, "and that is stored",                                                                                 \
+      "4d 00 00000001 00000008 | 00000001 | 0000 | 0000",                                                              \
+      .stream = 1, .corr = 1)                                                                                          \
+    X(step, "one step that consists of the CONFIRM above",                                                             \
+      "4e 00 00000000 0000001f | 00000001 | 4c 00 00000001 00000011 00000001 01 00000000 000000000000002a",            \
+      .corr = 1, .frames = B("\x4c\0\0\0\0\1\0\0\0\x11\0\0\0\1\1\0\0\0\0\0\0\0\0\0\0\0\x2a"))                          \
+    X(stepped, "it is stored",                                                                                         \
+      "4f 00 00000000 00000008 | 00000001 | 0000 | 0000",                                                              \
+      .corr = 1)                                                                                                       \
     X(ask, "`q` of type `quote` to the group `pricing`, 5 s, fail if its participant crashes",                         \
       "50 00 00000000 00000024 | 0000000000000001 | 00001388 | 01 | 0000000000000000 | 07 70726963696e67 "             \
       "| 05 71756f7465 | 71",                                                                                          \

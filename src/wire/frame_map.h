@@ -45,6 +45,11 @@
     F(0x48, UNSUBSCRIBE, unsubscribe, CLIENT, STREAM)                                                                  \
     F(0x49, ENDED, ended, SERVER, STREAM)                                                                              \
     F(0x4a, DROPPED, dropped, SERVER, STREAM)                                                                          \
+    F(0x4b, STORED, stored, SERVER, CONTROL)                                                                           \
+    F(0x4c, CONFIRM, confirm, CLIENT, STREAM)                                                                          \
+    F(0x4d, CONFIRMED, confirmed, SERVER, STREAM)                                                                      \
+    F(0x4e, STEP, step, CLIENT, CONTROL)                                                                               \
+    F(0x4f, STEPPED, stepped, SERVER, CONTROL)                                                                         \
     F(0x50, ASK, ask, CLIENT, CONTROL)                                                                                 \
     F(0x51, OUTCOME, outcome, SERVER, CONTROL)                                                                         \
     F(0x52, CANCEL, cancel, CLIENT, CONTROL)                                                                           \
@@ -123,12 +128,14 @@
 #define LIM__FIELDS_fault(X) X(u16, code, 0) X(text, detail, 0)
 
 /* ---- channels ---- */
-#define LIM__FIELDS_publish(X) X(u32, corr, 0) X(name, channel, 0) X(opt_headers, headers, 0x01) X(rest, payload, 0)
+#define LIM__FIELDS_publish(X)                                                                                         \
+    X(u32, corr, 0) X(name, channel, 0) X(opt_headers, headers, 0x01) X(opt_headers, options, 0x08) X(rest, payload, 0)
 #define LIM__FIELDS_published(X)                                                                                       \
     X(u32, first_corr, 0) X(u32, count, 0) X(pick, verdict, 3) X(u8, why, 0) X(u32, matched, 0) X(u32, delivered, 0)   \
     X(u32, deferred, 0) X(u32, dropped, 0) X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0)               \
     X(text, detail, 0)
-#define LIM__FIELDS_subscribe(X) X(u32, window, 0) X(u32, backlog, 0) X(pick, policy, 4) X(name, pattern, 0)
+#define LIM__FIELDS_subscribe(X)                                                                                       \
+    X(u32, window, 0) X(u32, backlog, 0) X(pick, policy, 4) X(name, pattern, 0) X(opt_headers, options, 0x08)
 #define LIM__FIELDS_subscribed(X) X(u64, subscription, 0)
 #define LIM__FIELDS_deliver(X)                                                                                         \
     X(u64, seq, 0) X(opt_headers, headers, 0x01) X(opt_name, channel, 0x02) X(rest, payload, 0)
@@ -136,6 +143,17 @@
 #define LIM__FIELDS_unsubscribe(X)
 #define LIM__FIELDS_ended(X)   X(u16, code, 0) X(u64, delivered, 0) X(u64, dropped, 0) X(text, detail, 0)
 #define LIM__FIELDS_dropped(X) X(u64, dropped_total, 0) X(pick, policy, 4)
+/* Answers one PUBLISH to a durable channel, in the order of its sequence. */
+#define LIM__FIELDS_stored(X)                                                                                          \
+    X(u32, corr, 0) X(pick, verdict, 3) X(u8, why, 0) X(u8, class, 0) X(pick0, duplicate, 1) X(u64, seq, 0)            \
+    X(u64, at_us, 0) X(u32, matched, 0) X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0) X(text, detail, 0)
+/* how: 1 this message alone, 2 everything up to it, 3 not done: again after delay_ms, 4 delay_ms is a time that `seq` more
+ * messages are wanted for (pull). corr 0: no answer is wanted. */
+#define LIM__FIELDS_confirm(X)   X(u32, corr, 0) X(pick, how, 4) X(u32, delay_ms, 0) X(u64, seq, 0)
+#define LIM__FIELDS_confirmed(X) X(u32, corr, 0) X(u16, code, 0) X(text, detail, 0)
+/* The payload is a row of whole frames, PUBLISH, CONFIRM and REPLY, each as it would be sent alone: all or nothing. */
+#define LIM__FIELDS_step(X)    X(u32, corr, 0) X(rest, frames, 0)
+#define LIM__FIELDS_stepped(X) X(u32, corr, 0) X(u16, code, 0) X(text, detail, 0)
 
 /* ---- groups ---- */
 #define LIM__FIELDS_ask(X)                                                                                             \

@@ -537,8 +537,9 @@ static void test_the_dump_is_one_readable_line(void **state)
     lim__frame frame = frame_of(&out);
     lim__frame_dump(&frame, &dump);
     lim__buf_add(&dump, "", 1);
-    assert_string_equal((const char *)dump.ptr,
-                        "PUBLISH stream=0 flags=01 corr=7 channel=\"orders\" headers={\"k\":\"v\\x0a\"} payload=2");
+    assert_string_equal(
+        (const char *)dump.ptr,
+        "PUBLISH stream=0 flags=01 corr=7 channel=\"orders\" headers={\"k\":\"v\\x0a\"} options={} payload=2");
     assert_string_equal(lim__frame_name(0xfe), "unknown");
     lim__buf_fini(&out);
     lim__buf_fini(&list);

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * durable.c - the threads around the store, and the letters that tell processes what became of their batches.
+ *
+ *            submit                     turn
+ *   OPEN ----------------> store's own list ----> written, synced ----> on_done, in the order of the log
+ *    |
+ *    `--stop: no more is taken, the threads end when everything is answered--> STOPPED --free--> gone
+ *
+ * A letter `stored` is made when its batch is handed over, so that nothing can go wrong when it is answered. Only what
+ * a conflict found is copied then; without memory for it the letter says that there is something, and not what.
+ *
+ * Invariants:
+ *   D1  a batch that was taken is answered exactly once: by the store's thread, or by whoever stops it.
+ *   D2  nothing is submitted after `stopped` was set under `lock`: the store may be closed then. */
+#include "bus/durable.h"
+#include "bus/letters.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert((int)LIM_CLASS_DISK == (int)LIM__CLASS_DISK && (int)LIM_SYNC_NEVER == (int)LIM__SYNC_NEVER,
+               "one numbering");
+
+struct lim__durable {
+    lim_bus *bus;
+    lim__store *store;
+    lim__os *os;
+    bool threads;
+    lim__sync sync;
+    lim__class class;
+    lim__thread writer, reader;
+    lim__mutex lock; /* submitting, and: */
+    bool stopped;
+    lim__mutex wake_lock; /* a leaf; what wakes the threads: */
+    lim__cond write_cond, read_cond;
+    bool ending, write_wanted;
+    lim__job *jobs, **jobs_last;
+    void (*poke)(void *ctx);
+    void *poke_ctx;
+    _Atomic uint64_t streams;
+};
+
+lim_err lim__durable_missing(lim_diag *diag)
+{
+    lim__diag_set(diag, 0, 0, "this bus keeps nothing on disk; open it with a data directory (liminald --data DIR)");
+    return LIM_E_MISUSE;
+}
+
+/* ---- the threads ---- */
+
+static void poke(lim__durable *d)
+{
+    if (d->poke != NULL)
+        d->poke(d->poke_ctx);
+}
+
+/* The store has something to do. Any thread, also one that submits. */
+static void on_wake(void *ctx)
+{
+    lim__durable *d = ctx;
+    if (!d->threads) {
+        poke(d);
+        return;
+    }
+    pthread_mutex_lock(&d->wake_lock);
+    d->write_wanted = true;
+    pthread_cond_signal(&d->write_cond);
+    pthread_mutex_unlock(&d->wake_lock);
+}
+
+static void on_event(void *ctx, const char *kind, const char *text)
+{
+    lim__durable *d = ctx;
+    lim__bus_log(d->bus, "event=store kind=%s detail=\"%s\"", kind, text);
+    if (d->bus->supervisor.id != 0) /* before that there is nobody who could hear of it */
+        LIM__EVENT(d->bus, NULL, "store", { "kind", lim__str(kind) }, { "detail", lim__str(text) });
+}
+
+static void *write_loop(void *arg)
+{
+    lim__durable *d = arg;
+    for (bool ending = false; !ending;) {
+        uint64_t next = UINT64_MAX;
+        while (lim__store_turn(d->store, &next))
+            continue;
+        pthread_mutex_lock(&d->wake_lock);
+        while (!d->write_wanted && !d->ending && lim__cond_wait_until(&d->write_cond, &d->wake_lock, next))
+            continue;
+        d->write_wanted = false;
+        ending = d->ending;
+        pthread_mutex_unlock(&d->wake_lock);
+    }
+    return NULL;
+}
+
+static lim__job *job_take_locked(lim__durable *d)
+{
+    lim__job *job = d->jobs;
+    if (job == NULL)
+        return NULL;
+    d->jobs = job->next;
+    if (d->jobs == NULL)
+        d->jobs_last = &d->jobs;
+    return job;
+}
+
+static lim__job *job_take(lim__durable *d)
+{
+    pthread_mutex_lock(&d->wake_lock);
+    lim__job *job = job_take_locked(d);
+    pthread_mutex_unlock(&d->wake_lock);
+    return job;
+}
+
+static void *read_loop(void *arg)
+{
+    lim__durable *d = arg;
+    pthread_mutex_lock(&d->wake_lock);
+    for (;;) {
+        lim__job *job = job_take_locked(d);
+        bool ending = d->ending;
+        if (job == NULL && ending)
+            break;
+        if (job == NULL) {
+            (void)lim__cond_wait_until(&d->read_cond, &d->wake_lock, UINT64_MAX);
+            continue;
+        }
+        pthread_mutex_unlock(&d->wake_lock);
+        job->run(job, ending ? NULL : d->store);
+        pthread_mutex_lock(&d->wake_lock);
+    }
+    pthread_mutex_unlock(&d->wake_lock);
+    return NULL;
+}
+
+bool lim__durable_turn(lim_bus *bus)
+{
+    lim__durable *d = bus->durable;
+    uint64_t next;
+    lim__job *job = job_take(d);
+    if (job != NULL)
+        job->run(job, d->store);
+    bool more = lim__store_turn(d->store, &next);
+    return more || d->jobs != NULL;
+}
+
+uint64_t lim__durable_next_due_ns(lim_bus *bus)
+{
+    uint64_t next = UINT64_MAX;
+    (void)lim__store_turn(bus->durable->store, &next);
+    return next;
+}
+
+void lim__durable_on_poke(lim_bus *bus, void (*fn)(void *ctx), void *ctx)
+{
+    bus->durable->poke = fn;
+    bus->durable->poke_ctx = ctx;
+}
+
+/* ---- opening, closing ---- */
+
+static bool max_stream(void *ctx, lim_bytes key, lim_bytes value)
+{
+    lim__unpack u = lim__unpack_begin(value);
+    if (key.len == 7 && memcmp(key.ptr, "streams", 7) == 0 && lim__unpack_u8(&u) == 1)
+        *(uint64_t *)ctx = lim__unpack_u64(&u);
+    return true;
+}
+
+static lim_err store_open(lim__durable *d, lim_diag *diag)
+{
+    const lim_bus_opts *o = &d->bus->opts;
+    lim__store_error error = { "" };
+    lim__store_opts opts = { .os = d->os,
+                             .dir = o->data_dir,
+                             .bytes_max = o->data_bytes_max,
+                             .segment_bytes = o->data_segment_bytes,
+                             .interval_ns = (uint64_t)o->sync_interval_ms * 1000000,
+                             .index_in_memory = !d->threads,
+                             .wake = on_wake,
+                             .on_event = on_event,
+                             .ctx = d };
+    int err = lim__store_open(&opts, &error, &d->store);
+    if (err == 0)
+        return LIM_OK;
+    lim__diag_set(diag, 0, 0, "%s", error.text[0] != '\0' ? error.text : strerror(-err));
+    return err == -ENOMEM ? LIM_E_NOMEM : err == -EAGAIN ? LIM_E_EXISTS : err == -EINVAL ? LIM_E_INVALID : LIM_E_IO;
+}
+
+static lim_err start_threads(lim__durable *d)
+{
+    lim__cond_init(&d->write_cond);
+    lim__cond_init(&d->read_cond);
+    if (!d->threads)
+        return LIM_OK;
+    if (lim__thread_start(&d->writer, "lim-store", write_loop, d) != 0)
+        return LIM_E_NOMEM;
+    if (lim__thread_start(&d->reader, "lim-read", read_loop, d) == 0)
+        return LIM_OK;
+    pthread_mutex_lock(&d->wake_lock);
+    d->ending = true;
+    pthread_cond_signal(&d->write_cond);
+    pthread_mutex_unlock(&d->wake_lock);
+    lim__thread_join(d->writer);
+    return LIM_E_NOMEM;
+}
+
+lim_err lim__durable_open(lim_bus *bus, bool threads, lim_diag *diag)
+{
+    lim__durable *d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return LIM_E_NOMEM;
+    *d = (lim__durable){
+        .bus = bus, .os = bus->os, .threads = threads, .lock = LIM__MUTEX_INIT, .wake_lock = LIM__MUTEX_INIT
+    };
+    d->jobs_last = &d->jobs;
+    d->sync = bus->opts.sync != 0 ? (lim__sync)bus->opts.sync : LIM__SYNC_ALWAYS;
+    d->class = d->sync == LIM__SYNC_ALWAYS ? LIM__CLASS_DISK : LIM__CLASS_OS;
+    lim_err err = store_open(d, diag);
+    uint64_t streams = 0;
+    if (err == LIM_OK &&
+        lim__store_scan(d->store, LIM__TABLE_META, lim__bytes(NULL, 0), lim__bytes(NULL, 0), max_stream, &streams) != 0)
+        err = LIM_E_IO;
+    atomic_init(&d->streams, streams);
+    if (err == LIM_OK)
+        err = start_threads(d);
+    if (err != LIM_OK) {
+        lim__store_close(d->store);
+        free(d);
+        return err;
+    }
+    bus->durable = d;
+    return LIM_OK;
+}
+
+static void run_what_is_left(lim__durable *d)
+{
+    for (lim__job *job; (job = job_take(d)) != NULL;)
+        job->run(job, NULL);
+}
+
+void lim__durable_stop(lim_bus *bus)
+{
+    lim__durable *d = bus->durable;
+    if (d == NULL)
+        return;
+    pthread_mutex_lock(&d->lock);
+    d->stopped = true;
+    pthread_mutex_unlock(&d->lock);
+    pthread_mutex_lock(&d->wake_lock);
+    d->ending = true;
+    pthread_cond_signal(&d->write_cond);
+    pthread_cond_signal(&d->read_cond);
+    pthread_mutex_unlock(&d->wake_lock);
+    if (d->threads) {
+        lim__thread_join(d->reader);
+        lim__thread_join(d->writer);
+    }
+    run_what_is_left(d);
+    lim__store_close(d->store); /* D1: answers what was submitted */
+    d->store = NULL;
+}
+
+void lim__durable_free(lim_bus *bus)
+{
+    lim__durable *d = bus->durable;
+    if (d == NULL)
+        return;
+    LIM_ASSERT(d->stopped);
+    run_what_is_left(d); /* of processes that ended after the stop */
+    pthread_cond_destroy(&d->write_cond);
+    pthread_cond_destroy(&d->read_cond);
+    free(d);
+    bus->durable = NULL;
+}
+
+/* ---- writing ---- */
+
+static lim_err submit_fault(int err)
+{
+    switch (-err) {
+    case ENOMEM:
+        return LIM_E_NOMEM;
+    case EMSGSIZE:
+        return LIM_E_TOOBIG;
+    case EINVAL:
+        return LIM_E_INVALID;
+    case EPIPE:
+        return LIM_E_CLOSED;
+    default:
+        return LIM_E_IO;
+    }
+}
+
+lim_err lim__durable_submit(lim_bus *bus, lim__batch *batch, lim__on_committed *on_done, void *ctx)
+{
+    lim__durable *d = bus->durable;
+    if (batch == NULL)
+        return LIM_E_NOMEM;
+    if (d == NULL) {
+        lim__batch_free(batch);
+        return LIM_E_MISUSE;
+    }
+    pthread_mutex_lock(&d->lock);
+    int err = d->stopped ? -EPIPE : lim__store_submit(d->store, batch, on_done, ctx);
+    pthread_mutex_unlock(&d->lock);
+    if (err == 0)
+        return LIM_OK;
+    lim__batch_free(batch);
+    return submit_fault(err);
+}
+
+typedef struct pending { /* whom to tell */
+    lim__durable *durable;
+    lim_pid to;
+    lim__stored *letter;
+} pending;
+
+/* The letter, with a copy of what was found behind it; without memory for that, as it is. */
+static lim__stored *with_found(lim__stored *letter, lim_bytes found)
+{
+    letter->found = found.ptr != NULL;
+    if (found.len == 0)
+        return letter;
+    lim__stored *longer = lim__letter_new(NULL, &lim__type_stored, sizeof *longer + found.len);
+    if (longer == NULL)
+        return letter;
+    *longer = *letter;
+    longer->found_len = (uint32_t)found.len;
+    memcpy(longer->found_bytes, found.ptr, found.len);
+    lim__letter_free(NULL, letter);
+    return longer;
+}
+
+static void on_committed(void *ctx, lim__batch *batch, const lim__committed *what)
+{
+    pending *p = ctx;
+    lim__stored *l = p->letter;
+    l->how = what->how;
+    l->class = what->class;
+    l->wall_ns = what->first_ns;
+    l->seq = what->how == LIM__COMMITTED && lim__batch_appends(batch) > 0 ? lim__batch_seq(batch, 0) : 0;
+    l->limit = what->limit;
+    l->current = what->current;
+    if (what->how == LIM__COMMIT_CONFLICT)
+        l = with_found(l, what->found);
+    (void)!lim__post_reserved(p->durable->bus->rt, p->to, l); /* dead: nobody waits for it any more */
+    lim__batch_free(batch);
+    free(p);
+}
+
+lim_err lim__durable_commit(lim_process *self, lim_bus *bus, lim__batch *batch, uint64_t ref)
+{
+    pending *p = malloc(sizeof *p);
+    lim__stored *letter = p != NULL ? lim__letter_new(NULL, &lim__type_stored, sizeof *letter) : NULL;
+    if (letter == NULL || batch == NULL) {
+        lim__letter_free(NULL, letter);
+        free(p);
+        lim__batch_free(batch);
+        return LIM_E_NOMEM;
+    }
+    *letter = (lim__stored){ .ref = ref };
+    *p = (pending){ bus->durable, lim_self(self), letter };
+    lim_err err = lim__durable_submit(bus, batch, on_committed, p);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, letter);
+        free(p);
+    }
+    return err;
+}
+
+lim__sync lim__durable_sync(const lim_bus *bus)
+{
+    return bus->durable->sync;
+}
+
+lim__class lim__durable_class(const lim_bus *bus)
+{
+    return bus->durable != NULL ? bus->durable->class : LIM__CLASS_MEMORY;
+}
+
+/* Two of them may be committed in the other order: what is read back is at least the smaller, and the rows of both tell
+ * their numbers. So each also counts what it finds in its owner's row: see lim__durable_stream_seen. */
+uint64_t lim__durable_stream(lim_bus *bus, lim__batch *batch)
+{
+    uint64_t n = atomic_fetch_add(&bus->durable->streams, 1) + 1;
+    lim__buf value = { 0 };
+    lim__pack_u8(&value, 1);
+    lim__pack_u64(&value, n);
+    lim__batch_put(batch, LIM__TABLE_META, lim__str("streams"), lim__buf_bytes(&value));
+    lim__buf_fini(&value);
+    return n;
+}
+
+void lim__durable_stream_seen(lim_bus *bus, uint64_t stream)
+{
+    uint64_t now = atomic_load(&bus->durable->streams);
+    while (now < stream && !atomic_compare_exchange_weak(&bus->durable->streams, &now, stream))
+        continue;
+}
+
+/* ---- reading ---- */
+
+lim__store *lim__durable_store(lim_bus *bus)
+{
+    return bus->durable->store;
+}
+
+void lim__durable_read(lim_bus *bus, lim__job *job)
+{
+    lim__durable *d = bus->durable;
+    job->next = NULL;
+    pthread_mutex_lock(&d->wake_lock);
+    *d->jobs_last = job;
+    d->jobs_last = &job->next;
+    pthread_cond_signal(&d->read_cond);
+    pthread_mutex_unlock(&d->wake_lock);
+    if (!d->threads)
+        poke(d);
+}
+
+/* ---- what was stored before ----
+ * Each part reads its rows with lim__store_scan and makes its processes; in this order, because later ones use earlier
+ * ones. Nobody is served yet, but the schedulers turn. */
+
+enum { ROWS_FORMAT = 1 };
+
+static bool row_format(void *ctx, lim_bytes key, lim_bytes value)
+{
+    lim__unpack u = lim__unpack_begin(value);
+    if (key.len == 6 && memcmp(key.ptr, "format", 6) == 0)
+        *(uint32_t *)ctx = lim__unpack_u32(&u);
+    return true;
+}
+
+static void nothing(void *ctx, lim__batch *batch, const lim__committed *what)
+{
+    (void)ctx, (void)what; /* a new store without this row is a new store at the next start, too */
+    lim__batch_free(batch);
+}
+
+/* Rows of a later version are not read by an older one. */
+static lim_err format_restore(lim_bus *bus, lim_diag *diag)
+{
+    uint32_t format = 0;
+    if (lim__store_scan(bus->durable->store, LIM__TABLE_META, lim__str("format"), lim__bytes(NULL, 0), row_format,
+                        &format) != 0)
+        return LIM_E_IO;
+    if (format > ROWS_FORMAT) {
+        lim__diag_set(diag, 0, 0,
+                      "%s was written by a newer liminal (rows of format %u, this one knows %d); use that one",
+                      bus->opts.data_dir, format, ROWS_FORMAT);
+        return LIM_E_INVALID;
+    }
+    lim__batch *b = format == 0 ? lim__batch_new() : NULL;
+    if (b == NULL)
+        return format == 0 ? LIM_E_NOMEM : LIM_OK;
+    uint8_t value[4] = { ROWS_FORMAT };
+    lim__batch_put(b, LIM__TABLE_META, lim__str("format"), lim__bytes(value, sizeof value));
+    return lim__durable_submit(bus, b, nothing, NULL);
+}
+
+lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
+{
+    static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
+        format_restore,
+    };
+    lim_err err = LIM_OK;
+    for (size_t i = 0; err == LIM_OK && i < LIM_COUNT(parts); i++)
+        err = parts[i](bus, diag);
+    return err;
+}
