@@ -106,7 +106,7 @@ static void drop(lim__lua_call *c)
 static void end(lim__lua_call *c)
 {
     c->serial++;
-    c->read = DOC__UNREAD;
+    c->read = c->read_fields = DOC__UNREAD;
     c->payload = c->headers = (lim_bytes){ NULL, 0 };
     c->phase = LUA__IDLE;
     c->list = NULL;
@@ -229,6 +229,7 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
     c->cpu_ns = 0;
     c->refused = REFUSED__NOTHING;
     c->refusals = 0;
+    lim__lua_set_step(c, n <= m->unhooked_max ? 0 : LUA__STEP);
     lua_pushvalue(c->co, CO__FN);
     lua_pushvalue(c->co, CO__MSG);
     lua_pushvalue(c->co, CO__ARRAY);
@@ -358,7 +359,9 @@ static lim__lua *lua_new(lim__router *r)
         return NULL;
     }
     for (uint32_t i = 0; i < r->limits.unfinished_max; i++)
-        m->calls[i] = (lim__lua_call){ .phase = LUA__IDLE, .index = i, .lua = m, .read = DOC__UNREAD };
+        m->calls[i] = (lim__lua_call){
+            .phase = LUA__IDLE, .index = i, .lua = m, .read = DOC__UNREAD, .read_fields = DOC__UNREAD
+        };
     lua_atpanic(m->L, panic);
     *(lim__lua **)lua_getextraspace(m->L) = m;
     return m;
@@ -436,6 +439,7 @@ static bool take_function(lim__lua *m, lim_diag *diag)
         return false;
     lua_pushvalue(c->co, CO__ARRAY + 1);
     lua_xmove(c->co, m->L, 1);
+    m->unhooked_max = lim__lua_bound(m->L);
     lua_replace(m->L, LUA__FN);
     drop(c); /* it has been used without function and array; the next one gets both */
     end(c);

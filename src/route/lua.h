@@ -4,6 +4,7 @@
  *   lua.c          calls: start, slice, put aside, finish, drop        lua_sandbox.c  what a script can name
  *   lua_limits.c   memory and time                                     lua_message.c  msg
  *   lua_view.c     candidates                                          lua_report.c   what is told to people
+ *   lua_bound.c    who needs no hook                                   lua_fields.c   the fields of short messages
  *
  * Main stack of the state, set once by lim__lua_setup and used by index (so nothing on a call's way is looked up by
  * name, and dropping a coroutine is writing nil over it, which cannot fail):
@@ -20,6 +21,7 @@
 
 #include "base/list.h"
 #include "route/engine.h"
+#include "route/lua_fields.h"
 
 /* The numbers of a candidate, in the order their names have on the main stack and their values in a view. */
 enum { NUM__IN_FLIGHT, NUM__MAX_IN_FLIGHT, NUM__AVAILABLE, NUM__BUFFER_DEPTH, NUM__LATENCY_US, NUM__COUNT };
@@ -69,12 +71,13 @@ typedef struct lim__lua_call {
     uint32_t index;    /* its places on the main stack */
     lua_State *co;     /* NULL: to be made */
     uint32_t array_gen; /* of the ARRAY on its stack */
-    int step;          /* instructions to the next hook, as set */
+    int step;          /* instructions to the next hook, as set; 0: there is none */
     struct lim__lua *lua;
     /* the message */
     uint64_t serial; /* grows with each end: proxies of an earlier message answer nil */
     lim__doc *doc;
-    enum { DOC__UNREAD = 1, DOC__GOOD, DOC__BAD } read;
+    enum { DOC__UNREAD = 1, DOC__GOOD, DOC__BAD } read, read_fields;
+    lim__lua_fields fields;
     lim_bytes payload, headers;
     lim__msg *keep;
     void *copy;
@@ -106,6 +109,7 @@ typedef struct lim__lua {
     size_t used, limit; /* bytes; limit: the script's, and what is the bus's: sandbox, candidates, coroutines */
     bool bus_allocates; /* what is allocated now is not the script's */
     size_t charged;        /* bytes moved since the last hook */
+    uint32_t unhooked_max; /* with up to that many candidates the function ends before a hook would be called */
     uint64_t virtual_ns;   /* the processor clock if instruction_ns is set */
 } lim__lua;
 
@@ -135,11 +139,17 @@ static inline void lim__lua_charge(lim__lua *m, size_t bytes)
 }
 uint64_t lim__lua_clock(lim__lua *m); /* the processor clock: os, or instructions */
 void lim__lua_slice_begin(lim__lua_call *c);
+void lim__lua_set_step(lim__lua_call *c, int step); /* for a call that begins: LUA__STEP, or 0 */
 void lim__lua_slice_end(lim__lua_call *c, bool yielded); /* adds to cpu_ns */
 
 /* ---- lua_sandbox.c ---- */
 /* Protected C function: one argument, the lim__lua; answers what stands on the main stack from ARRAY on. */
 int lim__lua_setup(lua_State *L);
+
+/* ---- lua_bound.c ---- */
+/* The largest number of candidates with which the function on top of L surely executes at most LUA__STEP instructions;
+ * 0: none. */
+uint32_t lim__lua_bound(lua_State *L);
 
 /* ---- lua_message.c ---- */
 void lim__lua_message_meta(lua_State *L);                        /* pushes the metatable */

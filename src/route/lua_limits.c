@@ -10,6 +10,7 @@
  * way to the next hook, because an instruction may be an expensive one:
  *   - work that is charged (memory that was allocated, texts that were copied, elements that were moved), and
  *   - steps that turned out to take long: the next one is shorter in proportion.
+ * What surely ends within LUA__STEP instructions is run without hook (lua_bound.c) until something is charged.
  * The hook never raises an error, which a script could catch. It yields, and what is not resumed has ended.
  *
  * With instruction_ns set, time is counted instead of read: equal scripts take equal time everywhere. */
@@ -64,18 +65,18 @@ void *lim__lua_alloc(void *lua, void *block, size_t old_size, size_t new_size)
 
 /* ---- time ---- */
 
-static void set_step(lim__lua_call *c, int step)
+void lim__lua_set_step(lim__lua_call *c, int step)
 {
-    if (c->step == step)
+    if (LIM_LIKELY(c->step == step))
         return;
     c->step = step;
-    lua_sethook(c->co, lim__lua_hook, LUA_MASKCOUNT, step);
+    lua_sethook(c->co, lim__lua_hook, step > 0 ? LUA_MASKCOUNT : 0, step);
 }
 
 void lim__lua_hook_soon(lim__lua *m)
 {
     if (m->running != NULL)
-        set_step(m->running, 1); /* Lua allows this at any moment, inside its allocator too */
+        lim__lua_set_step(m->running, 1); /* Lua allows this at any moment, inside its allocator too */
 }
 
 uint64_t lim__lua_clock(lim__lua *m)
@@ -112,7 +113,7 @@ void lim__lua_hook(lua_State *L, lua_Debug *ar)
     uint64_t now = lim__lua_clock(m);
     if (c->slice_start_ns == 0)
         c->slice_start_ns = now;
-    set_step(c, next_step(m, c, now - c->last_hook_ns));
+    lim__lua_set_step(c, next_step(m, c, now - c->last_hook_ns));
     c->last_hook_ns = now;
     uint64_t used = now - c->slice_start_ns;
     if ((c->refusals > LUA__REFUSALS_MAX || used >= m->router->limits.slice_ns ||
@@ -134,8 +135,8 @@ void lim__lua_slice_end(lim__lua_call *c, bool yielded)
 {
     lim__lua *m = c->lua;
     m->running = NULL;
-    if (!yielded)
-        set_step(c, LUA__STEP); /* else Lua would take the hook that yielded for one that has yet to come */
+    if (!yielded && c->step != 0)
+        lim__lua_set_step(c, LUA__STEP); /* else Lua would take the hook that yielded for one that has yet to come */
     if (c->slice_start_ns != 0)
         c->cpu_ns += lim__lua_clock(m) - c->slice_start_ns;
 }

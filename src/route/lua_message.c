@@ -5,9 +5,10 @@
  *      msg.order.lines[1]  members of members, from 1      msg("$header.x")   a header
  *      #msg.order.lines    how many                        msg("order.amount") a path in one go
  *
- * A message is a proxy: a userdata that knows its call and a place in the document. The payload is parsed when it is
- * first asked for, at most once per call; what is not JSON has no fields. Null, absent and any field of a proxy that is
- * used outside of its call (kept in a variable, say) read as nil. Whole numbers above 2^63 - 1 become floats.
+ * A message is a proxy: a userdata that knows its call and a place in the document. The payload is read when it is
+ * first asked for, at most once per call: a short one by lua_fields.c, which is enough for members that are no array or
+ * object; for all else it is parsed. What is not JSON has no fields. Null, absent and any field of a proxy that is used
+ * outside of its call (kept in a variable, say) read as nil. Whole numbers above 2^63 - 1 become floats.
  *
  * The metatable has no way to a script: nothing it can name reads metatables. So a proxy is the only userdata there
  * is, and the functions below need not ask what argument 1 is. */
@@ -128,9 +129,49 @@ static lim__val member(lua_State *L, const lim__lua_call *c, lim__val object, in
     return lim__val_get_bytes(object, key);
 }
 
+static void push_field(lua_State *L, const lim__lua_fields *fields, const struct lim__lua_field *f)
+{
+    if (f->kind == LIM__INT)
+        lua_pushinteger(L, f->i);
+    else if (f->kind == LIM__TEXT)
+        lua_pushlstring(L, fields->text + f->at, f->len);
+    else if (f->kind == LIM__DOUBLE)
+        lua_pushnumber(L, f->d);
+    else if (f->kind == LIM__BOOL)
+        lua_pushboolean(L, f->truth);
+    else
+        lua_pushnil(L);
+}
+
+/* A member of a root without a document. False: there has to be one. */
+static bool push_plain(lua_State *L, const proxy *p, int key_at)
+{
+    lim__lua_call *c = p->call;
+    lim_bytes key;
+    if (!p->root || c->read_fields == DOC__BAD || c->lua->running != c)
+        return false;
+    if (c->read_fields == DOC__UNREAD) {
+        lim__lua_charge(c->lua, c->payload.len);
+        c->read_fields = lim__lua_fields_read(&c->fields, c->payload) ? DOC__GOOD : DOC__BAD;
+        if (c->read_fields == DOC__BAD)
+            return false;
+    }
+    key.ptr = lua_tolstring(L, key_at, &key.len);
+    const struct lim__lua_field *f = lim__lua_fields_get(&c->fields, key);
+    if (f != NULL && f->kind >= LIM__ARRAY)
+        return false;
+    if (f != NULL)
+        push_field(L, &c->fields, f);
+    else
+        lua_pushnil(L);
+    return true;
+}
+
 static int message_index(lua_State *L)
 {
     proxy *p = lua_touserdata(L, 1);
+    if (lua_type(L, 2) == LUA_TSTRING && push_plain(L, p, 2))
+        return 1;
     lim__val v = value_of(p);
     if (v.kind == LIM__OBJECT && lua_type(L, 2) == LUA_TSTRING)
         return push_value(L, p->call, member(L, p->call, v, 2));
@@ -178,6 +219,9 @@ static int message_call(lua_State *L)
     lim__lua_charge(m, p->call->headers.len + 256);
     if (name.len > 0 && *(const char *)name.ptr == '$' && m->running == p->call)
         return special(L, p->call, name);
+    if (name.len > 0 && memchr(name.ptr, '.', name.len) == NULL && memchr(name.ptr, '[', name.len) == NULL &&
+        push_plain(L, p, 2))
+        return 1;
     lim__val v = value_of(p);
     lim__lua_charge(m, (name.len + lim__val_count(v)) * CHARGE_PER_ITEM);
     return push_value(L, p->call, lim__val_path_bytes(v, name));
