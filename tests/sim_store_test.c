@@ -217,14 +217,19 @@ static void one_life(world *w, end how)
     w->armed = false;
     if (pick(4) == 0)
         order_failure(w, 60);
+    lim__reader *second = w->armed || w->faulty ? NULL : second_open(w);
     bool open = open_store(w);
     if (!open && !w->broken) { /* killed: the next one opens it undisturbed */
         w->armed = false;
         open = open_store(w);
     }
+    if (open && !w->broken) {
+        find_out(w, w->power_lost);
+        second_compare(w, second);
+    }
+    lim__reader_close(second);
     if (!open || w->broken)
         return;
-    find_out(w, w->power_lost);
     w->log_broken = false;
     set_read_errors(w, w->read_errors);
     if (pick(2))
@@ -332,12 +337,15 @@ static bool sweep_one(uint64_t seed, uint64_t n, int err, end how, uint64_t *cal
     *calls = lim__sim_disk_calls(w->os);
     w->armed = false;
     lim__sim_disk_fail_at_call(w->os, 0, 0);
+    lim__reader *second = w->broken ? NULL : second_open(w);
     if (!w->broken && open_store(w)) {
         find_out(w, w->power_lost);
+        second_compare(w, second);
         live(w, 2);
         drain(w);
         end_life(w, CLOSE);
     }
+    lim__reader_close(second);
     bool well = !w->broken;
     if (!well) {
         printf("call %llu fails with %d: ", (unsigned long long)n, err);

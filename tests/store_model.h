@@ -25,6 +25,7 @@
 
 #include "base/buf.h"
 #include "sim/sim_os.h"
+#include "store/reader.h"
 #include "store/store.h"
 
 enum { STREAMS = 3, RECORDS = 4000, ROWS = 8, MARKS = 64, OPEN_MAX = 48, OPS = 6, TABLE = 1, MARK_TABLE = 9 };
@@ -529,6 +530,95 @@ static void find_out(world *w, bool power_lost)
     w->step_count = 0;
     compare(w);
     w->base = w->now;
+}
+
+/* ---- the second reader ---- */
+
+typedef struct second_look {
+    world *w;
+    const lim__reader_record *record;
+    bool same;
+    uint64_t rows;
+} second_look;
+
+static bool second_same(void *ctx, const lim__record *r)
+{
+    second_look *x = ctx;
+    x->same = r->seq == x->record->seq && r->wall_ns == x->record->wall_ns && lim__bytes_eq(r->key, x->record->key) &&
+              lim__bytes_eq(r->data, x->record->data);
+    return false;
+}
+
+static bool second_record(void *ctx, const lim__reader_record *r)
+{
+    second_look *x = ctx;
+    uint64_t bad = 0;
+    x->record = r;
+    x->same = false;
+    int err = lim__store_read(x->w->store, r->stream, r->seq, 1, second_same, x, &bad);
+    if (r->lost)
+        return rule(err == -EBADMSG && bad == r->seq, "the second reader misses a record that the store has");
+    return rule(err == 0 && x->same, "the second reader has another record than the store");
+}
+
+static bool second_row(void *ctx, uint8_t table, lim_bytes key, lim_bytes value)
+{
+    second_look *x = ctx;
+    void *found = NULL;
+    size_t len = 0;
+    int err = lim__store_get(x->w->store, table, key, &found, &len);
+    bool same = err == 0 && lim__bytes_eq(lim__bytes(found, len), value);
+    free(found);
+    x->rows++;
+    return rule(same, "the second reader has another row than the store");
+}
+
+static bool second_stream(void *ctx, const lim__reader_stream *st)
+{
+    second_look *x = ctx;
+    lim__stream_info info;
+    if (lim__store_stream(x->w->store, st->id, &info) != 0)
+        return true;
+    return rule(info.next == st->next && (x->w->rotten || (info.count == st->count && info.bytes == st->bytes)),
+                "the second reader has other numbers of a stream than the store");
+}
+
+static bool second_uncount(void *ctx, lim_bytes key, lim_bytes value)
+{
+    (void)key, (void)value;
+    --((second_look *)ctx)->rows;
+    return true;
+}
+
+static void on_odd(void *ctx, const char *line)
+{
+    world *w = ctx;
+    lim__sim_note(w->sim, "second reader: %s", line);
+    if (!w->rotten)
+        rule(false, "the second reader finds something odd that nobody has damaged");
+}
+
+/* What it finds in the files before the store is opened, and does with them what it must. */
+static lim__reader *second_open(world *w)
+{
+    lim__reader *r = NULL;
+    w->os = lim__sim_host(w->sim, "disk");
+    int err = lim__reader_open(w->os, "store", NULL, on_odd, w, &r);
+    rule(err == 0 || err == -ENOENT, "the second reader fails");
+    return r;
+}
+
+static void second_compare(world *w, lim__reader *r)
+{
+    second_look x = { .w = w };
+    if (!r || w->broken)
+        return;
+    lim__reader_records(r, second_record, &x);
+    lim__reader_streams(r, second_stream, &x);
+    lim__reader_rows(r, second_row, &x);
+    lim__store_scan(w->store, TABLE, lim__str(""), lim__str(""), second_uncount, &x);
+    lim__store_scan(w->store, MARK_TABLE, lim__str(""), lim__str(""), second_uncount, &x);
+    rule(x.rows == 0, "the second reader has not as many rows as the store");
 }
 
 static void forget_steps(world *w)

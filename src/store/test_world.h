@@ -19,6 +19,7 @@
 
 #include "base/buf.h"
 #include "store/format.h"
+#include "store/reader.h"
 #include "store/store.h"
 
 enum { SEGMENT_BYTES = 128 << 10, SEQS_MAX = 8 };
@@ -95,10 +96,100 @@ static inline void open_store(world *w)
     assert_int_equal(err, 0);
 }
 
+/* ---- what the second reader says ---- */
+typedef struct agreement {
+    world *w;
+    uint64_t records, rows, lost;
+    const lim__reader_record *record; /* that is looked for */
+    bool found;
+} agreement;
+
+static inline void on_odd(void *ctx, const char *line)
+{
+    lim__buf_format(ctx, "%s\n", line);
+}
+
+static inline bool same_record(void *ctx, const lim__record *r)
+{
+    agreement *a = ctx;
+    const lim__reader_record *expected = a->record;
+    a->found = r->seq == expected->seq && r->wall_ns == expected->wall_ns && lim__bytes_eq(r->key, expected->key) &&
+               lim__bytes_eq(r->data, expected->data);
+    return false;
+}
+
+static inline bool agree_on_record(void *ctx, const lim__reader_record *r)
+{
+    agreement *a = ctx;
+    uint64_t bad = 0;
+    a->record = r;
+    a->found = false;
+    a->records++;
+    a->lost += r->lost;
+    int err = lim__store_read(a->w->store, r->stream, r->seq, 1, same_record, a, &bad);
+    if (r->lost)
+        assert_true(err == -EBADMSG && bad == r->seq);
+    else
+        assert_true(err == 0 && a->found);
+    return true;
+}
+
+static inline bool agree_on_row(void *ctx, uint8_t table, lim_bytes key, lim_bytes value)
+{
+    agreement *a = ctx;
+    void *found;
+    size_t len;
+    assert_int_equal(lim__store_get(a->w->store, table, key, &found, &len), 0);
+    assert_true(lim__bytes_eq(lim__bytes(found, len), value));
+    free(found);
+    a->rows++;
+    return true;
+}
+
+static inline bool agree_on_stream(void *ctx, const lim__reader_stream *st)
+{
+    agreement *a = ctx;
+    lim__stream_info info;
+    assert_int_equal(lim__store_stream(a->w->store, st->id, &info), 0);
+    assert_int_equal(info.next, st->next);
+    assert_int_equal(info.first, st->first);
+    assert_int_equal(info.count, st->count);
+    assert_true(info.bytes == st->bytes || a->lost > 0);
+    return true;
+}
+
+static inline bool uncount_row(void *ctx, lim_bytes key, lim_bytes value)
+{
+    (void)key, (void)value;
+    --((agreement *)ctx)->rows;
+    return true;
+}
+
+/* Whatever the second reader finds in the log, the store has, and no more. */
+static inline void expect_agreement(world *w, lim__reader *r)
+{
+    agreement a = { .w = w };
+    lim__store_info info;
+    assert_int_equal(lim__reader_records(r, agree_on_record, &a), 0);
+    assert_int_equal(lim__reader_rows(r, agree_on_row, &a), 0);
+    assert_int_equal(lim__reader_streams(r, agree_on_stream, &a), 0);
+    lim__store_info_get(w->store, &info);
+    assert_int_equal(info.records, a.records);
+    for (uint8_t table = 0; table < LIM__TABLES_MAX; table++)
+        assert_int_equal(lim__store_scan(w->store, table, lim__str(""), lim__str(""), uncount_row, &a), 0);
+    assert_int_equal(a.rows, 0);
+}
+
 static inline void reopen(world *w)
 {
+    lim__buf odd = { 0 };
+    lim__reader *r = NULL;
     lim__store_close(w->store);
+    assert_int_equal(lim__reader_open(w->opts.os, w->dir, NULL, on_odd, &odd, &r), 0);
     open_store(w);
+    expect_agreement(w, r);
+    lim__reader_close(r);
+    lim__buf_fini(&odd);
 }
 
 /* Turns until there is nothing to do. */
