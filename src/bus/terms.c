@@ -52,6 +52,7 @@ static const option options[] = {
     { "attr", KIND_ATTR, 0, 0, 0, 0 },
     { "inbox_max", KIND_NUMBER, 1, 1000000, PLACE(inbox_max) },
     { "required", KIND_FLAG, 0, 0, PLACE(required) },
+    { "durable", KIND_FLAG, 0, 0, PLACE(durable) },
 };
 
 static const lim__terms defaults = { .priority = 4, .weight = 1, .inbox_max = 1024, .on_duplicate = LIM_UNIQUE_REJECT };

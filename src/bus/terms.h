@@ -13,7 +13,7 @@ typedef struct lim__terms {
     _Atomic uint32_t refs;
     uint16_t hops;
     uint8_t priority;      /* 0..9 */
-    bool trace, gather, required;
+    bool trace, gather, required, durable;
     lim_unique on_duplicate;
     uint32_t weight, window, quorum, inbox_max;
     uint64_t delay_ns, start_to_close_ns, progress_ns; /* 0: none said */

@@ -60,6 +60,11 @@ static lim_err put_cause(lim__buf *block, const lim_cause *cause, bool trace, li
     return err;
 }
 
+static lim_err put_durable(lim__buf *block, bool durable, lim_diag *diag)
+{
+    return durable ? put_u64(block, "durable", 1, diag) : LIM_OK;
+}
+
 lim_err lim__options_ask(lim__buf *block, const lim_ask_opts *o, bool stream, bool all, lim_diag *diag)
 {
     lim_err err = put_cause(block, &o->cause, o->trace, diag);
@@ -69,7 +74,11 @@ lim_err lim__options_ask(lim__buf *block, const lim_ask_opts *o, bool stream, bo
         err = put_u64(block, "window", o->window != 0 ? o->window : 64, diag);
     if (err == LIM_OK && all)
         err = put_u64(block, "quorum", o->quorum, diag);
-    return err;
+    if (err == LIM_OK && o->durable && (stream || all)) {
+        lim__diag_set(diag, 0, 0, "durable is for asks with one answer; leave it out of streams and asks of everybody");
+        return LIM_E_INVALID;
+    }
+    return err == LIM_OK ? put_durable(block, o->durable, diag) : err;
 }
 
 static const char *unique_text(lim_unique unique)
@@ -118,6 +127,8 @@ lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_d
         err = put_some(block, "weight", o->weight, diag);
     for (size_t i = 0; i < LIM_COUNT(times) && err == LIM_OK; i++)
         err = put_ms(block, times[i].key, times[i].ms, diag);
+    if (err == LIM_OK)
+        err = put_durable(block, o->durable, diag);
     return err == LIM_OK ? put_id(block, "report_to", o->report_to.id, diag) : err;
 }
 
@@ -130,6 +141,8 @@ lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *dia
         err = put_str(block, "name", o->name, diag);
     for (size_t i = 0; err == LIM_OK && o->attributes != NULL && o->attributes[i] != NULL; i++)
         err = put_str(block, "attr", o->attributes[i], diag);
+    if (err == LIM_OK)
+        err = put_durable(block, o->durable, diag);
     return err == LIM_OK ? put_some(block, "inbox_max", o->inbox_max, diag) : err;
 }
 
