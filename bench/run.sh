@@ -13,7 +13,7 @@
 # each of its runs right after ours, so that a change of the machine's mood meets both. The ratio is turned so that more
 # than 1 always means that liminal is better: higher is better for units that end with /s and for x, lower for all others.
 # Work that is dispatched has two peers, beanstalkd and gearmand, each in jobs of its own (bench/dispatch.c).
-# The runtime's peer is Erlang/OTP (bench/erlang), pinned to the same processors with as many schedulers.
+# A routing decision's peer is a function in redis-server (bench/routing.c). The runtime's is Erlang/OTP (bench/erlang), pinned to the same processors with as many schedulers.
 #
 # Beside a number stands its target, if it has one, and whether the median meets it. A missed target is no failure of this
 # script: numbers are those of this machine and this moment, and only ratios travel. Exit code 1: something did not run.
@@ -43,10 +43,11 @@ build=$(cd "$build" && pwd)
 # ---- jobs: NAME SERVER ARGUMENTS [| ARGUMENTS for the peer, or - for none]; without |, the same ones --------------------
 # Counts are such that a run takes 0.3 to 1 s here.
 jobs() {
-    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp ! -name bench-runtime ! -name bench-dispatch | sort); do
+    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp ! -name bench-runtime ! -name bench-routing ! -name bench-dispatch | sort); do
         echo "${program##*/bench-} none -"
     done
     cat <<'EOF_JOBS'
+routing redis -
 runtime.one erlang one
 runtime.two erlang two
 tcp.pubsub.1x1.16B one pubsub 16 8000000 1 | pubsub 16 3000000 1
@@ -123,12 +124,13 @@ start_nats() {
     port_nats=$answer
 }
 
-# Neither tells which port it took: it gets one that was free a moment ago.
-start_queue() { # start_queue beanstalkd|gearmand: port_X, pid_X
+# None tells which port it took: it gets one that was free a moment ago.
+start_other() { # start_other beanstalkd|gearmand|redis: port_X, pid_X
     PATH=$PATH:/usr/sbin
     port=$("$build/bench/bench-dispatch" port)
     case $1 in
     beanstalkd) beanstalkd -l 127.0.0.1 -p "$port" >"$work/$1.log" 2>&1 & ;;
+    redis) redis-server --bind 127.0.0.1 --port "$port" --save '' --appendonly no --dir "$work" >"$work/$1.log" 2>&1 & ;;
     gearmand) gearmand -L 127.0.0.1 -p "$port" -l stderr >"$work/$1.log" 2>&1 & ;;
     esac
     eval "pid_$1=$! port_$1=$port"
@@ -183,8 +185,9 @@ if needs_server one || needs_server two; then
     [ -z "$peers" ] || start_nats
 fi
 for server in beanstalkd gearmand; do
-    [ -z "$peers" ] || ! cut -d ' ' -f 1 "$work/jobs" | grep -q "^dispatch\..*\.$server\$" || start_queue $server
+    [ -z "$peers" ] || ! cut -d ' ' -f 1 "$work/jobs" | grep -q "^dispatch\..*\.$server\$" || start_other $server
 done
+[ -z "$peers" ] || ! needs_server redis || start_other redis
 
 # ---- runs: lines of $work/results: ours|nats-server|erlang name value unit -------------------------------------------
 failed=0
@@ -209,6 +212,11 @@ round() {
         # shellcheck disable=SC2086
         if [ "$server" = none ]; then
             broken ours || measure ours "$build/bench/bench-$job"
+            continue
+        elif [ "$server" = redis ]; then
+            broken ours || measure ours "$build/bench/bench-routing"
+            # shellcheck disable=SC2154
+            [ -z "$peers" ] || broken redis || SERVER_PID=$pid_redis measure redis "$build/bench/bench-routing" --peer redis "$port_redis"
             continue
         elif [ "$server" = erlang ]; then
             broken ours || measure ours pinned "$ours" "$build/bench/bench-runtime" "$ours"
@@ -269,7 +277,8 @@ function target(name) {
     if (name ~ /^runtime_(callers|requests)_64_/) return "ratio >= 3"
     if (name ~ /^runtime_cross_(pipelined|single\.p50)$/) return "value <= 300"
     if (name == "runtime_10M_lives_growth") return "value <= 64"
-    if (name == "route.lua_decision") return "value <= 250"
+    if (name == "route.lua_decision") return "value <= 250 and ratio >= 2"
+    if (name == "route.kill_overshoot.p99") return "value <= 1000"
     if (name == "store.append_to_raw.w1.p50") return "value <= 1.8"
     if (name == "store.ready_after_kill") return "value <= 1000"
     return ""

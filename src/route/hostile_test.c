@@ -381,7 +381,7 @@ static void test_no_slice_keeps_its_scheduler_long(void **state) /* proves RF9 *
         lim__artifact_unref(a);
     }
     print_message("worst slice: %lu us (%s)\n", (unsigned long)(worst / 1000), who);
-    assert_true(worst < 200000000); /* sanitizers and busy machines; bench/route.c measures */
+    assert_true(worst < 200000000); /* sanitizers and busy machines; bench/routing.c measures */
 }
 
 int main(void)

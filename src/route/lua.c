@@ -107,7 +107,7 @@ static void end(lim__lua_call *c)
 {
     c->serial++;
     c->read = c->read_fields = DOC__UNREAD;
-    c->payload = c->headers = (lim_bytes){ NULL, 0 };
+    c->payload.len = c->headers.len = 0;
     c->phase = LUA__IDLE;
     c->list = NULL;
 }

@@ -53,7 +53,7 @@ typedef struct lim__lua_list {
     uint32_t refs, count, capacity, names_len, names_capacity;
     char *names;
     struct lim__lua_listed {
-        uint64_t id;
+        uint64_t id, stamp; /* stamp: of what its table shows, while this is the router's list */
         const void *table;
         uint32_t name, name_len; /* in names */
     } items[];

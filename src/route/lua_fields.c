@@ -57,7 +57,6 @@ static bool is_digit(char c)
  * quotient is the double that is nearest to what was written. */
 static const char *read_number(const char *p, struct lim__lua_field *f)
 {
-    static const double tens[] = { 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15 };
     bool negative = *p == '-';
     const char *first = p + negative, *end;
     int64_t sum = 0;
@@ -78,7 +77,8 @@ static const char *read_number(const char *p, struct lim__lua_field *f)
     if (end - first > EXACT_DIGITS_MAX + 1 || end == point + 1 || *end == 'e' || *end == 'E' || sum == 0)
         return NULL;
     f->kind = LIM__DOUBLE;
-    f->d = (double)(negative ? -sum : sum) / tens[end - point - 1];
+    f->i = negative ? -sum : sum;
+    f->len = (uint16_t)(end - point - 1);
     return end;
 }
 
@@ -202,6 +202,13 @@ bool lim__lua_fields_read(lim__lua_fields *fields, lim_bytes json)
     memset(fields->text + json.len, 0, sizeof fields->text - FIELDS__BYTES_MAX);
     const char *end = read_object(fields, skip_space(fields->text));
     return end != NULL && skip_space(end) == fields->text + json.len;
+}
+
+double lim__lua_field_double(const struct lim__lua_field *f)
+{
+    static const double tens[] = { 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15 };
+    LIM_ASSERT(f->kind == LIM__DOUBLE && f->len < LIM_COUNT(tens));
+    return (double)f->i / tens[f->len];
 }
 
 const struct lim__lua_field *lim__lua_fields_get(const lim__lua_fields *fields, lim_bytes key)

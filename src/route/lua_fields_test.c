@@ -21,7 +21,7 @@ static void assert_same_value(const char *json, lim__val v, const struct lim__lu
     else if (same && v.kind == LIM__INT)
         same = f->i == v.i;
     else if (same && v.kind == LIM__DOUBLE)
-        same = memcmp(&f->d, &v.d, sizeof v.d) == 0;
+        same = lim__lua_field_double(f) == v.d;
     else if (same && v.kind == LIM__TEXT)
         same = f->len == v.text.len && memcmp(fields.text + f->at, v.text.ptr, f->len) == 0;
     if (!same)

@@ -136,7 +136,7 @@ static void push_field(lua_State *L, const lim__lua_fields *fields, const struct
     else if (f->kind == LIM__TEXT)
         lua_pushlstring(L, fields->text + f->at, f->len);
     else if (f->kind == LIM__DOUBLE)
-        lua_pushnumber(L, f->d);
+        lua_pushnumber(L, lim__lua_field_double(f));
     else if (f->kind == LIM__BOOL)
         lua_pushboolean(L, f->truth);
     else

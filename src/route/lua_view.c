@@ -89,7 +89,11 @@ static void fill_list(lim__lua *m, const lim__candidate *const *candidates, uint
     for (uint32_t i = 0; i < n; i++) {
         const lim__lua_view *v = &m->views[candidates[i]->slot];
         list->items[i] = (struct lim__lua_listed){
-            .id = v->id, .table = v->table, .name = list->names_len, .name_len = (uint32_t)v->name_len
+            .id = v->id,
+            .stamp = v->stamp,
+            .table = v->table,
+            .name = list->names_len,
+            .name_len = (uint32_t)v->name_len,
         };
         if (v->name_len > 0)
             memcpy(list->names + list->names_len, v->name, v->name_len);
@@ -354,17 +358,21 @@ static bool refresh_view(lim__lua *m, lim__lua_view *v, const lim__candidate *c)
 
 bool lim__lua_refresh(lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n)
 {
-    const lim__lua_list *list = m->list;
+    lim__lua_list *list = m->list;
     if (c->array_gen != m->array_gen || list->count != n || lua_rawlen(m->L, LUA__ARRAY) != n)
         return false;
     for (uint32_t i = 0; i < n; i++) {
         const lim__candidate *cand = candidates[i];
-        if (list->items[i].id != cand->id)
+        struct lim__lua_listed *listed = &list->items[i];
+        if (LIM_LIKELY(listed->id == cand->id && listed->stamp == cand->stamp))
+            continue;
+        if (listed->id != cand->id)
             return false;
         LIM_ASSERT(cand->slot < m->view_count); /* it is in the list */
         lim__lua_view *v = &m->views[cand->slot];
         if (v->stamp != cand->stamp && !LIM__MUTATION("stale_view") && !refresh_view(m, v, cand))
             return false;
+        listed->stamp = cand->stamp;
     }
     return true;
 }

@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0
- * route.c - what a routing decision costs, and how long a hostile function can keep its scheduler.
+ * routing.c - what a routing decision costs, and how long a hostile function can keep its scheduler.
+ *
+ *      bench-routing | bench-routing --peer redis PORT        ($SERVER_PID: the redis-server's)
  *
  * Eight candidates, the sixth has room, one field of the message is read. `lua_decision` is the whole of
  * lim__router_call: comparing the candidates' stamps, the coroutine, reading the payload, the answer, the counts. Its
  * code shows that it ends before the hook would be called, so it is not set (lua_bound.c); `lua_decision_hooked` is the
- * same with a call in it that is never reached, so that it is. Each number is the best of several batches. */
+ * same with a call in it that is never reached, so that it is. Each number is the best of several batches.
+ *
+ * The peer's number beside it is what a server that runs Lua for its clients spends on the same function: processor
+ * time of an FCALL less that of a GET, both pipelined. Its workers are a table of the library, so that nothing is built
+ * for a call, and the message's field comes as an argument, so that nothing is parsed. */
+#include "peer.h"
 #include "route/route.h"
 
-#include <stdio.h>
+#include <netinet/in.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-enum { WORKERS = 8, CALLS = 20000, BATCHES = 25 };
+enum { WORKERS = 8, CALLS = 20000, BATCHES = 40, KILLS = 100 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
+#define now_ns bench_now_ns
 
 static lim__candidate workers[WORKERS];
 static const lim__candidate *list[WORKERS];
@@ -139,6 +143,34 @@ static void stall(const char *name, const char *source)
     printf("RESULT route.stall.%s %.1f us\n", name, (double)worst / 1000);
 }
 
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* How long after its limit of 20 ms an endless loop is gone. */
+static void kills(void)
+{
+    static uint64_t over_ns[KILLS];
+    lim__router *r = open_router(LIM__ENGINE_LUA, "return function() while true do end end");
+    lim__route_msg msg = { .payload = lim__str(small_json) };
+    lim__route_result result;
+    for (int i = 0; i < KILLS; i++) {
+        uint64_t start = now_ns();
+        if (lim__router_call(r, &msg, list, WORKERS, NULL, &result) != LIM__ROUTE_PENDING)
+            abort();
+        while (lim__router_resume(r) > 0)
+            continue;
+        uint64_t took = now_ns() - start;
+        over_ns[i] = took > 20000000 ? took - 20000000 : 0;
+    }
+    qsort(over_ns, KILLS, sizeof over_ns[0], by_value);
+    printf("RESULT route.kill_overshoot.p50 %.1f us\n", (double)over_ns[KILLS / 2] / 1000);
+    printf("RESULT route.kill_overshoot.p99 %.1f us\n", (double)over_ns[KILLS * 99 / 100 - 1] / 1000);
+    lim__router_unref(r);
+}
+
 static void opening(void)
 {
     uint64_t start = now_ns();
@@ -152,8 +184,87 @@ static void opening(void)
     lim__router_unref(r);
 }
 
-int main(void)
+/* ---- the peer ---- */
+
+enum { PIPE = 100 };
+
+static const char library[] = "#!lua name=bench\n"
+                              "local candidates = {}\n"
+                              "local room = { 0, 0, 0, 0, 0, 8, 8, 8 }\n"
+                              "for i = 1, 8 do candidates[i] = { available = room[i], buffer_depth = 0 } end\n"
+                              "redis.register_function('route', function(keys, args)\n"
+                              "  local prio = tonumber(args[1])\n"
+                              "  for i = 1, #candidates do\n"
+                              "    local c = candidates[i]\n"
+                              "    if c.available > 0 and c.buffer_depth <= prio then return i end\n"
+                              "  end\n"
+                              "end)\n";
+
+static int dial(uint16_t port)
 {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0)
+        bench_die("cannot connect to port %u", port);
+    return fd;
+}
+
+/* Sends what it is given, and reads an answer of that many bytes, which has to be `count` times `expected`. */
+static void exchange(int fd, const char *request, size_t len, const char *expected, size_t count)
+{
+    char answer[PIPE * 16];
+    size_t each = strlen(expected), have = 0;
+    if (write(fd, request, len) != (ssize_t)len)
+        bench_die("cannot write to the peer");
+    while (have < each * count) {
+        ssize_t n = read(fd, answer + have, each * count - have);
+        if (n <= 0)
+            bench_die("the peer left");
+        have += (size_t)n;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (memcmp(answer + i * each, expected, each) != 0)
+            bench_die("the peer answered %.*s", (int)have, answer);
+    }
+}
+
+static double peer_batch(int fd, const char *command, const char *expected)
+{
+    char request[PIPE * 64];
+    size_t len = strlen(command);
+    for (size_t i = 0; i < PIPE; i++)
+        memcpy(request + i * len, command, len);
+    uint64_t start = bench_server_cpu_ns();
+    for (int i = 0; i < CALLS / PIPE; i++)
+        exchange(fd, request, PIPE * len, expected, PIPE);
+    return (double)(bench_server_cpu_ns() - start) / CALLS;
+}
+
+static void peer(uint16_t port)
+{
+    int fd = dial(port);
+    char load[1024];
+    double get = 1e9, fcall = 1e9;
+    int n = snprintf(load, sizeof load, "*4\r\n$8\r\nFUNCTION\r\n$4\r\nLOAD\r\n$7\r\nREPLACE\r\n$%zu\r\n%s\r\n",
+                     strlen(library), library);
+    exchange(fd, load, (size_t)n, "$5\r\nbench\r\n", 1);
+    exchange(fd, "SET k 7\r\n", 9, "+OK\r\n", 1);
+    for (int batch = 0; batch < BATCHES; batch++) {
+        double ns = peer_batch(fd, "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", "$1\r\n7\r\n");
+        get = ns < get ? ns : get;
+        ns = peer_batch(fd, "*4\r\n$5\r\nFCALL\r\n$5\r\nroute\r\n$1\r\n0\r\n$1\r\n7\r\n", ":6\r\n");
+        fcall = ns < fcall ? ns : fcall;
+    }
+    close(fd);
+    printf("RESULT route.lua_decision %.1f ns\n", fcall - get);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 4 && strcmp(argv[1], "--peer") == 0 && strcmp(argv[2], "redis") == 0) {
+        peer((uint16_t)atoi(argv[3]));
+        return 0;
+    }
     fill_workers();
     decisions("lua_decision", LIM__ENGINE_LUA, by_room, small_json, false);
     decisions("lua_decision_hooked", LIM__ENGINE_LUA, by_room_hooked, small_json, false);
@@ -164,6 +275,7 @@ int main(void)
     decisions("least_loaded", LIM__ENGINE_BUILTIN, "least_loaded", small_json, false);
     decisions("round_robin", LIM__ENGINE_BUILTIN, "round_robin", small_json, false);
     opening();
+    kills();
     stall("loop", "return function() while true do end end");
     stall("tables", "return function() local t = {} while true do t[#t + 1] = {} end end");
     stall("texts", "return function() local a = 'x' while #a < 30000 do a = a .. a end local b = a .. 'y' a = a .. 'z' "
