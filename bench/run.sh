@@ -104,6 +104,7 @@ await() { # await WHO LOG COMMAND...: until the command prints something, which 
     done
 }
 
+export LIMINAL_DATA=none # unless a server is given --data
 start_liminald() { # start_liminald NAME OPTION...: port_NAME, pid_NAME
     name=$1
     shift

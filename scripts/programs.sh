@@ -39,6 +39,9 @@ ms_since() { echo $((($(date +%s%N) - $1) / 1000000)); }
 expect() { # expect WHAT WANTED SEEN
     [ "$2" = "$3" ] || fail "$1: expected $2, saw $3"
 }
+# Nothing is kept, unless a check says --data: several run at once, and none should meet what another one left.
+export LIMINAL_DATA=none
+
 start_server() {
     : >"$work/server.out"
     # shellcheck disable=SC2086

@@ -42,6 +42,8 @@ struct lim__durable {
     void (*poke)(void *ctx);
     void *poke_ctx;
     _Atomic uint64_t streams;
+    struct copying
+        *copying; /* under `lock`: a copy that is being made, or its thread is still to be joined; NULL: none */
 };
 
 lim_err lim__durable_missing(lim_diag *diag)
@@ -161,6 +163,74 @@ void lim__durable_on_poke(lim_bus *bus, void (*fn)(void *ctx), void *ctx)
     bus->durable->poke_ctx = ctx;
 }
 
+/* ---- copies ---- */
+
+typedef struct copying {
+    lim__durable *durable;
+    lim__thread thread;
+    bool ended; /* under the durable's lock */
+    lim__on_copied *on_done;
+    void *ctx;
+    char to[];
+} copying;
+
+static void *copy_run(void *arg)
+{
+    copying *c = arg;
+    lim__store_error error = { "" };
+    int err = lim__store_backup(c->durable->store, c->to, &error);
+    c->on_done(c->ctx,
+               err == 0         ? LIM_OK
+               : err == -EEXIST ? LIM_E_EXISTS
+                                : LIM_E_IO,
+               error.text[0] != '\0' || err == 0 ? error.text : strerror(-err));
+    pthread_mutex_lock(&c->durable->lock);
+    c->ended = true;
+    pthread_mutex_unlock(&c->durable->lock);
+    return NULL;
+}
+
+/* Waits for it: a copy cannot be given up. */
+static void copy_join(lim__durable *d)
+{
+    if (d->copying == NULL)
+        return;
+    lim__thread_join(d->copying->thread);
+    free(d->copying);
+    d->copying = NULL;
+}
+
+static lim_err copy_begin(lim__durable *d, copying *c)
+{
+    pthread_mutex_lock(&d->lock);
+    lim_err err = d->stopped ? LIM_E_CLOSED : d->copying != NULL && !d->copying->ended ? LIM_E_EXISTS : LIM_OK;
+    if (err == LIM_OK)
+        copy_join(d); /* its last instructions */
+    if (err == LIM_OK && lim__thread_start(&c->thread, "lim-copy", copy_run, c) != 0)
+        err = LIM_E_NOMEM;
+    if (err == LIM_OK)
+        d->copying = c;
+    pthread_mutex_unlock(&d->lock);
+    return err;
+}
+
+lim_err lim__durable_copy(lim_bus *bus, lim_bytes to, lim__on_copied *on_done, void *ctx)
+{
+    copying *c = bus->durable->threads ? calloc(1, sizeof *c + to.len + 1) : NULL;
+    if (!bus->durable->threads)
+        return LIM_E_MISUSE;
+    if (c == NULL)
+        return LIM_E_NOMEM;
+    c->durable = bus->durable;
+    c->on_done = on_done;
+    c->ctx = ctx;
+    memcpy(c->to, to.ptr, to.len);
+    lim_err err = copy_begin(bus->durable, c);
+    if (err != LIM_OK)
+        free(c);
+    return err;
+}
+
 /* ---- opening, closing ---- */
 
 static bool max_stream(void *ctx, lim_bytes key, lim_bytes value)
@@ -260,6 +330,7 @@ void lim__durable_stop(lim_bus *bus)
         lim__thread_join(d->reader);
         lim__thread_join(d->writer);
     }
+    copy_join(d);
     run_what_is_left(d);
     lim__store_close(d->store); /* D1: answers what was submitted */
     d->store = NULL;

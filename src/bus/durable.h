@@ -94,6 +94,12 @@ typedef struct lim__job {
 } lim__job;
 void lim__durable_read(lim_bus *bus, lim__job *job); /* any thread */
 
+/* ---- copies ---- */
+/* A copy of this instant that opens as a store, in a directory that is made, or empty (else EXISTS), by a thread of its own
+ * while all goes on. on_done runs on that thread, exactly once after LIM_OK. EXISTS: one is being made. With threads only. */
+typedef void lim__on_copied(void *ctx, lim_err err, const char *text);
+lim_err lim__durable_copy(lim_bus *bus, lim_bytes to, lim__on_copied *on_done, void *ctx);
+
 /* ---- ids of a former life ---- */
 struct lim__aliases *lim__aliases_new(uint64_t seed);
 void lim__aliases_free(struct lim__aliases *all);

@@ -28,6 +28,7 @@ static const struct {
     { LIM__SYS_ARTIFACTS, "$sys.artifacts", NULL },
     { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal },
     { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal },
+    { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal },
 };
 
 #define CONFIGURE                                                                                                      \
@@ -94,6 +95,8 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_SAGAS, "ls", "ended", lim__sys_saga_ls },
     { LIM__SYS_SAGAS, "show", "id", lim__sys_saga_show },
     { LIM__SYS_SAGAS, "cancel", "id", lim__sys_saga_cancel },
+    { LIM__SYS_STORE, "info", "", lim__sys_store_info },
+    { LIM__SYS_STORE, "backup", "to", lim__sys_store_backup },
 };
 
 /* ---- requests ---- */

@@ -19,7 +19,7 @@ enum {
 
 typedef enum lim__service {
     LIM__SYS_INFO = 1, LIM__SYS_CHANNELS, LIM__SYS_GROUPS, LIM__SYS_QUEUES, LIM__SYS_TASKS, LIM__SYS_DEAD, LIM__SYS_WORKERS,
-    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS
+    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS, LIM__SYS_STORE
 } lim__service;
 
 typedef struct lim__asker { /* whom an answer goes to */
@@ -107,11 +107,12 @@ void lim__gather_drop(lim__system *s);                       /* all, unanswered 
     X(dead_show) X(dead_op) X(worker_ls) X(worker_show) X(worker_op) X(conv_ls) X(conv_show) X(conv_cancel)            \
     X(conv_signal) X(conv_history) X(conv_find) X(schedule_add) X(schedule_ls) X(schedule_show)                       \
     X(schedule_pause) X(schedule_resume) X(schedule_rm) X(schedule_fire) X(saga_run) X(saga_ls) X(saga_show)           \
-    X(saga_cancel)
+    X(saga_cancel) X(store_info) X(store_backup)
 #define X(name) void lim__sys_##name(lim__system *s);
 LIM__SYS_RUN_MAP(X)
 #undef X
 void lim__sys_deployed(lim__system *s, const lim__deployed *d);
+void lim__sys_store_on_signal(lim__system *s, const lim_signal *signal);
 void lim__sys_show_ended(lim__system *s, lim_pid conv);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * system_bus.c - $sys.info, $sys.channels, $sys.artifacts and $sys.groups: the bus, its channels, and the code that
  * routes. */
+#include "bus/durable.h"
 #include "bus/system.h"
 #include <assert.h>
 #include <stdio.h>
@@ -40,7 +41,9 @@ void lim__sys_info(lim__system *s)
     lim__os *os = s->bus->os;
     lim__json_open(&j, NULL, '{');
     lim__json_str(&j, "version", lim_version());
-    lim__json_str(&j, "durability", "memory");
+    lim__json_str(&j, "durability", lim_class_text((lim_class)lim__durable_class(s->bus)));
+    if (s->bus->durable != NULL)
+        lim__json_str(&j, "data", s->bus->opts.data_dir);
     lim__json_u64(&j, "uptime_ms", (os->now_ns(os) - s->bus->opened_ns) / 1000000);
     lim__json_u64(&j, "schedulers", lim__sched_count(s->bus->rt));
     lim__json_u64(&j, "payload_bytes_max", s->bus->opts.payload_bytes_max);

@@ -418,13 +418,13 @@ static void refuse_open_door(lim__config *c)
         c, listen->origin, listen->line, listen->column,
         "%s: %s is refused, other machines could reach it and nothing asks who they are; listen on 127.0.0.1, or add "
         "%s",
-        lim__config_name(LIM__CONFIG_LISTEN, as, name), listen->address,
+        lim__config_name(LIM__CONFIG_LISTEN, as, name), listen->text,
         as == LIM__CONFIG_AS_PATH ? "insecure_listen: true" : "--insecure-listen");
 }
 
 void lim__config_finish(lim__config *c)
 {
-    bool known = lim__config_address(c->values[LIM__CONFIG_LISTEN].address, c->host, &c->port);
+    bool known = lim__config_address(c->values[LIM__CONFIG_LISTEN].text, c->host, &c->port);
     LIM_ASSERT(known || c->no_memory);
     if (known && !lim__config_is_loopback(c->host) && c->values[LIM__CONFIG_INSECURE_LISTEN].n == 0)
         refuse_open_door(c);

@@ -15,7 +15,8 @@
 #include "data/data.h"
 
 /* X(name, path, kind, least, most, default, argument, text). The value is a number: of threads, microseconds (MICROS),
- * milliseconds (MILLIS), bytes; 0 or 1 (SWITCH); which of the argument's words (CHOICE); an ADDRESS is a text. */
+ * milliseconds (MILLIS), bytes; 0 or 1 (SWITCH); which of the argument's words (CHOICE); an ADDRESS and a DIRECTORY are
+ * texts. */
 #define LIM__CONFIG_MAP(X)                                                                                             \
     X(LISTEN, "listen", ADDRESS, 0, 0, "127.0.0.1:4777", "ADDR:PORT", "where; port 0: any, printed")                   \
     X(INSECURE_LISTEN, "insecure_listen", SWITCH, 0, 1, "false", "",                                                   \
@@ -26,6 +27,12 @@
     X(PAYLOAD_MAX, "payload_max", BYTES, 1 << 10, 1 << 28, "1MiB", "SIZE", "a larger payload is refused")              \
     X(PING, "ping", MILLIS, 10, 3600000, "2s", "D", "how often a client with something at stake is asked if it lives") \
     X(DRAIN, "drain", MILLIS, 0, 3600000, "5s", "D", "how long SIGTERM waits for what is pending")                     \
+    X(DATA, "data", DIRECTORY, 0, 0, "auto", "DIR",                                                                    \
+      "where durable things are kept; auto: the state directory of the system; none: nothing is kept")                 \
+    X(DATA_MAX, "data_max", BYTES, 0, UINT64_C(1) << 50, "0", "SIZE", "how much of them; 0: what the disk has")        \
+    X(SYNC, "sync", CHOICE, 0, 0, "always", "always|interval|never",                                                   \
+      "when what is written is on stable storage, unless a channel says otherwise")                                    \
+    X(SYNC_INTERVAL, "sync_interval", MILLIS, 1, 60000, "1s", "D", "how often, with sync: interval")                   \
     X(LOG_LEVEL, "log.level", CHOICE, 0, 0, "info", "none|error|info", "what goes to standard error")
 
 typedef enum lim__config_key {
@@ -37,6 +44,7 @@ typedef enum lim__config_key {
 
 typedef enum lim__config_kind {
     LIM__CONFIG_ADDRESS = 1,
+    LIM__CONFIG_DIRECTORY,
     LIM__CONFIG_NUMBER,
     LIM__CONFIG_MICROS,
     LIM__CONFIG_MILLIS,
@@ -45,7 +53,7 @@ typedef enum lim__config_kind {
     LIM__CONFIG_CHOICE
 } lim__config_kind;
 
-enum { LIM__CONFIG_HOST_MAX = 63, LIM__CONFIG_ADDRESS_MAX = 79 };
+enum { LIM__CONFIG_HOST_MAX = 63, LIM__CONFIG_ADDRESS_MAX = 79, LIM__CONFIG_TEXT_MAX = 1023 };
 
 typedef enum lim__config_origin { /* the larger one wins */
     LIM__CONFIG_DEFAULT = 1,
@@ -55,8 +63,8 @@ typedef enum lim__config_origin { /* the larger one wins */
 } lim__config_origin;
 
 typedef struct lim__config_value {
-    uint32_t n;
-    char address[LIM__CONFIG_ADDRESS_MAX + 1]; /* of an ADDRESS */
+    uint64_t n;
+    char text[LIM__CONFIG_TEXT_MAX + 1]; /* of an ADDRESS or a DIRECTORY */
     lim__config_origin origin;
     int line, column; /* of a FILE's */
 } lim__config_value;
@@ -85,7 +93,8 @@ void lim__config_fini(lim__config *config); /* zeroed: a no-op */
 
 static inline uint32_t lim__config_get(const lim__config *config, lim__config_key key)
 {
-    return config->values[key].n;
+    LIM_ASSERT(config->values[key].n <= UINT32_MAX); /* but for DATA_MAX all are */
+    return (uint32_t)config->values[key].n;
 }
 
 /* ---- its steps, for tests ---- any order, then finish; faults are kept until they are printed */
@@ -101,12 +110,12 @@ void lim__config_print(const lim__config *config, lim__buf *out);
 typedef struct lim__config_entry {
     const char *path;
     lim__config_kind kind;
-    uint32_t least, most;
+    uint64_t least, most;
     const char *otherwise, *argument, *text;
 } lim__config_entry;
 extern const lim__config_entry lim__config_table[LIM__CONFIG_KEYS];
 
-/* Fills n or address in. False: why holds "VALUE WHY; give ALLOWED". */
+/* Fills n or text in. False: why holds "VALUE WHY; give ALLOWED". */
 bool lim__config_read(const lim__config_entry *key, lim__val from, lim__config_value *out, char *why, size_t size);
 void lim__config_write(const lim__config_entry *key, const lim__config_value *value, lim__buf *out); /* as in a file */
 /* A checked `listen` in two. False: it is no address. */

@@ -139,20 +139,21 @@ static void test_each_place_sets_every_key(void **state)
     load(&r,
          "listen: 127.0.0.2:5\ninsecure_listen: true\nschedulers: 63\nspin: 1ms\nspread: true\npayload_max: "
          "2048\nping: 1m\n"
-         "drain: 1500ms\nlog:\n  level: error\n",
+         "drain: 1500ms\ndata: /srv/x y\ndata_max: 20GiB\nsync: never\nsync_interval: 5ms\nlog:\n  level: error\n",
          ARGV(NULL), ENV(NULL));
-    static const uint32_t wanted[] = { 0, 1, 63, 1000, 1, 2048, 60000, 1500, 1 };
+    static const uint64_t wanted[] = { 0, 1, 63, 1000, 1, 2048, 60000, 1500, 0, UINT64_C(20) << 30, 2, 5, 1 };
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
         assert_int_equal(r.config.values[i].origin, LIM__CONFIG_FILE);
         assert_int_equal(r.config.values[i].n, wanted[i]);
     }
+    assert_string_equal(r.config.values[LIM__CONFIG_DATA].text, "/srv/x y");
     assert_string_equal(r.config.host, "127.0.0.2");
     assert_int_equal(r.config.port, 5);
     end(&r);
     load(&r, NULL, ARGV(W("--listen"), W("[::1]:0"), W("--insecure-listen"), W("--spread"), W("--log-level=none")),
          ENV(W("LIMINAL_SPIN=0"), W("LIMINAL_PAYLOAD_MAX=64KiB"), W("LIMINAL_PING=10ms"), W("LIMINAL_DRAIN=0"),
              W("LIMINAL_SPREAD=false"), W("LIMINAL_SCHEDULERS=0x2")));
-    static const uint32_t words[] = { 0, 1, 2, 0, 1, 65536, 10, 0, 0 };
+    static const uint64_t words[] = { 0, 1, 2, 0, 1, 65536, 10, 0, 0, 0, 0, 1000, 0 };
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++)
         assert_int_equal(r.config.values[i].n, words[i]);
     assert_string_equal(r.config.host, "[::1]");
@@ -370,7 +371,7 @@ static void test_what_changes_the_meaning_of_a_text_is_refused(void **state) /* 
     expect_one("'spin': 1us\n\"spin\": 1us", "2:1: spin: the key stands here a second time", "");
     expect_one("log: {level: info, level: nonsense}", "1:20: level: the key stands here a second time", "");
     expect("a: 1\na: 1\na: 1\n",
-           "liminald: f:1:1: a: unknown key; the nearest known one is spin\n"
+           "liminald: f:1:1: a: unknown key; the nearest known one is data\n"
            "liminald: f:2:1: a: the key stands here a second time, first on line 1; keep one of them\n"
            "liminald: f:3:1: a: the key stands here a second time, first on line 1; keep one of them\n");
     expect_one("spin: &a 1us", "1:7: &a: an anchor", "");
@@ -442,7 +443,7 @@ static void test_print_config_shows_where_each_value_comes_from(void **state) /*
 {
     (void)state;
     run r;
-    char wanted[700];
+    char wanted[900];
     load(&r, "# mine\nspin: 100us\nschedulers: 2\nlog:\n  level: none\n",
          ARGV(W("--print-config"), W("--drain=2500ms"), W("--spread")), ENV(W("LIMINAL_PAYLOAD_MAX=2097152")));
     assert_int_equal(r.next, LIM__CONFIG_SHOW);
@@ -457,6 +458,10 @@ static void test_print_config_shows_where_each_value_comes_from(void **state) /*
              "payload_max: 2MiB  # LIMINAL_PAYLOAD_MAX\n"
              "ping: 2s  # default\n"
              "drain: 2500ms  # --drain\n"
+             "data: auto  # default\n"
+             "data_max: 0  # default\n"
+             "sync: always  # default\n"
+             "sync_interval: 1s  # default\n"
              "log:\n"
              "  level: none  # file:5\n",
              r.path);
@@ -468,7 +473,7 @@ static void assert_same_values(const lim__config *a, const lim__config *b)
 {
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
         assert_int_equal(a->values[i].n, b->values[i].n);
-        assert_string_equal(a->values[i].address, b->values[i].address);
+        assert_string_equal(a->values[i].text, b->values[i].text);
     }
 }
 
@@ -493,6 +498,8 @@ static void test_what_print_config_prints_can_be_fed_back(void **state) /* prove
 {
     (void)state;
     static const char *const hosts[] = { "127.0.0.1:0", "localhost", "localhost:1", "127.9.9.9", "[::1]:7", "[::1]" };
+    static const char *const directories[] = { "auto",  "none", "/a/b", "x: y", "- z",
+                                               "\"q\"", "'",    "true", "#",    "\xc3\xa4" };
     lim__rng rng = lim__rng_seeded(7);
     for (int round = 0; round < 2000; round++) {
         lim__config c;
@@ -500,9 +507,11 @@ static void test_what_print_config_prints_can_be_fed_back(void **state) /* prove
         for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
             const lim__config_entry *key = &lim__config_table[i];
             uint64_t span = (uint64_t)(key->kind == LIM__CONFIG_CHOICE ? 2 : key->most) - key->least + 1;
-            c.values[i].n = key->kind == LIM__CONFIG_ADDRESS ? 0 : key->least + (uint32_t)below(&rng, span);
+            bool is_text = key->kind == LIM__CONFIG_ADDRESS || key->kind == LIM__CONFIG_DIRECTORY;
+            c.values[i].n = is_text ? 0 : key->least + below(&rng, span);
         }
-        strcpy(c.values[LIM__CONFIG_LISTEN].address, hosts[round % LIM_COUNT(hosts)]);
+        strcpy(c.values[LIM__CONFIG_LISTEN].text, hosts[round % LIM_COUNT(hosts)]);
+        strcpy(c.values[LIM__CONFIG_DATA].text, directories[round % LIM_COUNT(directories)]);
         lim__config_finish(&c);
         there_and_back(&c);
         lim__config_fini(&c);

@@ -36,10 +36,10 @@ static const char *measure(lim_bytes text, const unit *units, const char *malfor
     if (text.len == 0 || *p < '0' || *p > '9')
         return malformed;
     for (; p < end && *p >= '0' && *p <= '9'; p++)
-        n = n > UINT32_MAX ? n : n * 10 + (uint64_t)(*p - '0');
+        n = n > UINT64_MAX / 100 ? n : n * 10 + (uint64_t)(*p - '0');
     for (; units->name != NULL; units++) {
         if (lim__bytes_eq(lim__bytes(p, (size_t)(end - p)), lim__str(units->name))) {
-            *out = n > UINT32_MAX ? UINT64_MAX : n * units->is;
+            *out = n > UINT64_MAX / 100 / units->is ? UINT64_MAX : n * units->is;
             return NULL;
         }
     }
@@ -116,16 +116,16 @@ bool lim__config_is_loopback(const char *host)
 
 /* ---- what is allowed, and what was given ---- */
 
-static void write_number(const lim__config_entry *key, uint32_t n, lim__buf *out)
+static void write_number(const lim__config_entry *key, uint64_t n, lim__buf *out)
 {
     if (key->kind == LIM__CONFIG_MICROS)
         write_measure(out, n, times, "0us");
     else if (key->kind == LIM__CONFIG_MILLIS)
-        write_measure(out, (uint64_t)n * 1000, times, "0ms");
+        write_measure(out, n * 1000, times, "0ms");
     else if (key->kind == LIM__CONFIG_BYTES)
         write_measure(out, n, sizes, "0");
     else
-        lim__buf_format(out, "%" PRIu32, n);
+        lim__buf_format(out, "%" PRIu64, n);
 }
 
 static void range(const lim__config_entry *key, const char *what, const char *example, lim__buf *out)
@@ -152,6 +152,9 @@ static void allowed(const lim__config_entry *key, lim__buf *out)
     switch (key->kind) {
     case LIM__CONFIG_ADDRESS:
         lim__buf_text(out, "ADDR:PORT, a numeric address or localhost, such as 127.0.0.1:4777 or [::1]:4777");
+        break;
+    case LIM__CONFIG_DIRECTORY:
+        lim__buf_text(out, "a directory, auto or none");
         break;
     case LIM__CONFIG_NUMBER:
         range(key, "a whole number", "", out);
@@ -218,7 +221,7 @@ static const char *in_range(const lim__config_entry *key, uint64_t n, lim__confi
 {
     if (n < key->least || n > key->most)
         return out_of_range;
-    out->n = (uint32_t)n;
+    out->n = n;
     return NULL;
 }
 
@@ -281,7 +284,21 @@ static const char *read_address(lim__val v, lim__config_value *out)
     if (v.text.len > LIM__CONFIG_ADDRESS_MAX || strlen(v.text.ptr) != v.text.len ||
         !lim__config_address(v.text.ptr, host, &port))
         return " is not an address";
-    memcpy(out->address, v.text.ptr, v.text.len + 1);
+    memcpy(out->text, v.text.ptr, v.text.len + 1);
+    return NULL;
+}
+
+static const char *read_directory(lim__val v, lim__config_value *out)
+{
+    if (v.kind != LIM__TEXT)
+        return kind_of(v);
+    if (v.text.len == 0 || v.text.len > LIM__CONFIG_TEXT_MAX)
+        return " is empty or too long";
+    for (size_t i = 0; i < v.text.len; i++)
+        if ((uint8_t)((const char *)v.text.ptr)[i] < 0x20 || ((const char *)v.text.ptr)[i] == 0x7F)
+            return " has control characters";
+    memcpy(out->text, v.text.ptr, v.text.len);
+    out->text[v.text.len] = '\0';
     return NULL;
 }
 
@@ -298,6 +315,8 @@ static const char *read_kind(const lim__config_entry *key, lim__val v, lim__conf
     switch (key->kind) {
     case LIM__CONFIG_ADDRESS:
         return read_address(v, out);
+    case LIM__CONFIG_DIRECTORY:
+        return read_directory(v, out);
     case LIM__CONFIG_NUMBER:
         return read_number(key, v, out);
     case LIM__CONFIG_MICROS:
@@ -331,7 +350,7 @@ bool lim__config_read(const lim__config_entry *key, lim__val from, lim__config_v
 
 /* ---- writing ---- */
 
-static void write_choice(const lim__config_entry *key, uint32_t which, lim__buf *out)
+static void write_choice(const lim__config_entry *key, uint64_t which, lim__buf *out)
 {
     const char *p = key->argument;
     while (which-- > 0)
@@ -339,11 +358,25 @@ static void write_choice(const lim__config_entry *key, uint32_t which, lim__buf 
     lim__buf_add(out, p, strcspn(p, "|"));
 }
 
+/* As it is if no reader of YAML could take it for something else, else quoted. */
+static void write_text(const char *text, lim__buf *out)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-";
+    lim__json j = lim__json_begin(out);
+    bool is_plain = (text[0] == '/' || (text[0] >= 'a' && text[0] <= 'z')) && text[strspn(text, plain)] == '\0';
+    if (is_plain && strcmp(text, "true") != 0 && strcmp(text, "false") != 0 && strcmp(text, "null") != 0)
+        lim__buf_text(out, text);
+    else
+        lim__json_str(&j, NULL, text);
+}
+
 void lim__config_write(const lim__config_entry *key, const lim__config_value *value, lim__buf *out)
 {
-    bool quoted = key->kind == LIM__CONFIG_ADDRESS && value->address[0] == '['; /* else it would be a list */
+    bool quoted = key->kind == LIM__CONFIG_ADDRESS && value->text[0] == '['; /* else it would be a list */
     if (key->kind == LIM__CONFIG_ADDRESS)
-        lim__buf_format(out, quoted ? "\"%s\"" : "%s", value->address);
+        lim__buf_format(out, quoted ? "\"%s\"" : "%s", value->text);
+    else if (key->kind == LIM__CONFIG_DIRECTORY)
+        write_text(value->text, out);
     else if (key->kind == LIM__CONFIG_SWITCH)
         lim__buf_text(out, value->n ? "true" : "false");
     else if (key->kind == LIM__CONFIG_CHOICE)

@@ -15,7 +15,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,6 +64,50 @@ static void on_log(void *ctx, const char *line)
     size_t all = n + (size_t)len < sizeof text ? n + (size_t)len : sizeof text - 1;
     text[all - 1] = '\n';
     (void)!write(STDERR_FILENO, text, all); /* one write a line: lines of several threads do not mix */
+}
+
+/* ---- where durable things are kept ---- */
+
+/* Every directory above it that is not there; what goes wrong shows when the store is opened. */
+static void make_parents(char *path)
+{
+    for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        (void)mkdir(path, 0700);
+        *slash = '/';
+    }
+}
+
+/* Of the system manager if it gave one (the first, of several), of the machine for root, of the user otherwise. */
+static bool state_directory(char *out, size_t size)
+{
+    const char *given = getenv("STATE_DIRECTORY"), *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n = -1;
+    if (given != NULL && given[0] != '\0')
+        n = snprintf(out, size, "%.*s", (int)strcspn(given, ":"), given);
+    else if (geteuid() == 0)
+        n = snprintf(out, size, "/var/lib/liminal");
+    else if (state != NULL && state[0] == '/')
+        n = snprintf(out, size, "%s/liminal", state);
+    else if (home != NULL && home[0] == '/')
+        n = snprintf(out, size, "%s/.local/state/liminal", home);
+    return n > 0 && (size_t)n < size;
+}
+
+/* What lim_bus_opts wants; NULL: nothing is kept. False: it is not known where. */
+static bool data_directory(const lim__config *config, char *out, size_t size, const char **dir)
+{
+    const char *text = config->values[LIM__CONFIG_DATA].text;
+    *dir = text;
+    if (strcmp(text, "none") == 0)
+        *dir = NULL;
+    if (strcmp(text, "auto") != 0)
+        return true;
+    *dir = out;
+    if (!state_directory(out, size))
+        return false;
+    make_parents(out);
+    return true;
 }
 
 /* ---- running ---- */
@@ -122,6 +168,9 @@ int main(int argc, char **argv)
     lim__config config = { 0 };
     sigset_t signals;
     lim_bus *bus;
+    lim_diag diag = { 0 };
+    char state[LIM__CONFIG_TEXT_MAX + 1];
+    const char *data;
     int code = configure(&config, argc, argv);
     if (code >= 0) {
         lim__config_fini(&config);
@@ -133,15 +182,29 @@ int main(int argc, char **argv)
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN); /* whoever read our standard output or error may have gone */
     raise_descriptors();
+    if (!data_directory(&config, state, sizeof state, &data)) {
+        lim__config_fini(&config);
+        return complain(1,
+                        "cannot start: there is no HOME to keep data under; say where with --data DIR, or --data none");
+    }
     lim_bus_opts opts = { .size = sizeof opts,
                           .scheduler_count = lim__config_get(&config, LIM__CONFIG_SCHEDULERS),
                           .spin_us = lim__config_get(&config, LIM__CONFIG_SPIN),
                           .payload_bytes_max = lim__config_get(&config, LIM__CONFIG_PAYLOAD_MAX),
                           .on_log = on_log,
-                          .log_ctx = &config };
+                          .log_ctx = &config,
+                          .data_dir = data,
+                          .data_bytes_max = config.values[LIM__CONFIG_DATA_MAX].n,
+                          .sync = (lim_sync)(lim__config_get(&config, LIM__CONFIG_SYNC) + LIM_SYNC_ALWAYS),
+                          .sync_interval_ms = lim__config_get(&config, LIM__CONFIG_SYNC_INTERVAL),
+                          .diag = &diag };
     lim_err err = lim_bus_open(&opts, &bus);
-    code = err == LIM_OK ? serve(bus, &config, &signals)
-                         : complain(1, "cannot start: %s; free memory or descriptors", lim_err_text(err));
+    if (err == LIM_OK)
+        code = serve(bus, &config, &signals);
+    else if (diag.text[0] != '\0')
+        code = complain(1, "cannot start: %s", diag.text);
+    else
+        code = complain(1, "cannot start: %s; free memory or descriptors", lim_err_text(err));
     lim__config_fini(&config);
     return code;
 }

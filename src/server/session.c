@@ -19,6 +19,7 @@
  *   N2  a ping timer runs only if it was busy since the timer's last look; an idle connection has no timer.
  *   N3  paused implies more than LIM__OUT_RESUME bytes waiting for a writable socket, so it ends. */
 #include "server/session.h"
+#include "bus/durable.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -282,7 +283,7 @@ static void on_hello(session *s, const lim__frame *frame)
                          .ping_ms = server->opts.ping_ms,
                          .server = welcome_name(),
                          .version = lim__str(LIM_VERSION),
-                         .durability_class = lim__str("memory") };
+                         .durability_class = lim__str(lim_class_text((lim_class)lim__durable_class(s->porter->bus))) };
     memcpy(w.session.bytes, s->token, sizeof s->token);
     (void)!lim__put_welcome(lim__session_out(s), &w);
     char shown[64];
