@@ -385,6 +385,7 @@ struct lim_runtime {
     lim__os *os;
     uint32_t count;
     uint32_t first_generation; /* of every slot: by chance, so that ids of an earlier run are not those of this one */
+    _Atomic uint32_t hosting; /* host threads that are sending something just now */
     bool threads, own_loop;
     uint64_t spin_ns, overrun_ns;
     void (*on_overrun)(void *ctx, const lim_overrun *overrun);

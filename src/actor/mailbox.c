@@ -290,9 +290,27 @@ lim_err lim_send(lim_process *self, lim_pid to, uint32_t tag, lim_bytes body)
     return LIM_OK;
 }
 
+/* A host thread is seen while it pushes and wakes: what it pushed may be answered, and the answer be the reason to
+ * close the runtime, before it has touched the scheduler for the last time. */
+static lim__sched *enter(lim_runtime *rt)
+{
+    lim__sched *s = here(rt);
+    if (!s)
+        atomic_fetch_add_explicit(&rt->hosting, 1, memory_order_relaxed);
+    return s;
+}
+
+static lim_err leave(lim_runtime *rt, const lim__sched *s, lim_err err)
+{
+    if (!s)
+        atomic_fetch_sub_explicit(&rt->hosting, 1, memory_order_release); /* pairs with lim_runtime_close */
+    return err;
+}
+
 lim_err lim_runtime_send(lim_runtime *rt, lim_pid to, uint32_t tag, lim_bytes body)
 {
-    return send_bytes(rt, here(rt), (lim_pid){ 0 }, to, tag, body);
+    lim__sched *s = enter(rt);
+    return leave(rt, s, send_bytes(rt, s, (lim_pid){ 0 }, to, tag, body));
 }
 
 static lim__letter *readdress(void *body, lim_pid from, lim_pid to)
@@ -345,7 +363,8 @@ lim_err lim__send(lim_process *self, lim_pid to, void *body)
 
 lim_err lim__post(lim_runtime *rt, lim_pid to, void *body)
 {
-    return send_letter(rt, here(rt), (lim_pid){ 0 }, to, body);
+    lim__sched *s = enter(rt);
+    return leave(rt, s, send_letter(rt, s, (lim_pid){ 0 }, to, body));
 }
 
 lim_err lim__send_reserved(lim_process *self, lim_pid to, void *body)
@@ -355,7 +374,8 @@ lim_err lim__send_reserved(lim_process *self, lim_pid to, void *body)
 
 lim_err lim__post_reserved(lim_runtime *rt, lim_pid to, void *body)
 {
-    return send_uncounted(rt, here(rt), (lim_pid){ 0 }, to, body);
+    lim__sched *s = enter(rt);
+    return leave(rt, s, send_uncounted(rt, s, (lim_pid){ 0 }, to, body));
 }
 
 /* ---- dealing ---- */

@@ -129,6 +129,8 @@ void lim_runtime_close(lim_runtime *rt)
     if (rt->threads)
         threads_stop(rt, rt->count);
     atomic_store(&rt->closing, 1);
+    while (atomic_load_explicit(&rt->hosting, memory_order_acquire) > 0) /* a few instructions, and a wake */
+        lim__thread_yield();
     close_here(rt);
     release(rt);
 }

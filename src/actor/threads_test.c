@@ -364,6 +364,45 @@ static uint32_t *snapshot(void)
     return s;
 }
 
+/* ---- a message that is heard before its sender has come back ---- */
+
+typedef struct caller {
+    lim_runtime *rt;
+    lim_pid to;
+    _Atomic bool heard;
+} caller;
+
+static void tell(lim_process *self, const lim_signal *signal, void *state)
+{
+    (void)self, (void)signal;
+    atomic_store(&(*(caller **)state)->heard, true);
+}
+
+static void *call_once(void *arg)
+{
+    caller *c = arg;
+    (void)!lim_runtime_send(c->rt, c->to, 1, lim__bytes(NULL, 0));
+    return NULL;
+}
+
+static void test_what_a_message_caused_may_close_the_runtime_while_its_sender_still_wakes(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 100 * SCALE; i++) {
+        caller c = { .rt = open_threads(1, 0) }, *init = &c;
+        lim_spawn_opts o = {
+            .size = sizeof o, .on_signal = tell, .state_bytes = sizeof init, .init = &init, .init_bytes = sizeof init
+        };
+        lim__thread thread;
+        assert_int_equal(lim_runtime_spawn(c.rt, &o, &c.to), LIM_OK);
+        assert_int_equal(lim__thread_start(&thread, "caller", call_once, &c), 0);
+        while (!atomic_load(&c.heard))
+            lim__thread_yield();
+        lim_runtime_close(c.rt);
+        lim__thread_join(thread);
+    }
+}
+
 static void test_a_retired_snapshot_is_free_when_everybody_has_been_quiet(void **state)
 {
     (void)state;
@@ -428,6 +467,7 @@ int main(void)
         cmocka_unit_test(test_a_storm_from_eight_threads_on_two_schedulers_leaves_nothing),
         cmocka_unit_test(test_a_storm_on_one_scheduler_and_on_four_leaves_nothing),
         cmocka_unit_test(test_a_mailbox_that_many_fill_at_once_keeps_its_limit),
+        cmocka_unit_test(test_what_a_message_caused_may_close_the_runtime_while_its_sender_still_wakes),
         cmocka_unit_test(test_a_retired_snapshot_is_free_when_everybody_has_been_quiet),
         cmocka_unit_test(test_the_public_runtime_runs_on_threads),
     };
