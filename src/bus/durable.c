@@ -14,6 +14,7 @@
  *   D2  nothing is submitted after `stopped` was set under `lock`: the store may be closed then. */
 #include "bus/durable.h"
 #include "bus/letters.h"
+#include "bus/schedule.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -539,6 +540,7 @@ lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
 {
     static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
         format_restore,
+        lim__schedules_restore,
     };
     lim_err err = LIM_OK;
     for (size_t i = 0; err == LIM_OK && i < LIM_COUNT(parts); i++)

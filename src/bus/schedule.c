@@ -29,6 +29,7 @@ static bool closing(lim_bus *bus)
 static void apply(lim__schedules *book, const lim__schedule_change *c)
 {
     lim_diag diag;
+    lim__schedule_touch(book, lim__schedule_named(book, c->name));
     lim_err err = lim__schedules_apply(book, c, &diag);
     LIM_ASSERT(err == LIM_OK); /* of a schedule that is there: nothing to refuse */
     LIM_CHECK((lim__schedules_check(book), true));
@@ -36,7 +37,7 @@ static void apply(lim__schedules *book, const lim__schedule_change *c)
 
 /* ---- one fire ---- */
 
-static lim__msg *payload_of(const lim__schedule *s, uint64_t at_ns)
+static lim__msg *payload_of(const lim__schedule *s, uint64_t at_ns, uint64_t number)
 {
     char at[LIM__INSTANT_TEXT];
     lim__buf b = { 0 };
@@ -47,7 +48,7 @@ static lim__msg *payload_of(const lim__schedule *s, uint64_t at_ns)
     lim__json_open(&j, NULL, '{');
     lim__json_bytes(&j, "schedule", s->name);
     lim__json_str(&j, "at", at);
-    lim__json_u64(&j, "fire", s->fires + 1);
+    lim__json_u64(&j, "fire", number);
     lim__json_close(&j);
     lim__msg *msg = b.failed ? NULL : lim__msg_new(lim__buf_bytes(&b));
     lim__buf_fini(&b);
@@ -123,13 +124,15 @@ static void count_rejected(lim__system *sys, lim__schedule *s)
                { "why", lim__str(why) });
 }
 
-static void fire(lim__system *sys, lim__schedule *s, uint64_t at_ns, bool manual)
+static void fire(lim__system *sys, const lim__schedule_effect *e)
 {
-    lim__fire f = { .at_ns = at_ns,
+    lim__schedule *s = e->s;
+    lim__fire f = { .at_ns = e->at_ns,
                     .fired_ns = sys->bus->schedules->wall_ns,
                     .ref = s->id << REF_BITS | ((s->last.ref + 1) & REF_MASK),
-                    .manual = manual };
-    lim__msg *payload = payload_of(s, at_ns);
+                    .manual = e->manual };
+    lim__msg *payload = payload_of(s, e->at_ns, e->number);
+    s->planned = false;
     f.err = payload == NULL ? LIM_E_NOMEM : LIM_OK;
     unwatch(sys, s);
     if (f.err == LIM_OK)
@@ -153,19 +156,45 @@ static void pass_over(lim__system *sys, const lim__schedule *s, uint64_t at_ns, 
                                                         .nothing = true });
 }
 
+static void no_memory(lim__system *sys, lim__schedule *s, uint64_t at_ns)
+{
+    unwatch(sys, s);
+    s->last = (lim__fire){ .at_ns = at_ns, .fired_ns = sys->bus->schedules->wall_ns, .err = LIM_E_NOMEM };
+    count_rejected(sys, s);
+}
+
+/* Its row first, then the fire: at most once, whatever happens between them. */
+static void plan_fire(lim__system *sys, lim__schedule *s, const lim__schedule_change *c, uint64_t at_ns,
+                      lim__asker asker)
+{
+    lim__schedule_effect *e = lim__schedule_effect_new(sys, LIM__ACT_FIRE, s);
+    uint64_t number = s->fires + 1;
+    apply(sys->bus->schedules, c);
+    if (e == NULL) {
+        no_memory(sys, s, at_ns);
+        return;
+    }
+    e->at_ns = at_ns;
+    e->number = number;
+    e->manual = c->manual;
+    e->asker = asker;
+    s->planned = true;
+    lim__schedule_then(sys, e);
+}
+
 /* `upto`: later than the instant when more were missed than were looked at. */
 static void fire_due(lim__system *sys, lim__schedule *s, uint64_t at_ns, uint64_t upto, uint32_t missed)
 {
-    if (s->skip_overlap && s->last.monitor != 0) {
+    if (s->skip_overlap && (s->last.monitor != 0 || s->planned)) {
         pass_over(sys, s, upto, missed, 1);
         return;
     }
-    fire(sys, s, at_ns, false);
-    apply(sys->bus->schedules, &(lim__schedule_change){ .kind = LIM__SCHEDULE_FIRED,
-                                                        .name = s->name,
-                                                        .wall_ns = sys->bus->schedules->wall_ns,
-                                                        .at_ns = upto,
-                                                        .missed = missed });
+    lim__schedule_change c = { .kind = LIM__SCHEDULE_FIRED,
+                               .name = s->name,
+                               .wall_ns = sys->bus->schedules->wall_ns,
+                               .at_ns = upto,
+                               .missed = missed };
+    plan_fire(sys, s, &c, at_ns, (lim__asker){ { 0 }, 0 });
 }
 
 typedef struct span {    /* instants from `due` to some end */
@@ -196,6 +225,7 @@ static span span_until(const lim__schedule *s, uint64_t end)
 static void deal_with(lim__system *sys, lim__schedule *s)
 {
     uint64_t now = sys->bus->schedules->wall_ns, late = now - s->due_ns;
+    lim__schedule_touch(sys->bus->schedules, s);
     if (late <= s->grace_ns) {
         s->caught_up = 0;
         fire_due(sys, s, s->due_ns, s->due_ns, 0);
@@ -231,6 +261,14 @@ static void own(lim__system *sys)
         if (s->last.monitor != 0 && lim_monitor(sys->self, s->last.task, &s->last.monitor) != LIM_OK)
             lim_exit(sys->self, LIM_FAULT);
     }
+    if (book->committing)
+        lim__schedules_doubt(sys);
+}
+
+void lim__schedules_before(lim__system *sys)
+{
+    own(sys);
+    lim__schedules_take_rows(sys);
 }
 
 /* ---- clocks ---- */
@@ -240,7 +278,6 @@ static void look_at_clocks(lim__system *sys)
     lim__schedules *book = sys->bus->schedules;
     lim__os *os = sys->bus->os;
     uint64_t wall = os->wall_ns(os), now = lim_now_ns(sys->self);
-    own(sys);
     uint64_t passed = book->now_ns != 0 && now > book->now_ns ? now - book->now_ns : 0;
     if (book->wall_ns != 0 && wall + SECOND < book->wall_ns + passed) /* not merely slewed */
         lim__schedules_rewind(book, wall, book->wall_ns + passed - wall > 3600 * SECOND);
@@ -264,6 +301,8 @@ static void set_timer(lim__system *sys)
     if (book->heap_count == 0 || closing(sys->bus))
         return;
     uint64_t due = book->heap[0]->due_ns, wait = due > book->wall_ns ? wait_for(due - book->wall_ns) : 0;
+    if (book->hold_ns > book->now_ns && wait < book->hold_ns - book->now_ns)
+        wait = book->hold_ns - book->now_ns;
     if (lim_timer_start(sys->self, wait, TAG_DUE, &book->timer) != LIM_OK)
         lim_exit(sys->self, LIM_FAULT); /* whoever is started in its place sets it anew */
 }
@@ -271,18 +310,21 @@ static void set_timer(lim__system *sys)
 static void wake(lim__system *sys)
 {
     lim__schedules *book = sys->bus->schedules;
+    if (sys->busy)
+        return;
     look_at_clocks(sys);
     for (int i = 0; i < FIRES_PER_WAKE && book->heap_count > 0 && !closing(sys->bus); i++) {
-        if (book->heap[0]->due_ns > book->wall_ns)
+        if (book->heap[0]->due_ns > book->wall_ns || book->hold_ns > book->now_ns)
             break;
         deal_with(sys, book->heap[0]);
     }
+    lim__schedules_commit(sys);
     set_timer(sys);
 }
 
 /* ---- ops ---- */
 
-static void answer_schedule(lim__system *sys, const lim__schedule *s, bool details)
+void lim__schedule_answer(lim__system *sys, const lim__schedule *s, bool details)
 {
     lim__buf b = { 0 };
     lim__json j = lim__json_begin(&b);
@@ -310,32 +352,35 @@ void lim__sys_schedule_add(lim__system *sys)
     lim__schedules *book = sys->bus->schedules;
     lim_diag diag = { 0 };
     lim_bytes name;
-    lim__buf row = { 0 };
     if (!lim__sys_name(sys, "name", &name))
         return;
     look_at_clocks(sys);
-    lim__json j = lim__json_begin(&row);
-    lim__json_val(&j, NULL, sys->root);
-    lim_err err = row.failed ? LIM_E_NOMEM : LIM_OK;
-    if (err == LIM_OK)
-        err = lim__schedules_apply(
-            book,
-            &(lim__schedule_change){
-                .kind = LIM__SCHEDULE_PUT, .name = name, .json = lim__buf_bytes(&row), .wall_ns = book->wall_ns },
-            &diag);
-    lim__buf_fini(&row);
-    LIM_CHECK((lim__schedules_check(book), true));
-    if (err == LIM_OK)
-        answer_schedule(sys, lim__schedule_named(book, name), true);
-    else
-        lim__sys_refuse(sys, err, "%s", diag.text[0] != '\0' ? diag.text : lim_err_text(err));
+    lim__schedule_effect *e = lim__schedule_effect_new(sys, LIM__ACT_PUT, NULL);
+    lim_err err = LIM_E_NOMEM;
+    if (e != NULL) {
+        lim__json j = lim__json_begin(&e->json);
+        lim__json_val(&j, NULL, sys->root);
+        e->asker = sys->asker;
+        e->wall_ns = book->wall_ns;
+        lim__schedule_change c = {
+            .kind = LIM__SCHEDULE_PUT, .name = name, .json = lim__buf_bytes(&e->json), .wall_ns = e->wall_ns
+        };
+        err = e->json.failed ? LIM_E_NOMEM : lim__schedule_prepare(book, &c, &diag, &e->s);
+    }
+    if (err == LIM_OK) {
+        lim__schedule_then(sys, e);
+        return;
+    }
+    if (e != NULL)
+        lim__schedule_effect_free(e);
+    lim__sys_refuse(sys, err, "%s", diag.text[0] != '\0' ? diag.text : lim_err_text(err));
 }
 
 void lim__sys_schedule_show(lim__system *sys)
 {
     lim__schedule *s = named(sys);
     if (s != NULL)
-        answer_schedule(sys, s, true);
+        lim__schedule_answer(sys, s, true);
 }
 
 static void answer_fire(lim__system *sys, const lim__schedule *s, lim__asker asker)
@@ -368,22 +413,32 @@ static void answer_askers(lim__system *sys, uint64_t ref, const lim__schedule *s
     }
 }
 
+static void removed(lim__system *sys, lim__schedule *s)
+{
+    lim__schedule_change c = { .kind = LIM__SCHEDULE_RM, .name = s->name, .wall_ns = sys->bus->schedules->wall_ns };
+    lim__schedule_answer(sys, s, false);
+    answer_askers(sys, s->last.ref, NULL);
+    unwatch(sys, s);
+    apply(sys->bus->schedules, &c);
+}
+
 static void change(lim__system *sys, lim__schedule_change_kind kind)
 {
     lim__schedule *s = named(sys);
     if (s == NULL)
         return;
     look_at_clocks(sys);
-    lim__schedule_change c = { .kind = kind, .name = s->name, .wall_ns = sys->bus->schedules->wall_ns };
-    if (kind == LIM__SCHEDULE_RM) {
-        answer_schedule(sys, s, false);
-        answer_askers(sys, s->last.ref, NULL);
-        unwatch(sys, s);
-        apply(sys->bus->schedules, &c);
+    lim__schedule_effect *e =
+        lim__schedule_effect_new(sys, kind == LIM__SCHEDULE_RM ? LIM__ACT_RM : LIM__ACT_ANSWER, s);
+    if (e == NULL) {
+        lim__sys_refuse(sys, LIM_E_NOMEM, "out of memory");
         return;
     }
-    apply(sys->bus->schedules, &c);
-    answer_schedule(sys, s, false);
+    lim__schedule_change c = { .kind = kind, .name = s->name, .wall_ns = sys->bus->schedules->wall_ns };
+    if (kind != LIM__SCHEDULE_RM)
+        apply(sys->bus->schedules, &c);
+    e->asker = sys->asker;
+    lim__schedule_then(sys, e);
 }
 
 void lim__sys_schedule_pause(lim__system *sys)
@@ -407,30 +462,57 @@ void lim__sys_schedule_fire(lim__system *sys)
 {
     lim__schedules *book = sys->bus->schedules;
     lim__schedule *s = named(sys);
-    lim__fire_asker *a = s != NULL ? calloc(1, sizeof *a) : NULL;
-    if (a == NULL || closing(sys->bus)) {
-        if (s != NULL)
-            lim__sys_refuse(sys, a == NULL ? LIM_E_NOMEM : LIM_E_CLOSED, "%s",
-                            a == NULL ? "out of memory" : "the bus is closing, and starts nothing new");
-        free(a);
+    if (s == NULL)
+        return;
+    if (closing(sys->bus)) {
+        lim__sys_refuse(sys, LIM_E_CLOSED, "the bus is closing, and starts nothing new");
         return;
     }
     look_at_clocks(sys);
-    a->asker = sys->asker;
     answer_askers(sys, s->last.ref, NULL); /* of the one before, if its verdict is still under way */
-    fire(sys, s, book->wall_ns, true);
-    apply(book, &(lim__schedule_change){ .kind = LIM__SCHEDULE_FIRED,
-                                         .name = s->name,
-                                         .wall_ns = book->wall_ns,
-                                         .at_ns = book->wall_ns,
-                                         .manual = true });
-    if (s->last.monitor != 0) {
-        a->ref = s->last.ref;
-        lim__list_push(&book->askers, &a->node);
+    lim__schedule_change c = {
+        .kind = LIM__SCHEDULE_FIRED, .name = s->name, .wall_ns = book->wall_ns, .at_ns = book->wall_ns, .manual = true
+    };
+    plan_fire(sys, s, &c, book->wall_ns, sys->asker);
+}
+
+/* Somebody asked for this fire: answered now, or with the verdict. */
+static void fired_for(lim__system *sys, lim__schedule *s, lim__asker asker)
+{
+    lim__fire_asker *a = s->last.monitor != 0 ? calloc(1, sizeof *a) : NULL;
+    if (a == NULL) {
+        answer_fire(sys, s, asker);
         return;
     }
-    answer_fire(sys, s, a->asker);
-    free(a);
+    a->asker = asker;
+    a->ref = s->last.ref;
+    lim__list_push(&sys->bus->schedules->askers, &a->node);
+}
+
+/* Takes the effect. */
+void lim__schedule_act_out(lim__system *sys, lim__schedule_effect *e)
+{
+    sys->asker = e->asker;
+    switch (e->act) {
+    case LIM__ACT_ANSWER:
+        lim__schedule_answer(sys, e->s, false);
+        break;
+    case LIM__ACT_PUT:
+        lim__schedule_enter(sys->bus->schedules, e->s);
+        lim__schedule_answer(sys, e->s, true);
+        break;
+    case LIM__ACT_RM:
+        removed(sys, e->s);
+        break;
+    case LIM__ACT_FIRE:
+        fire(sys, e);
+        if (e->asker.conv.id != 0)
+            fired_for(sys, e->s, e->asker);
+        break;
+    }
+    e->s = NULL;
+    lim__schedule_effect_free(e);
+    LIM_CHECK((lim__schedules_check(sys->bus->schedules), true));
 }
 
 static void on_admitted(lim__system *sys, const lim__admitted *admitted)
@@ -467,7 +549,8 @@ static void on_down(lim__system *sys, const lim_signal *signal)
 void lim__schedules_on_signal(lim__system *sys, const lim_signal *signal)
 {
     lim__schedules *book = sys->bus->schedules;
-    own(sys);
+    if (signal->type == &lim__type_stored)
+        lim__schedules_stored(sys, signal->body.ptr);
     if (signal->kind == LIM_SIGNAL_TIMER && signal->ref == book->timer)
         book->timer = 0;
     if (signal->kind == LIM_SIGNAL_DOWN)

@@ -12,7 +12,7 @@
  *   payload       text as it is, anything else as its JSON; or
  *   payload_base64; neither: {"schedule":NAME,"at":INSTANT,"fire":N}, N = 1, 2, ... At most 64 KiB, 64 MiB over all
  *   options       object, of the task: priority key weight order_key unique_key on_duplicate delay_ms start_to_close_ms
- *                 progress_ms report_to trace traceparent (as in data/options.h; numbers, texts, true)
+ *                 progress_ms report_to durable trace traceparent (as in data/options.h; numbers, texts, true)
  *   timeout_ms    of the task, from fire to result; none: no limit
  *   and one of
  *   at            "2026-03-29T02:30:00" in the zone, or with Z or an offset (+02:00). A minute needs no seconds
@@ -41,8 +41,14 @@
  *           "rrule ...", "cron ..."), zone, next (instant; absent: none), fires (how many), last_verdict (absent: none)
  * details   start, catch_up, catch_up_max, grace_ms, overlap, bytes (of the payload; absent: the default), options,
  *           timeout_ms, upcoming ([instant...], at most 5), fires, rejected, overlapped, missed (counts), running (bool),
+ *           durability (as in receipts: "memory" "os" "disk"),
  *           last: {at, fired_at, late_ms, verdict (accept defer reject), why, task, how (once it ended), manual}
  * Instants are RFC 3339 in the schedule's zone: "2026-03-29T03:30:00+02:00"; in UTC with Z.
+ *
+ * On a bus with a store each of them is two rows: what was asked for, and how far it has come. A change is answered when it
+ * is stored; a fire is stored before it happens, so that no instant fires twice: what a bus that died at that moment had not
+ * done yet is not done later. Instants that passed while the bus was away are missed ones (catch_up). `show` says under
+ * "durability" what it survives. A store that takes nothing (full) holds fires back until it does.
  *
  * A done one (its rule has no more instants) stays listed, and is the first to go when there are 10,000 (MAX) schedules.
  * A rejected fire is not tried again: the next instant is.
@@ -67,10 +73,12 @@ uint64_t lim__schedules_count(const lim__schedules *book);
 /* Every signal of the process behind $sys.schedules, after system.c has dealt with requests. */
 struct lim__system;
 void lim__schedules_on_signal(struct lim__system *s, const lim_signal *signal);
+void lim__schedules_before(struct lim__system *s); /* before each of them */
+/* Reads the rows of a store (durable.h); the process takes them in. */
+lim_err lim__schedules_restore(lim_bus *bus, lim_diag *diag);
 
-/* A change of the book is one row; everything that changes it goes through lim__schedules_apply, which is what a store
- * would replay. PUT: `json` is an add request that was checked. FIRED: the instant `at_ns` is dealt with, whatever came of
- * it. */
+/* Everything that changes the book goes through lim__schedules_apply. PUT: `json` is an add request that was checked. FIRED:
+ * the instant `at_ns` is dealt with, whatever came of it. */
 typedef enum lim__schedule_change_kind {
     LIM__SCHEDULE_PUT = 1, LIM__SCHEDULE_PAUSE, LIM__SCHEDULE_RESUME, LIM__SCHEDULE_RM, LIM__SCHEDULE_FIRED
 } lim__schedule_change_kind;

@@ -8,6 +8,7 @@
 #include "data/data.h"
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -227,7 +228,8 @@ static lim_err option(lim__buf *block, lim_bytes key, lim__val v, lim_diag *diag
 {
     static const char *const all[] = { "priority",    "key",          "weight",   "order_key",
                                        "unique_key",  "on_duplicate", "delay_ms", "start_to_close_ms",
-                                       "progress_ms", "report_to",    "trace",    "traceparent" };
+                                       "progress_ms", "report_to",    "trace",    "traceparent",
+                                       "durable" };
     char number[24];
     uint64_t n;
     if (lim__bytes_eq(key, lim__str("idempotency_key")))
@@ -239,7 +241,7 @@ static lim_err option(lim__buf *block, lim_bytes key, lim__val v, lim_diag *diag
     if (!known)
         return bad(diag,
                    "the option '%.*s' is unknown; there are priority key weight order_key unique_key on_duplicate "
-                   "delay_ms start_to_close_ms progress_ms report_to trace traceparent",
+                   "delay_ms start_to_close_ms progress_ms report_to durable trace traceparent",
                    TEXT(key));
     if (v.kind == LIM__TEXT)
         return lim__packed_add(block, key, v.text);
@@ -448,6 +450,8 @@ static void forget(lim__schedules *book, lim__schedule *s)
 {
     if (s->state == LIM__SCHEDULE_ACTIVE)
         heap_remove(book, s);
+    if (s->touched)
+        lim__list_remove(&s->touched_node);
     if (s->last.monitor != 0)
         lim__map_remove(&book->by_task, s->last.task.id);
     lim__smap_remove(&book->by_name, s->name);
@@ -487,27 +491,29 @@ static lim_err room_for(lim__schedules *book, const lim__schedule *s, lim__sched
     return LIM_OK;
 }
 
-/* Into the maps, or nowhere. A name that is there is taken over. */
-static lim_err enter(lim__schedules *book, lim__schedule *s)
+lim__schedule *lim__schedule_gives_way(const lim__schedules *book, const lim__schedule *s)
+{
+    lim__schedule *old = lim__schedule_named(book, s->name);
+    return old != NULL ? old : book->by_name.count >= LIM__SCHEDULES_MAX ? some_done(book) : NULL;
+}
+
+/* So that entering cannot fail. Maps keep the room of what was taken out again. */
+static lim_err reserve(lim__schedules *book, lim__schedule *s)
 {
     lim_err err = heap_reserve(book);
-    s->id = book->next_id + 1;
     if (err == LIM_OK)
         err = lim__map_put(&book->by_id, s->id, s);
     if (err != LIM_OK)
         return err;
-    lim__schedule *old = lim__schedule_named(book, s->name);
-    if (old != NULL)
-        forget(book, old); /* leaves a place in both maps */
-    else if (book->by_name.count >= LIM__SCHEDULES_MAX)
-        forget(book, some_done(book));
+    lim__map_remove(&book->by_id, s->id);
+    if (lim__schedule_named(book, s->name) != NULL) /* it leaves its place */
+        return LIM_OK;
     err = lim__smap_put(&book->by_name, s->name, s);
-    if (err != LIM_OK)
-        lim__map_remove(&book->by_id, s->id);
+    lim__smap_remove(&book->by_name, s->name);
     return err;
 }
 
-static lim_err put(lim__schedules *book, const lim__schedule_change *c, lim_diag *diag)
+lim_err lim__schedule_prepare(lim__schedules *book, const lim__schedule_change *c, lim_diag *diag, lim__schedule **out)
 {
     lim__schedule *s = NULL;
     if (book->doc == NULL && (book->doc = lim__doc_new()) == NULL)
@@ -523,18 +529,58 @@ static lim_err put(lim__schedules *book, const lim__schedule_change *c, lim_diag
     }
     if ((err = schedule_new(book, root, c->wall_ns, diag, &s)) != LIM_OK)
         return err;
+    s->id = book->next_id + 1;
+    s->durability = book->durability;
+    s->state = lim__val_bool(root, "paused", false) ? LIM__SCHEDULE_PAUSED : LIM__SCHEDULE_ACTIVE;
     err = room_for(book, s, old, diag);
     if (err == LIM_OK)
-        err = enter(book, s);
+        err = reserve(book, s);
     if (err != LIM_OK) {
         schedule_free(s);
         return err;
     }
+    *out = s;
+    return LIM_OK;
+}
+
+void lim__schedule_enter(lim__schedules *book, lim__schedule *s)
+{
+    lim__schedule *out = lim__schedule_gives_way(book, s);
+    lim__schedule_state state = s->state;
+    if (out != NULL)
+        forget(book, out);
+    lim_err err = lim__map_put(&book->by_id, s->id, s);
+    LIM_ASSERT(err == LIM_OK); /* reserved */
+    err = lim__smap_put(&book->by_name, s->name, s);
+    LIM_ASSERT(err == LIM_OK);
     book->next_id = s->id;
     book->bytes += s->bytes;
-    bool paused = lim__val_bool(root, "paused", false);
-    set_due(book, s, paused ? LIM__SCHEDULE_PAUSED : LIM__SCHEDULE_ACTIVE, s->due_ns);
-    return LIM_OK;
+    s->state = 0;
+    set_due(book, s, state, s->due_ns);
+}
+
+void lim__schedule_drop(lim__schedule *s)
+{
+    schedule_free(s);
+}
+
+static lim_err put(lim__schedules *book, const lim__schedule_change *c, lim_diag *diag)
+{
+    lim__schedule *s;
+    lim_err err = lim__schedule_prepare(book, c, diag, &s);
+    if (err == LIM_OK)
+        lim__schedule_enter(book, s);
+    return err;
+}
+
+void lim__schedule_set(lim__schedules *book, lim__schedule *s, const lim__schedule_now *now)
+{
+    s->fires = now->fires;
+    s->rejected = now->rejected;
+    s->overlapped = now->overlapped;
+    s->missed = now->missed;
+    s->caught_up = now->caught_up;
+    set_due(book, s, now->state, now->due_ns);
 }
 
 static void fired(lim__schedules *book, lim__schedule *s, const lim__schedule_change *c)
@@ -610,6 +656,9 @@ lim__schedules *lim__schedules_new(uint64_t seed)
     lim__map_init(&book->by_task, seed);
     lim__list_init(&book->zones);
     lim__list_init(&book->askers);
+    lim__list_init(&book->touched);
+    book->durability = LIM_CLASS_MEMORY;
+    lim__list_init(&book->effects);
     return book;
 }
 
@@ -629,6 +678,9 @@ void lim__schedules_free(lim__schedules *book)
     }
     for (lim__list *n; (n = lim__list_pop(&book->askers)) != NULL;)
         free(LIM_CONTAINER(n, lim__fire_asker, node));
+    for (lim__list *n; (n = lim__list_pop(&book->effects)) != NULL;)
+        lim__schedule_effect_free(LIM_CONTAINER(n, lim__schedule_effect, node));
+    lim__schedule_rows_free(atomic_load(&book->rows));
     lim__smap_fini(&book->by_name);
     lim__map_fini(&book->by_id);
     lim__map_fini(&book->by_task);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * schedule_inside.h - the book of schedules, as schedule_book.c (changes), schedule_show.c (lists) and schedule.c (the
- * process that fires) share it. Nobody else includes it.
+ * schedule_inside.h - the book of schedules, as schedule_book.c (changes), schedule_show.c (lists), schedule_keep.c
+ * (rows) and schedule.c (the process that fires) share it. Nobody else includes it.
  *
  * Invariants (lim__schedules_check):
  *   T1  the heap holds the ACTIVE schedules and no others, the one with the earliest `due_ns` first.
@@ -35,6 +35,12 @@ typedef struct lim__fire { /* what became of the last one; not in any row */
     bool manual;
 } lim__fire;
 
+typedef struct lim__schedule_now { /* what changes, as the row has it */
+    lim__schedule_state state;
+    uint32_t caught_up;
+    uint64_t due_ns, fires, rejected, overlapped, missed;
+} lim__schedule_now;
+
 typedef struct lim__schedule {
     uint64_t id;              /* never used again */
     /* the definition */
@@ -54,6 +60,7 @@ typedef struct lim__schedule {
     uint32_t catch_up_max;
     uint64_t grace_ns;
     size_t bytes;
+    lim_class durability;     /* of its rows */
     /* what changes */
     lim__schedule_state state;
     uint64_t due_ns;          /* ACTIVE: the first instant not dealt with. EVERY counts on from here */
@@ -61,7 +68,24 @@ typedef struct lim__schedule {
     uint32_t caught_up;       /* of LIM__CATCH_ALL: in a row */
     uint64_t fires, rejected, overlapped, missed;
     lim__fire last;
+    /* with a store */
+    bool touched, planned;    /* it changed since its row was written; a fire of it waits for that */
+    lim__list touched_node;
+    lim__schedule_now before; /* touched: as the row still has it */
 } lim__schedule;
+
+/* What happens once the rows are on stable storage; without a store: at once. */
+typedef enum lim__schedule_act { LIM__ACT_ANSWER = 1, LIM__ACT_PUT, LIM__ACT_RM, LIM__ACT_FIRE } lim__schedule_act;
+typedef struct lim__schedule_effect {
+    lim__list node;
+    lim__schedule_act act;
+    lim__schedule *s;
+    lim__asker asker;         /* conv {0}: nobody */
+    lim__buf json;            /* PUT: the request, */
+    uint64_t wall_ns;         /* and what `now` is in it */
+    uint64_t at_ns, number;   /* FIRE: for which instant, the how-manieth */
+    bool manual;
+} lim__schedule_effect;
 
 typedef struct lim__fire_asker { /* of the op `fire`, until the verdict is known */
     lim__list node;
@@ -83,6 +107,14 @@ struct lim__schedules {
     uint64_t timer;
     uint64_t wall_ns, now_ns; /* as of the last look at the clocks; 0: never */
     lim__list askers;
+    /* with a store */
+    bool kept;                /* there is one, */
+    lim_class durability;     /* and what it is worth */
+    bool committing;          /* what is touched, and the effects, are of the batch under way */
+    uint64_t hold_ns;         /* the last commit failed: nothing fires until then (monotonic) */
+    uint64_t ref;             /* of the commit under way */
+    lim__list touched, effects;
+    struct lim__schedule_rows *_Atomic rows; /* read at start-up, and not yet taken in */
 };
 
 lim__schedule *lim__schedule_named(const lim__schedules *book, lim_bytes name); /* NULL: none */
@@ -91,6 +123,30 @@ uint64_t lim__schedule_next(const lim__schedule *s, uint64_t after_ns);
 /* The clock was set back: by much, or only intervals care. Not a row: a store is read with the clock that is. */
 void lim__schedules_rewind(lim__schedules *book, uint64_t wall_ns, bool much);
 void lim__schedules_check(const lim__schedules *book);
+/* A PUT in two steps: everything that can go wrong, then what cannot. Between them nothing else may change. */
+lim_err lim__schedule_prepare(lim__schedules *book, const lim__schedule_change *c, lim_diag *diag, lim__schedule **out);
+void lim__schedule_enter(lim__schedules *book, lim__schedule *s); /* takes it */
+void lim__schedule_drop(lim__schedule *s);                        /* one that did not enter */
+/* Whom one that is prepared takes the place of: that of its name, or one that is done when all places are taken; NULL. */
+lim__schedule *lim__schedule_gives_way(const lim__schedules *book, const lim__schedule *s);
+void lim__schedule_set(lim__schedules *book, lim__schedule *s, const lim__schedule_now *now);
+
+/* ---- schedule_keep.c: rows ---- */
+void lim__schedule_touch(lim__schedules *book, lim__schedule *s); /* before it changes */
+/* NULL: no memory. To be filled in, then handed to `then`. */
+lim__schedule_effect *lim__schedule_effect_new(lim__system *sys, lim__schedule_act act, lim__schedule *s);
+void lim__schedule_then(lim__system *sys, lim__schedule_effect *e);
+/* Writes what was touched; the effects follow when it is there. */
+void lim__schedules_commit(lim__system *sys);
+void lim__schedules_stored(lim__system *sys, const lim__stored *what);
+void lim__schedules_doubt(lim__system *sys); /* a process before this one had a commit under way */
+void lim__schedules_take_rows(lim__system *sys);
+void lim__schedule_effect_free(lim__schedule_effect *e); /* with what it holds */
+void lim__schedule_rows_free(struct lim__schedule_rows *rows); /* NULL is a no-op */
+
+/* ---- schedule.c ---- */
+void lim__schedule_act_out(lim__system *sys, lim__schedule_effect *e);
+void lim__schedule_answer(lim__system *sys, const lim__schedule *s, bool details);
 void lim__schedule_line_json(const lim__schedule *s, lim__json *j, const char *key, bool details);
 void lim__schedule_fire_json(const lim__schedule *s, const lim__fire *f, lim__json *j, const char *key);
 

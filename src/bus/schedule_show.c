@@ -109,6 +109,7 @@ static void details_json(const lim__schedule *s, lim__json *j)
     lim__json_u64(j, "overlapped", s->overlapped);
     lim__json_u64(j, "missed", s->missed);
     lim__json_bool(j, "running", s->last.monitor != 0);
+    lim__json_str(j, "durability", lim_class_text(s->durability));
     if (s->last.fired_ns != 0)
         lim__schedule_fire_json(s, &s->last, j, "last");
 }

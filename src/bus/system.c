@@ -16,19 +16,20 @@ static const struct {
     lim__service service;
     const char *group;
     void (*on_signal)(lim__system *s, const lim_signal *signal); /* hears every one, after a request was answered */
+    void (*before)(lim__system *s);                              /* before each signal, unless a commit is under way */
 } services[] = {
-    { LIM__SYS_INFO, "$sys.info", NULL },
-    { LIM__SYS_CHANNELS, "$sys.channels", NULL },
-    { LIM__SYS_GROUPS, "$sys.groups", NULL },
-    { LIM__SYS_QUEUES, "$sys.queues", NULL },
-    { LIM__SYS_TASKS, "$sys.tasks", NULL },
-    { LIM__SYS_DEAD, "$sys.dead", NULL },
-    { LIM__SYS_WORKERS, "$sys.workers", NULL },
-    { LIM__SYS_CONVERSATIONS, "$sys.conversations", NULL },
-    { LIM__SYS_ARTIFACTS, "$sys.artifacts", NULL },
-    { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal },
-    { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal },
-    { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal },
+    { LIM__SYS_INFO, "$sys.info", NULL, NULL },
+    { LIM__SYS_CHANNELS, "$sys.channels", NULL, NULL },
+    { LIM__SYS_GROUPS, "$sys.groups", NULL, NULL },
+    { LIM__SYS_QUEUES, "$sys.queues", NULL, NULL },
+    { LIM__SYS_TASKS, "$sys.tasks", NULL, NULL },
+    { LIM__SYS_DEAD, "$sys.dead", NULL, NULL },
+    { LIM__SYS_WORKERS, "$sys.workers", NULL, NULL },
+    { LIM__SYS_CONVERSATIONS, "$sys.conversations", NULL, NULL },
+    { LIM__SYS_ARTIFACTS, "$sys.artifacts", NULL, NULL },
+    { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal, lim__schedules_before },
+    { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal, NULL },
+    { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal, NULL },
 };
 
 #define CONFIGURE                                                                                                      \
@@ -201,19 +202,8 @@ static void on_message(lim__system *s, const lim_signal *signal)
     }
 }
 
-static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+static void deal_with(lim__system *s, const lim_signal *signal)
 {
-    lim__system *s = state;
-    s->self = self;
-    if (s->doc == NULL) {
-        lim__list_init(&s->gathers);
-        s->doc = lim__doc_new();
-        s->part = lim__doc_new();
-        if (s->doc == NULL || s->part == NULL) {
-            lim_exit(self, LIM_FAULT);
-            return;
-        }
-    }
     if (signal->kind == LIM_SIGNAL_TIMER)
         lim__gather_timer(s, signal->ref);
     if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL)
@@ -222,12 +212,42 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         services[s->service - 1].on_signal(s, signal);
 }
 
+static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    lim__system *s = state;
+    s->self = self;
+    if (s->doc == NULL) {
+        lim__list_init(&s->gathers);
+        lim__stash_init(&s->stash);
+        s->doc = lim__doc_new();
+        s->part = lim__doc_new();
+        if (s->doc == NULL || s->part == NULL) {
+            lim_exit(self, LIM_FAULT);
+            return;
+        }
+    }
+    if (!s->busy && services[s->service - 1].before != NULL)
+        services[s->service - 1].before(s);
+    if (!s->busy || signal->type == &lim__type_stored)
+        deal_with(s, signal);
+    else if (lim__stash_put(&s->stash, self, signal) != LIM_OK)
+        lim_exit(self, LIM_FAULT);
+    if (s->replaying)
+        return;
+    s->replaying = true;
+    while (!s->busy && lim__stash_replay(&s->stash, self, on_signal, s))
+        continue;
+    s->replaying = false;
+}
+
 static void on_end(void *state, lim_reason reason)
 {
     lim__system *s = state;
     (void)reason;
-    if (s->doc != NULL)
+    if (s->doc != NULL) {
         lim__gather_drop(s);
+        lim__stash_fini(&s->stash, NULL);
+    }
     lim__doc_free(s->doc);
     lim__doc_free(s->part);
 }

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "bus/bus.h"
 #include "bus/conv.h"
+#include "bus/durable.h"
 #include "bus/letters.h"
 
 enum {
@@ -62,6 +63,8 @@ struct lim__system { /* one process */
     lim__list gathers;
     uint64_t next_ref;
     lim__asker asker;    /* whom answer and refuse speak to now */
+    bool busy, replaying; /* busy: a commit is under way, and everything but its end waits in */
+    lim__stash stash;
 };
 
 /* One op of one group: `fields` are the names that a request may have beside "op", separated by spaces. */

@@ -109,9 +109,10 @@ static bool in_list(const char *const *list, const char *word, size_t len)
 /* Those of the task that is dispatched stand in an object of their own. */
 static bool is_option(const char *word)
 {
-    static const char *const all[] = { "priority",     "key",      "weight",         "order_key",         "unique_key",
-                                       "on_duplicate", "delay",    "start_to_close", "progress",          "report_to",
-                                       "trace",        "delay_ms", "progress_ms",    "start_to_close_ms", NULL };
+    static const char *const all[] = {
+        "priority", "key",       "weight", "order_key", "unique_key",  "on_duplicate",      "delay",   "start_to_close",
+        "progress", "report_to", "trace",  "delay_ms",  "progress_ms", "start_to_close_ms", "durable", NULL
+    };
     return in_list(all, word, strcspn(word, "="));
 }
 
