@@ -621,6 +621,26 @@ check_server_restarted() {
     expect "its reply" hello "$(cat "$work/out")"
 }
 
+# What a server keeps can be copied while it runs, checked and dumped without it, and put back.
+check_store() {
+    start_server --data "$work/data" || return
+    expect "a server's own copy" 0 "$(code_of liminal store backup "$work/copy")"
+    expect "a second one there" 6 "$(code_of liminal store backup "$work/copy")"
+    expect "what it keeps" 0 "$(code_of liminal store info)"
+    expect "a check of what is open" 6 "$(code_of liminal store check "$work/data")"
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    expect "a check after a kill" 0 "$(code_of liminal store check "$work/data")"
+    expect "a dump" 0 "$(code_of liminal store dump "$work/data" --json)"
+    expect "a copy without a server" 0 "$(code_of liminal store backup "$work/data" "$work/other")"
+    expect "putting a copy back" 0 "$(code_of liminal store restore "$work/copy" "$work/again")"
+    expect "putting it where something is" 6 "$(code_of liminal store restore "$work/copy" "$work/again")"
+    expect "what was put back" 0 "$(code_of liminal store check "$work/again")"
+    start_server --data "$work/again" || return
+    expect "a server with what was put back" 0 "$(code_of liminal info)"
+    expect "what is not there" 7 "$(code_of liminal store check "$work/nothing")"
+}
+
 # ---- running them -----------------------------------------------------------------------------------------------------
 [ $# -gt 0 ] || set -- $(sed -n 's/^check_\([a-z_]*\)() {$/\1/p' "$0")
 passed=0 failed=0

@@ -222,10 +222,11 @@ int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
     X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
-    X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge)                      \
-    X(queue_unpark) X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show)            \
-    X(conversation_cancel) X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change)         \
-    X(schedule_fire) X(info) X(events) X(version) X(help) X(completion)
+    X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge) X(queue_unpark)      \
+    X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show) X(conversation_cancel)     \
+    X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
+    X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version)           \
+    X(help) X(completion)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X

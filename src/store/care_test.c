@@ -292,6 +292,20 @@ static void test_a_store_in_order_has_no_findings_and_one_that_is_open_is_not_lo
     expect_stream(w, 1, 3, 42, 38);
 }
 
+static void test_an_index_that_was_never_given_anything_is_in_order(void **state)
+{
+    world *w = *state;
+    append(w, 1, "", text("x"));
+    char copy[100], command[400];
+    snprintf(copy, sizeof copy, "%s-killed", w->dir);
+    snprintf(command, sizeof command, "cp -r %s %s", w->dir, copy); /* as a kill would leave it */
+    assert_int_equal(system(command), 0);
+    int findings = check(w, copy);
+    assert_string_equal(w->events, "");
+    assert_int_equal(findings, 0);
+    remove_dir(copy);
+}
+
 static void test_a_check_finds_what_is_wrong_and_changes_nothing(void **state)
 {
     world *w = *state;
@@ -412,6 +426,13 @@ static int open_and_write(lim__os *os, const char *path, uint32_t flags)
     return lim__os_linux()->file_open(os, path, flags);
 }
 
+static bool refuses_format;
+
+static int refuse_format(lim__os *os, const char *from, const char *to)
+{
+    return refuses_format && strstr(from, "format.tmp") ? -ENOSPC : lim__os_linux()->file_rename(os, from, to);
+}
+
 static void test_a_copy_whose_last_segment_is_sealed_meanwhile_ends_where_the_log_did(void **state)
 {
     world *w = *state;
@@ -441,6 +462,69 @@ static void test_a_copy_whose_last_segment_is_sealed_meanwhile_ends_where_the_lo
     lim__store_close(w->store);
     w->opts.os = lim__os_linux();
     open_store(w);
+}
+
+static void test_a_copy_that_cannot_be_finished_leaves_nothing_and_one_that_was_cut_off_does_not_open(void **state)
+{
+    world *w = *state;
+    lim__os os = *lim__os_linux();
+    lim__store_error error;
+    char dir[100];
+    lim__store_close(w->store);
+    os.file_rename = refuse_format;
+    w->opts.os = &os;
+    open_store(w);
+    fill(w, 1, 1, 30, 9000);
+    snprintf(dir, sizeof dir, "%s-copy", w->dir);
+    refuses_format = true;
+    assert_int_equal(lim__store_backup(w->store, dir, &error), -ENOSPC);
+    refuses_format = false;
+    assert_non_null(strstr(error.text, "could not be finished"));
+    assert_int_equal(lim__store_backup(w->store, dir, &error), 0); /* it is empty again */
+    world copy = { .opts = w->opts };
+    snprintf(copy.dir, sizeof copy.dir, "%.60s", dir);
+    write_file(&copy, "unfinished", "");
+    copy.opts.dir = dir;
+    assert_int_equal(lim__store_open(&copy.opts, &error, &copy.store), -EBADMSG);
+    assert_non_null(strstr(error.text, "never finished"));
+    remove_dir(dir);
+    lim__store_close(w->store);
+    w->opts.os = lim__os_linux();
+    open_store(w);
+}
+
+static void test_a_damaged_store_is_copied_as_it_is(void **state)
+{
+    world *w = *state;
+    static const char nothing[4096];
+    char dir[100];
+    lim__store_error error;
+    fill(w, 1, 1, 60, 9000);
+    snprintf(dir, sizeof dir, "%s-copy", w->dir);
+    assert_int_equal(lim__store_copy(w->opts.os, w->dir, dir, &error), -EAGAIN);
+    lim__store_close(w->store);
+    overwrite(w, "0000000000000002.seg", 0, nothing, sizeof nothing);
+    long at = -1;
+    for (int i = 20; i <= 60 && at < 0; i++)
+        at = where_is(w, "0000000000000003.seg", text("%06d", i).ptr);
+    assert_true(at > 0);
+    overwrite(w, "0000000000000003.seg", at, "X", 1);
+    assert_int_equal(lim__store_copy(w->opts.os, w->dir, dir, &error), 0);
+    open_store(w);
+    world copy = { .opts = w->opts };
+    copy.opts.dir = dir;
+    copy.opts.ctx = &copy;
+    open_store(&copy);
+    assert_non_null(strstr(copy.events, "quarantined: segment 0000000000000002"));
+    for (uint64_t n = 1; n <= 60; n++) {
+        uint32_t mine = 0, its = 0;
+        uint64_t bad;
+        int err = lim__store_read(w->store, 1, n, 1, count_one, &mine, &bad);
+        assert_int_equal(err, lim__store_read(copy.store, 1, n, 1, count_one, &its, &bad));
+        assert_int_equal(mine, its);
+    }
+    lim__store_close(copy.store);
+    remove_dir(dir);
 }
 
 /* ---- threads ---- */
@@ -567,10 +651,13 @@ int main(void)
         BOTH(test_forgotten_segments_go_and_what_is_alive_in_them_moves),
         BOTH(test_erased_records_do_not_come_back),
         BOTH(test_a_store_in_order_has_no_findings_and_one_that_is_open_is_not_looked_at),
+        BOTH(test_an_index_that_was_never_given_anything_is_in_order),
         BOTH(test_a_check_finds_what_is_wrong_and_changes_nothing),
         BOTH(test_reading_only_changes_nothing),
         BOTH(test_a_copy_made_while_writing_goes_on_opens_as_a_store_of_one_instant),
         BOTH(test_a_copy_whose_last_segment_is_sealed_meanwhile_ends_where_the_log_did),
+        BOTH(test_a_copy_that_cannot_be_finished_leaves_nothing_and_one_that_was_cut_off_does_not_open),
+        BOTH(test_a_damaged_store_is_copied_as_it_is),
         BOTH(test_writers_readers_and_the_stores_thread_do_not_disturb_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

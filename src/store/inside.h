@@ -163,6 +163,7 @@ int lim__remake_index(lim__store *s, lim__store_error *error); /* while running,
 int lim__store_open_from(const lim__store_opts *opts, lim__index_from from, lim__store_error *error, lim__store **out);
 /* The directory, and its name in the one above, or all that is in it could vanish with it. */
 int lim__store_make_dir(lim__os *os, const char *dir);
+#define LIM__UNFINISHED "unfinished" /* the name of a file in a copy that is being made */
 int lim__store_write_format(lim__os *os, const char *dir, uint64_t store_id);
 void lim__store_note_damage(lim__store *s, lim__segment *segment, uint64_t at, const char *what);
 void lim__info_update(lim__store *s);

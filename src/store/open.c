@@ -328,7 +328,10 @@ static int catch_up(recovery *r)
 {
     lim__store *s = r->s;
     bool bad;
-    if (lim__ledger_load(&s->ledger) != 0 || s->ledger.mark.store_id != s->store_id || !mark_holds(r, &bad))
+    int err = lim__ledger_load(&s->ledger);
+    if (err == -ENOENT) /* a new one: it was never given anything */
+        return err;
+    if (err != 0 || s->ledger.mark.store_id != s->store_id || !mark_holds(r, &bad))
         return -EBADMSG;
     const lim__mark m = s->ledger.mark;
     lim__index_loaded(s->index, m.lsn);
@@ -338,7 +341,7 @@ static int catch_up(recovery *r)
     r->last = lim__segment_find(&s->segments, m.segment);
     if (bad)
         lim__store_note_damage(s, r->last, m.at, "the last batch that the index knows is damaged");
-    int err = make_plan(r, m.segment, &p, &count);
+    err = make_plan(r, m.segment, &p, &count);
     if (err == 0 && (count == 0 || p[0].segment->id != m.segment))
         err = -EBADMSG;
     if (err == 0)
@@ -422,7 +425,7 @@ static int go_on(recovery *r)
 static int recover_index(recovery *r, lim__store_error *error)
 {
     int err = r->s->has_base ? catch_up(r) : -EBADMSG;
-    if (err == -EBADMSG && r->s->from != LIM__INDEX_LOOK) {
+    if ((err == -EBADMSG || err == -ENOENT) && r->s->from != LIM__INDEX_LOOK) {
         *r = (recovery){ .s = r->s, .scan = r->scan };
         if (r->s->segments.count > 0 && r->s->has_base)
             lim__store_event(r->s, "index_remade", "the index is missing or damaged and is made again from the log");

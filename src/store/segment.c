@@ -510,7 +510,8 @@ lim__segment_extent *lim__segments_pin(lim__segments *t, size_t *count)
     *count = 0;
     for (size_t i = 0; list && i < t->count; i++) {
         uint64_t id = t->list[i]->id;
-        if (id <= t->visible_segment && !t->list[i]->leaving)
+        bool unknown = !t->list[i]->loaded; /* behind the log only one whose head is damaged is */
+        if ((id <= t->visible_segment || unknown) && !t->list[i]->leaving)
             list[(*count)++] = (lim__segment_extent){ id, id == t->visible_segment ? t->visible_end : UINT64_MAX };
     }
     t->pins += list != NULL;

@@ -267,7 +267,7 @@ typedef struct names {
     lim__store *s;
     uint64_t *ids;
     size_t count;
-    bool failed;
+    bool failed, unfinished;
 } names;
 
 static void on_name(void *ctx, const char *name)
@@ -282,6 +282,7 @@ static void on_name(void *ctx, const char *name)
     }
     size_t len = strlen(name);
     char path[4200];
+    n->unfinished = n->unfinished || strcmp(name, LIM__UNFINISHED) == 0;
     if (len > 4 && strcmp(name + len - 4, ".tmp") == 0 && !n->s->opts.read_only) {
         snprintf(path, sizeof path, "%s/%s", n->s->dir, name);
         (void)n->s->os->file_remove(n->s->os, path);
@@ -343,6 +344,10 @@ static int open_files(lim__store *s, lim__store_error *error)
         err = -ENOMEM;
     if (err != 0)
         lim__store_fail(error, "%s cannot be listed: %s", s->dir, strerror(-err));
+    if (err == 0 && n.unfinished) {
+        lim__store_fail(error, "%s is a copy that was never finished: make it again", s->dir);
+        err = -EBADMSG;
+    }
     if (err == 0)
         err = find_format(s, &n, error);
     if (err == 0)

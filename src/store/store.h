@@ -141,8 +141,11 @@ typedef struct lim__store_info {
     bool full, degraded; /* degraded: something is quarantined */
 } lim__store_info;
 void lim__store_info_get(lim__store *store, lim__store_info *out); /* any thread */
-/* A copy that opens as a store, of one instant, while writing goes on. Any thread; to_dir is made, or empty (-EEXIST). */
+/* A copy that opens as a store, of one instant, while writing goes on. Any thread; to_dir is made, or empty (-EEXIST). What is
+ * damaged is copied as it is. A copy that could not be finished is removed, and one that nobody removed does not open. */
 int lim__store_backup(lim__store *store, const char *to_dir, lim__store_error *error);
+/* The same of a store that nobody may have open meanwhile (-EAGAIN). */
+int lim__store_copy(lim__os *os, const char *dir, const char *to_dir, lim__store_error *error);
 /* Reads every segment and compares it with the index; nobody may have the store open (-EAGAIN). Problems are told one a
  * line. 0: none; -EBADMSG: there were some. */
 typedef void lim__on_finding(void *ctx, const char *line);

@@ -384,6 +384,7 @@ static void test_a_second_store_in_the_same_directory_is_refused(void **state)
     assert_non_null(strstr(error.text, "in use"));
 }
 
+/* proves DU7 */
 static void test_a_newer_format_is_refused_in_plain_words(void **state)
 {
     world *w = *state;
