@@ -8,7 +8,8 @@
  *         call on the way)
  *
  * A coroutine that returned is used for the next call; one that raised an error, or shall not go on, is dropped: its
- * place is overwritten and the collector takes it. It is never closed or reset, which could run what a script left.
+ * place is overwritten and the collector takes it, a step with each of the next calls. It is never closed or reset, which
+ * could run what a script left.
  *
  * The way of a short call: compare what the tables show with what the candidates are (one number each), replace what
  * changed, push function, msg and array, resume, look at one value. No allocation, no clock, nothing parsed unless the
@@ -17,12 +18,16 @@
  * Invariants (lua_check):
  *   L1  aside holds the calls in phase ASIDE, in the order of their last slice, and aside_count counts them.
  *   L2  running is NULL outside of lua_resume.
- *   L3  the router holds one reference to itself per call aside. */
+ *   L3  the router holds one reference to itself per call aside.
+ *   L4  used counts every byte of the state; when it is closed, none is left. */
 #include "route/lua.h"
 
 #include <stdlib.h>
 
-enum { SAMPLE_EVERY = 16 };
+enum {
+    SAMPLE_EVERY = 16,
+    GC_STEP_LOG2 = 11 /* bytes allocated between two steps of the collector: a quarter of Lua's, so that each is short */
+};
 
 static void lua_check(const lim__lua *m)
 {
@@ -34,6 +39,7 @@ static void lua_check(const lim__lua *m)
     LIM_CHECK(n == m->aside_count);
     LIM_CHECK(m->running == NULL);   /* L2 */
     LIM_CHECK(m->router->refs >= n); /* L3 */
+    LIM_CHECK((size_t)lua_gc(m->L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(m->L, LUA_GCCOUNTB) == m->used); /* L4 */
     (void)n;
 }
 
@@ -100,6 +106,14 @@ static void drop(lim__lua_call *c)
     lua_pushnil(c->lua->L);
     lua_replace(c->lua->L, lim__lua_co_at(c));
     c->co = NULL;
+    c->lua->cycles_due = 2; /* the one under way may have marked it */
+}
+
+/* One step of the collector, which runs nothing of a script's: there are no finalisers. */
+static void collect(lim__lua *m)
+{
+    if (lua_gc(m->L, LUA_GCSTEP, 0))
+        m->cycles_due--;
 }
 
 /* The call is over: its message is no longer there for anybody. */
@@ -221,6 +235,8 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
     lim__lua_call *c = idle_call(m);
     if (c == NULL)
         return lim__lua_not_started(m, false, result);
+    if (LIM_UNLIKELY(m->cycles_due > 0))
+        collect(m);
     if ((c->co == NULL || !lim__lua_refresh(m, c, candidates, n)) && !lim__lua_sync(m, c, candidates, n))
         return lim__lua_not_started(m, true, result);
     c->payload = msg->payload;
@@ -327,6 +343,7 @@ static void lua_free(lim__lua *m)
         return;
     if (m->L != NULL)
         lua_close(m->L);
+    LIM_ASSERT(m->used == 0); /* L4 */
     for (uint32_t i = 0; m->calls != NULL && i < m->router->limits.unfinished_max; i++)
         lim__doc_free(m->calls[i].doc);
     lim__lua_views_free(m);
@@ -363,6 +380,7 @@ static lim__lua *lua_new(lim__router *r)
             .phase = LUA__IDLE, .index = i, .lua = m, .read = DOC__UNREAD, .read_fields = DOC__UNREAD
         };
     lua_atpanic(m->L, panic);
+    lua_gc(m->L, LUA_GCINC, 0, 0, GC_STEP_LOG2);
     *(lim__lua **)lua_getextraspace(m->L) = m;
     return m;
 }

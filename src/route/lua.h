@@ -108,6 +108,7 @@ typedef struct lim__lua {
     /* limits */
     size_t used, limit; /* bytes; limit: the script's, and what is the bus's: sandbox, candidates, coroutines */
     bool bus_allocates; /* what is allocated now is not the script's */
+    uint32_t cycles_due; /* of the collector, so that what dropped coroutines held is gone */
     size_t charged;        /* bytes moved since the last hook */
     uint32_t unhooked_max; /* with up to that many candidates the function ends before a hook would be called */
     uint64_t virtual_ns;   /* the processor clock if instruction_ns is set */

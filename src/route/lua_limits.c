@@ -94,8 +94,10 @@ static void count_time(lim__lua *m, const lim__lua_call *c)
 
 static int next_step(const lim__lua *m, const lim__lua_call *c, uint64_t took_ns)
 {
-    if (m->router->instruction_ns != 0 || c->last_hook_ns == 0)
+    if (m->router->instruction_ns != 0)
         return LUA__STEP;
+    if (c->last_hook_ns == 0) /* the first of a slice: what was learned in the one before still holds */
+        return c->step;
     if (took_ns > STEP_LONG_NS) {
         uint64_t step = (uint64_t)c->step * STEP_AIM_NS / took_ns;
         return step > 0 ? (int)step : 1;
