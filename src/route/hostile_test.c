@@ -356,7 +356,7 @@ static void test_a_crash_names_its_line(void **state)
     assert_int_equal(call(r, "{\"kind\":1}").line, 2);
     lim__route_result result = call(r, "{\"kind\":2}");
     assert_int_equal(result.line, 3);
-    assert_string_equal(result.text, "best.lua:3: a table as error");
+    assert_string_equal(result.text, "best.lua:3: a table as error, in: if msg.kind == 2 then error({}) end");
     assert_int_equal(call_to_end(r, "{}").line, 5);
     lim__router_unref(r);
 }

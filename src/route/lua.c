@@ -8,8 +8,8 @@
  *         call on the way)
  *
  * A coroutine that returned is used for the next call; one that raised an error, or shall not go on, is dropped: its
- * place is overwritten and the collector takes it, a step with each of the next calls. It is never closed or reset, which
- * could run what a script left.
+ * place is overwritten and the collector takes it, a step with each of the next calls. It is never closed or reset,
+ * which could run what a script left.
  *
  * The way of a short call: compare what the tables show with what the candidates are (one number each), replace what
  * changed, push function, msg and array, resume, look at one value. No allocation, no clock, nothing parsed unless the
@@ -26,7 +26,8 @@
 
 enum {
     SAMPLE_EVERY = 16,
-    GC_STEP_LOG2 = 11 /* bytes allocated between two steps of the collector: a quarter of Lua's, so that each is short */
+    GC_STEP_LOG2 =
+        11 /* bytes allocated between two steps of the collector: a quarter of Lua's, so that each is short */
 };
 
 static void lua_check(const lim__lua *m)
@@ -37,8 +38,8 @@ static void lua_check(const lim__lua *m)
         n++;
     }
     LIM_CHECK(n == m->aside_count);
-    LIM_CHECK(m->running == NULL);   /* L2 */
-    LIM_CHECK(m->router->refs >= n); /* L3 */
+    LIM_CHECK(m->running == NULL);                                                                       /* L2 */
+    LIM_CHECK(m->router->refs >= n);                                                                     /* L3 */
     LIM_CHECK((size_t)lua_gc(m->L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(m->L, LUA_GCCOUNTB) == m->used); /* L4 */
     (void)n;
 }

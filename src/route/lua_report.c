@@ -71,6 +71,32 @@ static void value_text(lua_State *L, char *out, size_t size)
     }
 }
 
+/* ---- lines of the source ---- */
+
+static lim_bytes source_line(lim_bytes source, int line)
+{
+    const char *p = source.ptr, *end = p + source.len;
+    for (; line > 1 && p < end; line--) {
+        const char *next = memchr(p, '\n', (size_t)(end - p));
+        p = next ? next + 1 : end;
+    }
+    const char *stop = memchr(p, '\n', (size_t)(end - p));
+    return (lim_bytes){ p, (size_t)((stop ? stop : end) - p) };
+}
+
+static lim_bytes trimmed(lim_bytes b)
+{
+    const char *p = b.ptr;
+    size_t n = b.len;
+    for (; n > 0 && (*p == ' ' || *p == '\t'); p++)
+        n--;
+    while (n > 0 && (p[n - 1] == '\r' || p[n - 1] == ' ' || p[n - 1] == '\t'))
+        n--;
+    return (lim_bytes){ p, n < 80 ? n : 80 };
+}
+
+/* ---- outcomes ---- */
+
 static lim__route_how report(lim__lua *m, lim__route_how how, int line, lim__route_result *out)
 {
     *out = (lim__route_result){ .how = how, .line = line, .text = m->router->text, .hash = m->router->artifact->hash };
@@ -81,7 +107,7 @@ lim__route_how lim__lua_crashed(lim__lua_call *c, int status, lim__route_result 
 {
     lim__lua *m = c->lua;
     lim__router *r = m->router;
-    char message[400];
+    char message[300];
     const char *rest = message;
     int line = 0;
     if (status == LUA_ERRMEM) {
@@ -92,7 +118,11 @@ lim__route_how lim__lua_crashed(lim__lua_call *c, int status, lim__route_result 
     }
     if (line == 0)
         line = current_line(c->co);
-    if (line > 0)
+    lim_bytes shown = trimmed(source_line(r->artifact->bytes, line));
+    if (line > 0 && shown.len > 0)
+        snprintf(r->text, sizeof r->text, "%s:%d: %s, in: %.*s", r->name, line, rest, (int)shown.len,
+                 (const char *)shown.ptr);
+    else if (line > 0)
         snprintf(r->text, sizeof r->text, "%s:%d: %s", r->name, line, rest);
     else
         snprintf(r->text, sizeof r->text, "%s: %s", r->name, rest);
@@ -158,42 +188,42 @@ lim__route_how lim__lua_not_started(lim__lua *m, bool memory, lim__route_result 
 
 /* ---- what is wrong with a source ---- */
 
-static lim_bytes source_line(lim_bytes source, int line)
+static bool in_word(char c)
 {
-    const char *p = source.ptr, *end = p + source.len;
-    for (; line > 1 && p < end; line--) {
-        const char *next = memchr(p, '\n', (size_t)(end - p));
-        p = next ? next + 1 : end;
-    }
-    const char *stop = memchr(p, '\n', (size_t)(end - p));
-    return (lim_bytes){ p, (size_t)((stop ? stop : end) - p) };
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-/* Lua says "near 'token'" or "near <eof>": where that stands in the line, from 1; 0: not known. */
+/* Where `token` stands in the line as a word of its own, from 1; 0: nowhere, or who knows where. */
+static int only_place(lim_bytes line, lim_bytes token)
+{
+    const char *all = line.ptr, *word = token.ptr;
+    int found = 0;
+    for (size_t i = 0; token.len > 0 && i + token.len <= line.len; i++) {
+        if (memcmp(all + i, word, token.len) != 0)
+            continue;
+        if ((i > 0 && in_word(word[0]) && in_word(all[i - 1])) ||
+            (i + token.len < line.len && in_word(word[token.len - 1]) && in_word(all[i + token.len])))
+            continue;
+        if (found > 0)
+            return 0;
+        found = (int)i + 1;
+    }
+    return found;
+}
+
+/* What Lua says ends with the token or the name that it is about: near 'x', near <eof>, (global 'x'). Where that stands
+ * in the line, from 1; 0: not known. */
 static int find_column(const char *message, lim_bytes line)
 {
-    const char *near = strstr(message, "near ");
-    if (near == NULL)
-        return 0;
-    near += 5;
-    if (strcmp(near, "<eof>") == 0)
+    const char *near = strstr(message, "near "), *end = strrchr(message, '\'');
+    if (near != NULL && strcmp(near, "near <eof>") == 0)
         return (int)line.len + 1;
-    const char *quote = *near == '\'' ? strrchr(near, '\'') : NULL;
-    if (quote == NULL || quote <= near + 1)
+    const char *begin = near != NULL ? strchr(near, '\'') : end;
+    while (near == NULL && begin != NULL && begin > message && (begin == end || *begin != '\''))
+        begin--;
+    if (begin == NULL || begin >= end || *begin != '\'')
         return 0;
-    const char *found = memmem(line.ptr, line.len, near + 1, (size_t)(quote - near - 1));
-    return found ? (int)(found - (const char *)line.ptr) + 1 : 0;
-}
-
-static lim_bytes trimmed(lim_bytes b)
-{
-    const char *p = b.ptr;
-    size_t n = b.len;
-    for (; n > 0 && (*p == ' ' || *p == '\t'); p++)
-        n--;
-    while (n > 0 && (p[n - 1] == '\r' || p[n - 1] == ' ' || p[n - 1] == '\t'))
-        n--;
-    return (lim_bytes){ p, n < 80 ? n : 80 };
+    return only_place(line, (lim_bytes){ begin + 1, (size_t)(end - begin - 1) });
 }
 
 void lim__lua_compile_fault(lim__lua *m, lua_State *L, int status, lim_diag *diag)

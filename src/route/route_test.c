@@ -564,8 +564,11 @@ static const struct {
     { "while true do pcall(error) end", 0, 0, "did not end within" },
     { "local t = {}\nwhile true do t[#t + 1] = {} end", 2, 0, "out of memory: the limit is 1048576 bytes" },
     { "error({})", 1, 0, "a table as error" },
-    { "require 'os'", 1, 0, "global 'require'" },
-    { "goto nowhere", 1, 0, "nowhere" },
+    { "require 'os'", 1, 1, "global 'require'" },
+    { "goto nowhere", 1, 6, "nowhere" },
+    { "return end end", 1, 0, "expected near 'end', in: return end end" }, /* which of them is not said */
+    { "local id = 1\n  local d <const> = 1 d = id", 2, 0, "attempt to assign to const variable 'd'" },
+    { "\n  local x <const> = 1 y.z = 2", 2, 23, "(global 'y'), in: local x <const> = 1 y.z = 2" },
     { "\x1bLua", 0, 0, "binary" },
 };
 
