@@ -547,7 +547,7 @@ static void deploy(world *w, const char *group, lim__engine engine, const char *
 {
     lim_pid to;
     lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
-    *d = (lim__deploy){ .remove = code == NULL,
+    *d = (lim__deploy){ .what = code == NULL ? LIM__DEPLOY_REMOVE : LIM__DEPLOY,
                         .opts = { .size = sizeof d->opts, .cpu_us_max = 2000, .on_fault = on_fault } };
     if (code != NULL)
         assert_int_equal(lim__artifact_new(engine, lim__str(code), "storm", 0, &d->artifact), LIM_OK);

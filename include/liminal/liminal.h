@@ -586,6 +586,11 @@ typedef enum lim_on_fault {
     LIM_ON_FAULT_PREVIOUS,   /* the version before decides */
     LIM_ON_FAULT_LEAST_LOADED
 } lim_on_fault;
+typedef enum lim_trial {
+    LIM_TRIAL_NONE = 0,
+    LIM_TRIAL_SHADOW, /* it is asked about everything, and its answers are compared with the live version's; decides nothing */
+    LIM_TRIAL_RAMP    /* it decides about a share of the messages, chosen by hash: the same ones at every try */
+} lim_trial;
 typedef struct lim_deploy_opts {
     size_t size;
     uint32_t cpu_us_max;        /* per call; 0: 20000 */
@@ -593,6 +598,16 @@ typedef struct lim_deploy_opts {
     uint32_t memory_bytes_max;  /* per version; 0: 1 MiB; at most 8 MiB */
     uint32_t unfinished_max;    /* calls at once; 0: 4 */
     lim_on_fault on_fault;      /* 0: LIM_ON_FAULT_REJECT for asks; tasks stay queued and are tried again */
+    uint32_t breaker_faults;    /* so many crashes and timeouts within breaker_ms put the last good version back. 0: 10;
+                                 * LIM_UNLIMITED: never; at most 10000 */
+    uint32_t breaker_ms;        /* 0: 10000; at most a day */
+    uint32_t keep;              /* versions of the slot that can be rolled back to; 0: 8; at most 64 */
+    lim_trial trial;            /* 0: it is live at once */
+    uint32_t ramp;              /* LIM_TRIAL_RAMP: share of the messages in hundredths of a percent, 1..10000 */
+    const char *ramp_key;       /* LIM_TRIAL_RAMP: a field of the message, or $header.NAME: messages with one value meet one
+                                 * version, those without it the live one. NULL: message by message */
+    const lim_hash *if_version; /* EXISTS unless this one is live now; NULL: whichever is */
+    const char *by;             /* who deploys, for people; at most 63 bytes. NULL: nobody says */
 } lim_deploy_opts;
 /* Compiles and checks; a bad one changes nothing (CODE, diag: line, column, text). The same bytes load once. `name` is
  * for people (a file name); NULL: none. */
@@ -602,6 +617,13 @@ LIM_API lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes cod
  * one. *previous (may be NULL) is zero if there was none. The group is made if nobody serves it yet. */
 LIM_API lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
                            lim_diag *diag, lim_hash *previous); /* B */
+/* Makes a version that is kept live again; `to` NULL: the last good one before. NOTFOUND: there is none. `by` may be NULL. */
+LIM_API lim_err lim_rollback(lim_bus *bus, const char *group, const lim_hash *to, const char *by, lim_diag *diag,
+                             lim_hash *previous); /* B */
+/* Ends a trial: what is tried out goes live, or goes. NOTFOUND: nothing is being tried out. */
+LIM_API lim_err lim_trial_promote(lim_bus *bus, const char *group, const char *by, lim_diag *diag,
+                                  lim_hash *previous);                                                /* B */
+LIM_API lim_err lim_trial_stop(lim_bus *bus, const char *group, const char *by, lim_diag *diag);      /* B */
 
 /* ---- counts, for tests and operators: equal before and after any amount of finished work ---- */
 typedef struct lim_bus_census {

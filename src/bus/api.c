@@ -246,40 +246,15 @@ lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const
     return err;
 }
 
-static lim_err deploy_letter(lim_bus *bus, const lim_hash *hash, const lim_deploy_opts *o, lim__deploy **out)
-{
-    char hex[LIM__HASH_TEXT];
-    lim__hash_text(hash->b, hex);
-    lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
-    if (d == NULL)
-        return LIM_E_NOMEM;
-    *d = (lim__deploy){ .opts = *o };
-    lim_err err = lim__artifacts_get(bus->artifacts, lim__str(hex), &d->artifact);
-    if (err != LIM_OK)
-        lim__letter_free(NULL, d);
-    else
-        *out = d;
-    return err;
-}
-
-lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
-                   lim_diag *diag, lim_hash *previous)
+/* A letter to a group's slot, which is taken in every outcome, and its answer. */
+static lim_err slot_command(lim_bus *bus, lim_pid to, lim__deploy *d, lim_diag *diag, lim_hash *previous)
 {
     lim__blocker b;
-    lim__deploy *d;
-    lim_pid to;
-    if (!lim__may_block() || group == NULL || group[0] == '$' || opts == NULL || opts->size < sizeof *opts)
-        return LIM_E_MISUSE;
-    lim_err err = lim__group_get(bus, NULL, lim__str(group), &to);
-    if (err == LIM_OK)
-        err = deploy_letter(bus, artifact, opts, &d);
-    if (err != LIM_OK)
-        return err;
     lim_pid agent = lim__agent_for(bus, to);
     lim__blocker_init(&b, bus, to);
     d->reply_to = agent;
     d->ref = b.wait.ref;
-    err = lim__agent_expect(bus, agent, &b.wait, true);
+    lim_err err = lim__agent_expect(bus, agent, &b.wait, true);
     if (err != LIM_OK) {
         lim__letter_free(NULL, d);
         lim__blocker_fini(&b);
@@ -296,4 +271,74 @@ lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, co
         *previous = r->had_previous ? r->previous : (lim_hash){ 0 };
     lim__blocker_fini(&b);
     return err;
+}
+
+static lim_err command_letter(lim__deploy_what what, const lim_deploy_opts *o, lim__deploy **out)
+{
+    lim__deploy *d = lim__letter_new(NULL, &lim__type_deploy, sizeof *d);
+    if (d == NULL)
+        return LIM_E_NOMEM;
+    *d = (lim__deploy){ .what = what };
+    lim_err err = lim__deploy_texts(d, o);
+    if (err != LIM_OK)
+        lim__letter_free(NULL, d);
+    else
+        *out = d;
+    return err;
+}
+
+lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
+                   lim_diag *diag, lim_hash *previous)
+{
+    char hex[LIM__HASH_TEXT];
+    lim__artifact *a = NULL;
+    lim__deploy *d;
+    lim_pid to;
+    if (!lim__may_block() || group == NULL || group[0] == '$' || opts == NULL || opts->size < sizeof *opts)
+        return LIM_E_MISUSE;
+    lim__hash_text(artifact->b, hex);
+    lim_err err = lim__artifacts_get(bus->artifacts, lim__str(hex), &a);
+    if (err == LIM_OK)
+        err = lim__group_get(bus, NULL, lim__str(group), &to);
+    if (err == LIM_OK)
+        err = command_letter(LIM__DEPLOY, opts, &d);
+    if (err != LIM_OK) {
+        lim__artifact_unref(a);
+        return err;
+    }
+    d->artifact = a;
+    return slot_command(bus, to, d, diag, previous);
+}
+
+/* Of a group that is there. */
+static lim_err command(lim_bus *bus, const char *group, lim__deploy_what what, const lim_hash *to, const char *by,
+                       lim_diag *diag, lim_hash *previous)
+{
+    const lim_deploy_opts opts = { .if_version = to, .by = by };
+    lim__deploy *d;
+    if (!lim__may_block() || group == NULL || group[0] == '$')
+        return LIM_E_MISUSE;
+    lim_pid pid = lim__group_find(bus, lim__str(group));
+    if (pid.id == 0) {
+        lim__diag_set(diag, 0, 0, "there is no group %s", group);
+        return LIM_E_NOTFOUND;
+    }
+    lim_err err = command_letter(what, &opts, &d);
+    return err != LIM_OK ? err : slot_command(bus, pid, d, diag, previous);
+}
+
+lim_err lim_rollback(lim_bus *bus, const char *group, const lim_hash *to, const char *by, lim_diag *diag,
+                     lim_hash *previous)
+{
+    return command(bus, group, LIM__DEPLOY_ROLLBACK, to, by, diag, previous);
+}
+
+lim_err lim_trial_promote(lim_bus *bus, const char *group, const char *by, lim_diag *diag, lim_hash *previous)
+{
+    return command(bus, group, LIM__DEPLOY_PROMOTE, NULL, by, diag, previous);
+}
+
+lim_err lim_trial_stop(lim_bus *bus, const char *group, const char *by, lim_diag *diag)
+{
+    return command(bus, group, LIM__DEPLOY_STOP, NULL, by, diag, NULL);
 }

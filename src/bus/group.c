@@ -137,7 +137,7 @@ static void forget_name(group *g)
 
 static bool idle(const group *g)
 {
-    return !g->deployed && !g->configured && lim__list_empty(&g->members) && g->watched.count == 0 &&
+    return !g->slot.deployed && !g->configured && lim__list_empty(&g->members) && g->watched.count == 0 &&
            g->dead_count == 0 &&
            (g->retired || lim__list_empty(&g->onces)); /* without its name nobody asks for those */
 }
@@ -184,16 +184,17 @@ static void on_deploy(group *g, const lim__deploy *d)
     if (r == NULL)
         return;
     *r = (lim__deployed){ .ref = d->ref };
-    if (!d->remove) {
+    if (d->what != LIM__DEPLOY_REMOVE) {
         r->err = lim__group_deploy(g, d, &r->diag, &r->had_previous, &r->previous);
     } else if (!lim__list_empty(&g->members) || g->watched.count > 0) {
         r->err = LIM_E_MISUSE;
         lim__diag_set(&r->diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count,
                       lim__group_queued(g));
     } else {
-        g->deployed = g->configured = false;
+        g->slot.deployed = g->configured = false;
         forget_name(g);
     }
+    snprintf(r->version, sizeof r->version, "%s", lim__group_router_name(g));
     (void)!lim__send_reserved(g->self, d->reply_to, r);
 }
 
@@ -201,7 +202,16 @@ static void on_show(group *g, const lim__show *show)
 {
     lim__buf buf = { 0 };
     lim__json j = lim__json_begin(&buf);
-    lim__group_json(g, show->what, &j);
+    if (show->what == LIM__SHOW_ROUTE_LINE)
+        lim__slot_line_json(&g->slot, &j);
+    else if (show->what == LIM__SHOW_ROUTE)
+        lim__slot_json(&g->slot, &j);
+    else if (show->what == LIM__SHOW_ROUTE_HISTORY)
+        lim__slot_history_json(&g->slot, show->after, show->max, &j);
+    else if (show->what == LIM__SHOW_ROUTE_LOG)
+        lim__slot_lines_json(&g->slot, show->after, show->max, &j);
+    else
+        lim__group_json(g, show->what, &j);
     lim__shown_send(g->self, show, &buf);
 }
 
@@ -321,7 +331,8 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     group *g = state;
     g->self = self;
-    if (g->router == NULL) {
+    g->slot.self = self;
+    if (g->slot.live == NULL) {
         lim__list_init(&g->members);
         lim__list_init(&g->asks);
         lim__list_init(&g->undecided);
@@ -335,7 +346,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__smap_init(&g->once, seed);
         lim__line_init(&g->line, seed);
         lim__group_config_init(g);
-        if (lim__group_router_init(g) != LIM_OK) { /* the next signal tries again */
+        if (lim__group_slot_init(g) != LIM_OK) { /* the next signal tries again */
             no_memory(g, signal);
             return;
         }
@@ -374,7 +385,7 @@ static void on_end(void *state, lim_reason reason)
     }
     lim__group_dead_fini(g);
     lim__map_fini(&g->watched);
-    lim__group_router_fini(g);
+    lim__slot_fini(&g->slot);
     free(g->candidates);
     free(g->candidate_members);
     free(g->slots);

@@ -5,7 +5,7 @@
  *   group_member.c who works here: joining, leaving, coming back, draining
  *   group_claim.c  what asks and tasks want: waiting, leases, unique and idempotency keys
  *   group_place.c  who gets what: routing decisions, the one wake path
- *   group_slot.c   the router slot: deploy, versions, unfinished calls
+ *   group_slot.c   its router slot (slot.h): deploy, unfinished calls
  *   group_dead.c   tasks that ended without a result
  *   group_admin.c  what operators ask and change; group_show.c what they see
  *
@@ -19,11 +19,10 @@
 #include "bus/conv.h"
 #include "bus/letters.h"
 #include "bus/line.h"
-#include "route/route.h"
+#include "bus/slot.h"
 
 enum {
     LIM__GROUP_BACKLOG_MAX = 1024,    /* asks held while everybody is full */
-    LIM__GROUP_VERSIONS_KEPT = 8,
     LIM__GROUP_MEMBERS_MAX = 65536,
     LIM__GROUP_QUEUE_MAX = 1000000,   /* defaults of the configuration: tasks */
     LIM__GROUP_HIGH_WATER = 100000,
@@ -81,7 +80,7 @@ struct claim { /* a task: from its first wish until it ends; an ask: one wish an
     watched watched;
     bool is_task;
     bool unheard;       /* those who could take it were given it, and did not acknowledge */
-    bool fell_back;     /* the version before decides about it: there is no other after that one */
+    bool fell_back;     /* another version decides about it, after a fault: there is no third */
     claim_state state;
     lim__list node;
     lim_pid conv;
@@ -115,13 +114,6 @@ typedef struct dead { /* a task that ended without a result */
     uint64_t at_wall_us;
 } dead;
 
-typedef struct version { /* one deployment, for people */
-    char id[LIM__HASH_SHORT + 16]; /* short hash, or the name of the strategy */
-    char name[64];
-    lim__engine engine;
-    uint64_t deployed_wall_ns, calls, decided, faults;
-} version;
-
 typedef struct config { /* of a queue; what was never said is the default */
     lim__policy policy;
     uint32_t high_water, limit, dead_max, remember_max;
@@ -135,7 +127,7 @@ struct group {
     lim_process *self; /* during a signal */
     char name[256];
     uint8_t name_len;
-    bool deployed, retired; /* has a router of its own; no longer found by name */
+    bool retired; /* no longer found by name */
     bool configured, paused, draining;
     config config;
     lim__list members;
@@ -152,20 +144,13 @@ struct group {
     uint64_t dead_dropped;
     int64_t front, back;
     uint64_t stamp, *slots; /* slots: one bit each, as many as there are places for candidates */
-    lim__router *router, *previous, *fallback;
-    lim__router *draining_routers[LIM__GROUP_VERSIONS_KEPT];
-    uint32_t draining_count;
+    lim__slot slot;
     bool resuming; /* a resume letter is on its way */
     bool more;     /* there was more to hand out than one turn may take */
-    lim_on_fault on_fault;
-    lim_deploy_opts limits;
-    version versions[LIM__GROUP_VERSIONS_KEPT]; /* [0] is active */
-    uint32_t version_count;
     const lim__candidate **candidates; /* scratch */
     member **candidate_members;
     uint32_t candidate_cap;
-    uint64_t counter, dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
-    char last_fault[160];
+    uint64_t dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
 };
 enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE };
 enum { LIM__GROUP_RETRY_MS = 100 };
@@ -209,13 +194,12 @@ void lim__group_dispatch(group *g);      /* capacity appeared, work came, a limi
 void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's. m NULL: the undecided */
 void lim__group_retry_later(group *g);
 void lim__group_go_on(group *g);         /* in a later turn of its own */
-void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *result);
+void lim__group_route_done(void *group, void *call_ctx, lim__version *v, const lim__route_result *result);
 
 /* group_slot.c */
+lim_err lim__group_slot_init(group *g);
 void lim__group_resume(group *g);        /* unfinished calls */
 lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *had, lim_hash *previous);
-lim_err lim__group_router_init(group *g);
-void lim__group_router_fini(group *g);
 const char *lim__group_router_name(const group *g);
 
 /* group_dead.c */

@@ -58,10 +58,9 @@ static uint32_t candidates(group *g, const lim__want *w, bool *any_free)
     return n;
 }
 
-static void send_assigned(group *g, claim *c)
+static void send_assigned(group *g, claim *c, const char *router)
 {
     const member *m = c->lease.member;
-    const char *router = lim__group_router_name(g);
     size_t router_len = strlen(router);
     lim__sched *s = lim__proc_sched(g->self);
     lim__assigned *a = lim__letter_new(s, &lim__type_assigned, sizeof *a + m->view.name.len + router_len);
@@ -115,22 +114,14 @@ static void watch_line(group *g)
 
 /* ---- deciding ---- */
 
-static void note_fault(group *g, const lim__route_result *r)
-{
-    snprintf(g->last_fault, sizeof g->last_fault, "%s%s%.*s", lim__route_how_text(r->how), r->line != 0 ? " " : ": ",
-             120, r->text);
-    g->versions[0].faults++;
-    LIM__EVENT(g->bus, g->self, "routing_fault", { "group", lim__bytes(g->name, g->name_len) },
-               { "version", lim__str(g->versions[0].id) }, { "fault", lim__str(g->last_fault) });
-}
-
-static placing decide(group *g, claim *c, const lim__route_result *r, member *const *members, uint32_t n)
+/* `router`: the version that answered. */
+static placing decide(group *g, claim *c, const lim__route_result *r, const char *router, uint32_t n)
 {
     member *m = NULL;
     switch (r->how) {
     case LIM__ROUTE_DECIDED:
         LIM_ASSERT(r->index < n);
-        m = members[r->index];
+        m = g->candidate_members[r->index];
         if (!lim__member_has_place(m)) {
             c->member = m;
             return CHOSE_FULL;
@@ -138,47 +129,47 @@ static placing decide(group *g, claim *c, const lim__route_result *r, member *co
         if (c->is_task && lim__claim_task(c)->item.state == LIM__ITEM_HELD)
             lim__line_unhold(&g->line, &lim__claim_task(c)->item);
         lim__claim_lease(g, c, m);
-        send_assigned(g, c);
+        send_assigned(g, c, router);
         return PLACED;
     case LIM__ROUTE_NONE:
         return CHOSE_NONE;
     case LIM__ROUTE_CRASHED:
     case LIM__ROUTE_TIMED_OUT:
     case LIM__ROUTE_NOT_STARTED:
-        note_fault(g, r);
         return FAULT;
     case LIM__ROUTE_PENDING:
+        lim__claim_routing(g, c);
+        lim__group_go_on(g);
         return PENDING;
     }
     return FAULT;
 }
 
-static placing run(group *g, lim__router *router, claim *c, uint32_t n)
+static lim__route_msg message_of(const claim *c)
 {
     lim__route_msg msg = { .keep = c->want->payload };
     if (msg.keep != NULL) { /* a conversation that is only opened has nothing to say yet */
         msg.payload = lim__msg_bytes(msg.keep);
         msg.headers = lim__msg_headers(msg.keep);
     }
-    lim__route_result result = { 0 };
-    void *call = (void *)(uintptr_t)c->monitor;
-    lim__route_how how = lim__router_call(router, &msg, g->candidates, n, call, &result);
-    if (how != LIM__ROUTE_PENDING)
-        return decide(g, c, &result, g->candidate_members, n);
-    lim__claim_routing(g, c);
-    lim__group_go_on(g);
-    return PENDING;
+    return msg;
 }
 
-static placing after_fault(group *g, claim *c, uint32_t n)
+static void *call_of(const claim *c)
 {
-    lim__router *other = g->on_fault == LIM_ON_FAULT_PREVIOUS       ? g->previous
-                         : g->on_fault == LIM_ON_FAULT_LEAST_LOADED ? g->fallback
-                                                                    : NULL;
-    if (other == NULL || other == g->router || c->fell_back)
+    return (void *)(uintptr_t)c->monitor;
+}
+
+/* `v` failed to decide. */
+static placing after_fault(group *g, claim *c, const lim__version *v, uint32_t n)
+{
+    lim__route_msg msg = message_of(c);
+    lim__route_result r = { 0 };
+    lim__version *by;
+    if (c->fell_back || !lim__slot_call_other(&g->slot, v, &msg, g->candidates, n, call_of(c), &r, &r.how, &by))
         return FAULT;
     c->fell_back = true;
-    return run(g, other, c, n);
+    return decide(g, c, &r, by != NULL ? by->id : "least_loaded", n);
 }
 
 static placing try_place(group *g, claim *c)
@@ -191,9 +182,13 @@ static placing try_place(group *g, claim *c)
         return ALL_FULL;
     c->fell_back = false;
     if (c->want->only.id != 0) /* there is nothing to choose */
-        return decide(g, c, &(lim__route_result){ .how = LIM__ROUTE_DECIDED }, g->candidate_members, n);
-    placing p = run(g, g->router, c, n);
-    return p == FAULT ? after_fault(g, c, n) : p;
+        return decide(g, c, &(lim__route_result){ .how = LIM__ROUTE_DECIDED }, lim__group_router_name(g), n);
+    lim__route_msg msg = message_of(c);
+    lim__route_result r = { 0 };
+    lim__version *by;
+    r.how = lim__slot_call(&g->slot, &msg, g->candidates, n, c->conv.id, call_of(c), &r, &by);
+    placing p = decide(g, c, &r, by->id, n);
+    return p == FAULT ? after_fault(g, c, by, n) : p;
 }
 
 /* What becomes of a task that was not placed. False: nobody of its type can be next in this pass. */
@@ -247,7 +242,7 @@ static void ask_not_placed(group *g, claim *c, placing p)
         detail = "the router chose one that is full";
     } else if (p == FAULT) {
         why = LIM_WHY_ROUTING_FAULT;
-        detail = g->last_fault;
+        detail = g->slot.last_fault;
     } else if (g->ask_count > LIM__GROUP_BACKLOG_MAX) {
         why = LIM_WHY_BACKLOG_FULL;
         limit = LIM__GROUP_BACKLOG_MAX;
@@ -374,9 +369,9 @@ void lim__group_unpark(group *g, member *m, bool all)
 
 /* ---- unfinished calls ---- */
 
-void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *result)
+void lim__group_route_done(void *owner, void *call_ctx, lim__version *v, const lim__route_result *result)
 {
-    group *g = ctx;
+    group *g = owner;
     watched *w = lim__map_get(&g->watched, (uint64_t)(uintptr_t)call_ctx);
     if (w == NULL || w->is_member)
         return; /* whoever wanted it has ended meanwhile */
@@ -397,9 +392,9 @@ void lim__group_route_done(void *ctx, void *call_ctx, const lim__route_result *r
     }
     if (c->is_task && (g->paused || lim__line_state(&g->line, &lim__claim_task(c)->item) != LIM__ITEM_READY))
         return; /* meanwhile the queue was paused, or its key came to its limit: it is decided again */
-    placing p = decide(g, c, &r, g->candidate_members, n);
+    placing p = decide(g, c, &r, v->id, n);
     if (p == FAULT && n > 0)
-        p = after_fault(g, c, n);
+        p = after_fault(g, c, v, n);
     if (p != PLACED && p != PENDING)
         not_placed(g, c, p);
 }

@@ -167,27 +167,6 @@ static void member_json(const group *g, const member *m, lim__json *j)
     lim__json_close(j);
 }
 
-static void versions_json(const group *g, lim__json *j)
-{
-    lim__router_stats now;
-    lim__router_stats_get(g->router, &now);
-    lim__json_open(j, "versions", '[');
-    for (uint32_t i = 0; i < g->version_count; i++) {
-        const version *v = &g->versions[i];
-        lim__json_open(j, NULL, '{');
-        lim__json_str(j, "id", v->id);
-        lim__json_str(j, "name", v->name);
-        lim__json_str(j, "engine", lim__engine_text(v->engine));
-        lim__json_str(j, "state", i == 0 ? "active" : i <= g->draining_count ? "draining" : "retired");
-        lim__json_u64(j, "deployed_wall_us", v->deployed_wall_ns / 1000);
-        lim__json_u64(j, "calls", i == 0 ? now.calls : v->calls);
-        lim__json_u64(j, "decided", i == 0 ? now.decided : v->decided);
-        lim__json_u64(j, "faults", i == 0 ? now.crashed + now.timed_out + now.not_started : v->faults);
-        lim__json_close(j);
-    }
-    lim__json_close(j);
-}
-
 static void members_json(const group *g, lim__json *j)
 {
     LIM__LIST_EACH(node, &g->members)
@@ -242,8 +221,8 @@ void lim__group_json(group *g, lim__show_what what, lim__json *j)
         for (uint32_t i = LIM__ITEM_DELAYED; i < LIM__ITEM_STATES; i++)
             lim__json_u64(j, names_of[i], lim__line_count(&g->line, (lim__item_state)i));
         lim__json_close(j);
-        lim__json_str(j, "last_fault", g->last_fault);
-        versions_json(g, j);
+        lim__json_str(j, "last_fault", g->slot.last_fault);
+        lim__slot_versions_json(&g->slot, "versions", j);
         lim__json_open(j, "participants", '[');
         members_json(g, j);
         lim__json_close(j);

@@ -76,6 +76,22 @@ static void drop_artifact_deploy(void *body)
     lim__artifact_unref(((lim__deploy *)body)->artifact);
 }
 
+lim_err lim__deploy_texts(lim__deploy *d, const lim_deploy_opts *opts)
+{
+    if (strlen(opts->by != NULL ? opts->by : "") >= sizeof d->by ||
+        strlen(opts->ramp_key != NULL ? opts->ramp_key : "") >= sizeof d->ramp_key)
+        return LIM_E_TOOBIG;
+    d->opts = *opts;
+    d->opts.if_version = NULL;
+    if (opts->if_version != NULL)
+        lim__hash_text(opts->if_version->b, d->version);
+    if (opts->by != NULL)
+        d->opts.by = strcpy(d->by, opts->by);
+    if (opts->ramp_key != NULL)
+        d->opts.ramp_key = strcpy(d->ramp_key, opts->ramp_key);
+    return LIM_OK;
+}
+
 #define PLAIN(name)          const lim__letter_type lim__type_##name = { #name, NULL };
 #define HOLDS(name, release) const lim__letter_type lim__type_##name = { #name, release };
 HOLDS(open, drop_payload_open)

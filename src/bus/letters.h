@@ -234,7 +234,9 @@ typedef struct lim__release { uint64_t lease; bool unheard; } lim__release;
 
 /* ---- system groups -> group or agent: render yourself, or your conversations ---- */
 typedef enum lim__show_what {
-    LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS, LIM__SHOW_HISTORY /* of `only`, after entry `after` */
+    LIM__SHOW_LINE = 1, LIM__SHOW_FULL, LIM__SHOW_MEMBERS, LIM__SHOW_HISTORY, /* of `only`, after entry `after` */
+    LIM__SHOW_ROUTE_LINE, LIM__SHOW_ROUTE, /* a group's slot: */
+    LIM__SHOW_ROUTE_HISTORY, LIM__SHOW_ROUTE_LOG /* `max` entries after entry `after` */
 } lim__show_what;
 typedef struct lim__show { /* agents: `only` is one conversation, or {0}: up to `max` of those that match `where` */
     lim_pid reply_to;
@@ -249,14 +251,31 @@ typedef struct lim__show { /* agents: `only` is one conversation, or {0}: up to 
 /* A request of $sys.queues, $sys.tasks, $sys.dead or $sys.workers that a group answers itself: JSON in, `shown` JSON out. */
 typedef struct lim__admin { lim_pid reply_to; uint64_t ref; uint32_t len; char json[]; } lim__admin;
 typedef struct lim__shown { uint64_t ref; uint32_t len; char json[]; } lim__shown;
+typedef enum lim__deploy_what {
+    LIM__DEPLOY = 0,
+    LIM__DEPLOY_ROLLBACK, /* to `version`, or the last good one */
+    LIM__DEPLOY_PROMOTE, LIM__DEPLOY_STOP, /* what is tried out */
+    LIM__DEPLOY_REMOVE /* forget the slot and, when nobody is in it, the group */
+} lim__deploy_what;
 typedef struct lim__deploy {
     lim_pid reply_to;
     uint64_t ref;
+    lim__deploy_what what;
     struct lim__artifact *artifact;
-    lim_deploy_opts opts;
-    bool remove; /* forget the slot and, when nobody is in it, the group */
+    lim_deploy_opts opts; /* its texts are the ones below: lim__deploy_texts */
+    char version[68];     /* the beginning of a hash: what must be live, or shall be; "": any */
+    char by[64], ramp_key[128];
 } lim__deploy;
-typedef struct lim__deployed { uint64_t ref; lim_err err; bool had_previous; lim_hash previous; lim_diag diag; } lim__deployed;
+/* Copies what opts borrows. TOOBIG: one of its texts is too long. */
+lim_err lim__deploy_texts(lim__deploy *d, const lim_deploy_opts *opts);
+typedef struct lim__deployed {
+    uint64_t ref;
+    lim_err err;
+    bool had_previous;
+    lim_hash previous;
+    char version[40]; /* that is live now */
+    lim_diag diag;
+} lim__deployed;
 
 /* The types, one for each struct above that travels: lim__open -> lim__type_open. */
 #define LIM__LETTER_MAP(X)                                                                                             \

@@ -30,6 +30,7 @@ static const struct {
     { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal, lim__schedules_before },
     { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal, NULL },
     { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal, NULL },
+    { LIM__SYS_ROUTES, "$sys.routes", NULL, NULL },
 };
 
 #define CONFIGURE                                                                                                      \
@@ -42,6 +43,10 @@ static const struct {
     "name replace queue channel type payload payload_base64 options timeout_ms at every_ms rrule cron start zone "     \
     "catch_up catch_up_max grace_ms overlap paused"
 
+#define DEPLOY                                                                                                         \
+    "group hash cpu_us wall_ms memory_bytes unfinished on_fault breaker_faults breaker_ms keep trial percent "         \
+    "ramp_key if_version by"
+
 static const lim__sys_op ops[] = {
     { LIM__SYS_INFO, "info", "", lim__sys_info },
     { LIM__SYS_CHANNELS, "ls", "", lim__sys_channel_ls },
@@ -50,7 +55,7 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_CHANNELS, "close", "name", lim__sys_channel_close },
     { LIM__SYS_GROUPS, "ls", "", lim__sys_group_ls },
     { LIM__SYS_GROUPS, "show", "name", lim__sys_group_show },
-    { LIM__SYS_GROUPS, "deploy", "group hash cpu_us wall_ms memory_bytes unfinished on_fault", lim__sys_group_deploy },
+    { LIM__SYS_GROUPS, "deploy", DEPLOY, lim__sys_group_deploy },
     { LIM__SYS_GROUPS, "rm", "name", lim__sys_group_rm },
     { LIM__SYS_QUEUES, "ls", "", lim__sys_queue_ls },
     { LIM__SYS_QUEUES, "show", "queue", lim__sys_queue_op },
@@ -98,6 +103,14 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_SAGAS, "cancel", "id", lim__sys_saga_cancel },
     { LIM__SYS_STORE, "info", "", lim__sys_store_info },
     { LIM__SYS_STORE, "backup", "to", lim__sys_store_backup },
+    { LIM__SYS_ROUTES, "ls", "", lim__sys_route_ls },
+    { LIM__SYS_ROUTES, "show", "group", lim__sys_route_show },
+    { LIM__SYS_ROUTES, "history", "group after max", lim__sys_route_history },
+    { LIM__SYS_ROUTES, "logs", "group after max", lim__sys_route_logs },
+    { LIM__SYS_ROUTES, "deploy", DEPLOY, lim__sys_group_deploy },
+    { LIM__SYS_ROUTES, "rollback", "group version by", lim__sys_route_command },
+    { LIM__SYS_ROUTES, "promote", "group by", lim__sys_route_command },
+    { LIM__SYS_ROUTES, "stop", "group by", lim__sys_route_command },
 };
 
 /* ---- requests ---- */

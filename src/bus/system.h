@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * system.h - the inside of the $sys groups, shared by system.c (the processes and the table of what they know),
- * system_answer.c (answers, and gathering them from others) and the ops: system_bus.c, system_queue.c, system_conv.c;
- * schedule*.c and saga*.c, which have books and processes of their own. */
+ * system_answer.c (answers, and gathering them from others) and the ops: system_bus.c, system_route.c, system_queue.c,
+ * system_conv.c; schedule*.c and saga*.c, which have books and processes of their own. */
 #ifndef LIM__SYSTEM_H
 #define LIM__SYSTEM_H
 
@@ -20,7 +20,7 @@ enum {
 
 typedef enum lim__service {
     LIM__SYS_INFO = 1, LIM__SYS_CHANNELS, LIM__SYS_GROUPS, LIM__SYS_QUEUES, LIM__SYS_TASKS, LIM__SYS_DEAD, LIM__SYS_WORKERS,
-    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS, LIM__SYS_STORE
+    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS, LIM__SYS_STORE, LIM__SYS_ROUTES
 } lim__service;
 
 typedef struct lim__asker { /* whom an answer goes to */
@@ -85,6 +85,7 @@ bool lim__sys_name(lim__system *s, const char *key, lim_bytes *out);
 bool lim__sys_id(lim__system *s, const char *key, lim_pid *out);
 bool lim__sys_max(lim__system *s, uint32_t *out);
 bool lim__sys_given(const lim__system *s, const char *key);
+bool lim__sys_artifact_of(lim__system *s, lim__artifact **out); /* of "hash"; one reference */
 
 /* ---- gathering ---- */
 /* `list`: the key of the list in the answer; `what`: see lim__gather. NULL: refused already. */
@@ -99,6 +100,7 @@ void lim__gather_ready(lim__system *s, lim__gather *g);                       /*
 void lim__gather_part(lim__system *s, uint64_t ref, lim_bytes json);
 void lim__gather_timer(lim__system *s, uint64_t timer);
 void lim__gather_end(lim__system *s, lim__gather *g);
+void lim__gather_refuse(lim__system *s, lim__gather *g, lim_err err, const lim_diag *diag); /* and ends it */
 lim__gather *lim__gather_find(lim__system *s, uint64_t ref); /* NULL: over */
 void lim__gather_drop(lim__system *s);                       /* all, unanswered */
 
@@ -110,7 +112,8 @@ void lim__gather_drop(lim__system *s);                       /* all, unanswered 
     X(dead_show) X(dead_op) X(worker_ls) X(worker_show) X(worker_op) X(conv_ls) X(conv_show) X(conv_cancel)            \
     X(conv_signal) X(conv_history) X(conv_find) X(schedule_add) X(schedule_ls) X(schedule_show)                       \
     X(schedule_pause) X(schedule_resume) X(schedule_rm) X(schedule_fire) X(saga_run) X(saga_ls) X(saga_show)           \
-    X(saga_cancel) X(store_info) X(store_backup)
+    X(saga_cancel) X(store_info) X(store_backup)                                                                  \
+    X(route_ls) X(route_show) X(route_history) X(route_logs) X(route_command)
 #define X(name) void lim__sys_##name(lim__system *s);
 LIM__SYS_RUN_MAP(X)
 #undef X

@@ -183,6 +183,17 @@ void lim__gather_end(lim__system *s, lim__gather *g)
     free(g);
 }
 
+void lim__gather_refuse(lim__system *s, lim__gather *g, lim_err err, const lim_diag *diag)
+{
+    if (g->timer != 0)
+        lim_timer_cancel(s->self, g->timer);
+    lim__list_remove(&g->node);
+    s->asker = g->asker;
+    lim__sys_refuse_diag(s, err, diag);
+    lim__buf_fini(&g->body);
+    free(g);
+}
+
 void lim__gather_ready(lim__system *s, lim__gather *g)
 {
     if (g->waiting == 0)

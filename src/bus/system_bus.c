@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * system_bus.c - $sys.info, $sys.channels, $sys.artifacts and $sys.groups: the bus, its channels, and the code that
- * routes. */
+ * system_bus.c - $sys.info, $sys.channels, $sys.artifacts and $sys.groups: the bus, its channels, its code. */
 #include "bus/durable.h"
 #include "bus/system.h"
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -127,7 +125,7 @@ void lim__sys_channel_close(lim__system *s)
 
 /* ---- $sys.artifacts ---- */
 
-static bool artifact_of(lim__system *s, lim__artifact **out)
+bool lim__sys_artifact_of(lim__system *s, lim__artifact **out)
 {
     lim_bytes hash;
     if (!lim__sys_name(s, "hash", &hash))
@@ -211,7 +209,7 @@ void lim__sys_artifact_load(lim__system *s)
 void lim__sys_artifact_show(lim__system *s)
 {
     lim__artifact *a = NULL;
-    if (!artifact_of(s, &a))
+    if (!lim__sys_artifact_of(s, &a))
         return;
     lim__buf b = { 0 };
     lim__json j = lim__json_begin(&b);
@@ -224,7 +222,7 @@ void lim__sys_artifact_show(lim__system *s)
 void lim__sys_artifact_rm(lim__system *s)
 {
     lim__artifact *a = NULL;
-    if (!artifact_of(s, &a))
+    if (!lim__sys_artifact_of(s, &a))
         return;
     lim__buf b = { 0 };
     lim__json j = lim__json_begin(&b);
@@ -261,97 +259,4 @@ void lim__sys_group_show(lim__system *s)
         return;
     lim__gather_show(s, g, who, &show, lim__bytes(NULL, 0));
     lim__gather_ready(s, g);
-}
-
-static bool on_fault_of(lim__system *s, lim_on_fault *out)
-{
-    static const char *const words[] = { "reject", "previous", "least_loaded" };
-    lim_bytes text = lim__val_bytes(s->root, "on_fault", lim__str("reject"));
-    for (size_t i = 0; i < LIM_COUNT(words); i++) {
-        *out = (lim_on_fault)(i + 1);
-        if (lim__bytes_eq(text, lim__str(words[i])))
-            return true;
-    }
-    lim__sys_refuse(s, LIM_E_INVALID, "%.*s is no \"on_fault\"; it is reject, previous or least_loaded", TEXT(text));
-    return false;
-}
-static_assert(LIM_ON_FAULT_REJECT == 1 && LIM_ON_FAULT_PREVIOUS == 2 && LIM_ON_FAULT_LEAST_LOADED == 3, "as the words");
-
-static lim_deploy_opts deploy_opts(lim__val root, lim_on_fault on_fault)
-{
-    return (lim_deploy_opts){ .size = sizeof(lim_deploy_opts),
-                              .cpu_us_max = (uint32_t)lim__val_u64(root, "cpu_us", 0),
-                              .wall_ms_max = (uint32_t)lim__val_u64(root, "wall_ms", 0),
-                              .memory_bytes_max = (uint32_t)lim__val_u64(root, "memory_bytes", 0),
-                              .unfinished_max = (uint32_t)lim__val_u64(root, "unfinished", 0),
-                              .on_fault = on_fault };
-}
-
-/* The answer comes as `deployed` under the gather's ref. Takes the artifact. */
-static void send_deploy(lim__system *s, lim_bytes group, lim__artifact *a, lim_on_fault on_fault, bool remove)
-{
-    lim_pid to = lim__group_find(s->bus, group);
-    lim_err err = to.id == 0 && !remove ? lim__group_get(s->bus, s->self, group, &to) : LIM_OK;
-    if (err != LIM_OK || to.id == 0 || ((const char *)group.ptr)[0] == '$') {
-        lim__sys_refuse(s, err != LIM_OK ? err : LIM_E_NOTFOUND,
-                        err == LIM_E_INVALID
-                            ? "%.*s is no name for a group: use letters, digits, - and _, joined by dots"
-                            : "there is no group %.*s",
-                        TEXT(group));
-        lim__artifact_unref(a);
-        return;
-    }
-    lim__gather *g = lim__gather_begin(s, LIM__GATHER_FIRST, NULL, group);
-    lim__deploy *d = g == NULL ? NULL : lim__letter_new(lim__proc_sched(s->self), &lim__type_deploy, sizeof *d);
-    if (d == NULL) {
-        lim__artifact_unref(a);
-        return;
-    }
-    *d = (lim__deploy){ .reply_to = lim_self(s->self), .ref = g->ref, .artifact = a, .remove = remove };
-    d->opts = deploy_opts(s->root, on_fault);
-    g->waiting = 1;
-    if (lim__send_reserved(s->self, to, d) != LIM_OK) {
-        g->waiting = 0;
-        lim__gather_ready(s, g);
-    }
-}
-
-void lim__sys_deployed(lim__system *s, const lim__deployed *d)
-{
-    lim__gather *g = lim__gather_find(s, d->ref);
-    char hex[LIM__HASH_TEXT] = "";
-    if (g == NULL)
-        return;
-    g->waiting = 0;
-    if (d->err != LIM_OK) {
-        snprintf(g->code, sizeof g->code, "%s", lim_err_name(d->err));
-        snprintf(g->why, sizeof g->why, "%s", d->diag.text[0] != '\0' ? d->diag.text : lim_err_text(d->err));
-        lim__gather_end(s, g);
-        return;
-    }
-    lim__json j = lim__json_begin(&g->body);
-    lim__json_open(&j, NULL, '{');
-    if (d->had_previous)
-        lim__hash_text(d->previous.b, hex);
-    lim__json_str(&j, "group", g->what);
-    lim__json_str(&j, "previous", d->had_previous ? hex : NULL);
-    lim__json_close(&j);
-    g->got = 1;
-    lim__gather_end(s, g);
-}
-
-void lim__sys_group_deploy(lim__system *s)
-{
-    lim_bytes name;
-    lim__artifact *a = NULL;
-    lim_on_fault on_fault;
-    if (lim__sys_name(s, "group", &name) && on_fault_of(s, &on_fault) && artifact_of(s, &a))
-        send_deploy(s, name, a, on_fault, false);
-}
-
-void lim__sys_group_rm(lim__system *s)
-{
-    lim_bytes name;
-    if (lim__sys_name(s, "name", &name))
-        send_deploy(s, name, NULL, LIM_ON_FAULT_REJECT, true);
 }

@@ -82,6 +82,16 @@ static const cli_flag flags[] = {
       false },
     { "report-to", CLI_TEXT, AT(report_to), "ID", "a conversation that gets the outcome, too", NULL, false },
     { "clear", CLI_SWITCH, AT(clear), NULL, "take the limit away", NULL, false },
+    { "shadow", CLI_SWITCH, AT(shadow), NULL, "ask it beside the live version and compare; it decides nothing", NULL,
+      false },
+    { "ramp", CLI_TEXT, AT(ramp), "P%", "it decides about this share of the messages: 10%, 0.5%", NULL, false },
+    { "ramp-key", CLI_TEXT, AT(ramp_key), "FIELD", "with --ramp: messages with one value meet one version", NULL,
+      false },
+    { "breaker", CLI_TEXT, AT(breaker), "N/D", "N faults within D put the last good version back (10/10s); or off",
+      NULL, false },
+    { "keep", CLI_NUMBER, AT(keep), "N", "versions that can be rolled back to (default 8)", NULL, false },
+    { "if-version", CLI_TEXT, AT(if_version), "HASH", "only if this version is live", NULL, false },
+    { "by", CLI_TEXT, AT(by), "NAME", "who it was, for the history (default: $LOGNAME)", NULL, false },
 };
 static_assert(LIM_COUNT(flags) <= 64, "cli_args.given has a bit for each");
 

@@ -56,10 +56,10 @@ typedef struct cli_list {
 } cli_list;
 typedef struct cli_opts { /* zero: not given */
     const char *server, *exec, *identity, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
-    const char *report_to;
+    const char *report_to, *ramp, *ramp_key, *breaker, *if_version, *by;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
-    bool stream, trace, clear;
-    uint32_t max, window, backlog, capacity, memory_bytes, quorum, weight;
+    bool stream, trace, clear, shadow;
+    uint32_t max, keep, window, backlog, capacity, memory_bytes, quorum, weight;
     int64_t timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us, progress_us;
     int policy, on_fault, on_duplicate; /* 1 + the index of the choice: the values of the enums in liminal.h */
     int priority;                       /* likewise: LIM_PRIORITY */
@@ -219,6 +219,9 @@ bool cli_sys_maybe(struct cli *cli, const char *group, const char *what, lim_byt
                    struct lim__doc *doc); /* the same; that it is not there (NOTFOUND) is false, and not told */
 int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code */
 
+/* ---- routing (deploy.c) ---- */
+const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $USER, else "" */
+
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
     X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
@@ -226,7 +229,8 @@ int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code
     X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show) X(conversation_cancel)     \
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
     X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version)           \
-    X(help) X(completion)
+    X(help) X(completion)                                                                                             \
+    X(rollback) X(route_show) X(route_history) X(route_logs) X(route_trial)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X

@@ -38,24 +38,98 @@ static void load_request(lim__buf *b, const char *engine, const char *name, lim_
     lim__json_close(&j);
 }
 
-static void deploy_request(lim__buf *b, const struct cli *cli, const char *hash)
+const char *cli_by(const struct cli *cli)
+{
+    const char *by = cli->opts->by ? cli->opts->by : getenv("LOGNAME");
+    if (!by || !*by)
+        by = getenv("USER");
+    return by && strlen(by) < 64 ? by : "";
+}
+
+/* "10%", "0.5%", "10": as a number of percent. */
+static bool ramp_json(struct cli *cli, lim__json *j)
+{
+    char *end;
+    const char *text = cli->opts->ramp;
+    double percent = strtod(text, &end);
+    if (end == text || (*end && strcmp(end, "%") != 0) || !(percent >= 0.01 && percent <= 100)) {
+        cli_fault(cli, CLI_USAGE, text, "no share of the messages", "write a percentage, as in --ramp 10%");
+        return false;
+    }
+    lim__json_str(j, "trial", "ramp");
+    lim__json_f64(j, "percent", percent);
+    return true;
+}
+
+/* "10/10s", "off" */
+static bool breaker_json(struct cli *cli, lim__json *j)
+{
+    const char *text = cli->opts->breaker, *slash = strchr(text, '/'), *why = "";
+    char number[16];
+    uint32_t faults;
+    int64_t us;
+    if (strcmp(text, "off") == 0) {
+        lim__json_u64(j, "breaker_faults", 0);
+        return true;
+    }
+    snprintf(number, sizeof number, "%.*s", slash && slash - text < 15 ? (int)(slash - text) : 0, text);
+    if (!slash || !cli_number(number, &faults, &why) || !cli_duration(slash + 1, &us, &why) || us == LIM_FOREVER) {
+        cli_fault(cli, CLI_USAGE, text, "no rule for a breaker", "write FAULTS/TIME, as in --breaker 10/10s, or off");
+        return false;
+    }
+    lim__json_u64(j, "breaker_faults", faults);
+    lim__json_i64(j, "breaker_ms", (us + 999) / 1000);
+    return true;
+}
+
+static bool trial_json(struct cli *cli, lim__json *j)
+{
+    const cli_opts *o = cli->opts;
+    if ((o->shadow && o->ramp) || (o->ramp_key && !o->ramp)) {
+        cli_fault(cli, CLI_USAGE, "deploy",
+                  o->ramp_key && !o->ramp ? "--ramp-key without --ramp" : "--shadow and --ramp",
+                  "choose one: --shadow, or --ramp 10% --ramp-key FIELD");
+        return false;
+    }
+    if (o->shadow)
+        lim__json_str(j, "trial", "shadow");
+    if (o->ramp_key)
+        lim__json_str(j, "ramp_key", o->ramp_key);
+    return !o->ramp || ramp_json(cli, j);
+}
+
+/* The members that say how it is to run. False: told. */
+static bool terms_json(struct cli *cli, lim__json *j)
 {
     static const char *const faults[] = { NULL, "reject", "previous", "least_loaded" };
     const cli_opts *o = cli->opts;
+    if (o->cpu_us)
+        lim__json_i64(j, "cpu_us", o->cpu_us);
+    if (o->wall_us)
+        lim__json_i64(j, "wall_ms", (o->wall_us + 999) / 1000);
+    if (o->memory_bytes)
+        lim__json_u64(j, "memory_bytes", o->memory_bytes);
+    if (o->on_fault)
+        lim__json_str(j, "on_fault", faults[o->on_fault]);
+    if (o->keep)
+        lim__json_u64(j, "keep", o->keep);
+    if (o->if_version)
+        lim__json_str(j, "if_version", o->if_version);
+    lim__json_str(j, "by", cli_by(cli));
+    return (!o->breaker || breaker_json(cli, j)) && trial_json(cli, j);
+}
+
+static bool deploy_request(lim__buf *b, struct cli *cli, const char *hash)
+{
     lim__json j = lim__json_begin(b);
     lim__json_open(&j, NULL, '{');
     lim__json_str(&j, "op", "deploy");
     lim__json_str(&j, "group", cli_word(cli, 0));
     lim__json_str(&j, "hash", hash);
-    if (o->cpu_us)
-        lim__json_i64(&j, "cpu_us", o->cpu_us);
-    if (o->wall_us)
-        lim__json_i64(&j, "wall_ms", (o->wall_us + 999) / 1000);
-    if (o->memory_bytes)
-        lim__json_u64(&j, "memory_bytes", o->memory_bytes);
-    if (o->on_fault)
-        lim__json_str(&j, "on_fault", faults[o->on_fault]);
+    if (!terms_json(cli, &j))
+        return false;
     lim__json_close(&j);
+    return true;
 }
 
 typedef struct loaded {
@@ -85,6 +159,14 @@ static void say_deployed(struct cli *cli, const loaded *l, lim__val reply)
         lim__buf_text(out, "\n");
         return;
     }
+    if (cli->opts->shadow)
+        lim__buf_format(out, "%s: %s is asked beside %s; liminal route show %s compares them\n", cli_word(cli, 0),
+                        l->id, lim__val_str(reply, "version", "the live one"), cli_word(cli, 0));
+    else if (cli->opts->ramp)
+        lim__buf_format(out, "%s: %s decides about %s%s of the messages\n", cli_word(cli, 0), l->id, cli->opts->ramp,
+                        strchr(cli->opts->ramp, '%') ? "" : "%");
+    if (cli->opts->shadow || cli->opts->ramp)
+        return;
     lim__buf_format(out, "%s: %s routes", cli_word(cli, 0), l->id);
     if (previous)
         lim__buf_format(out, ", %.*s did before", (int)strlen(l->id), previous);
@@ -96,15 +178,19 @@ static void deploy(struct cli *cli, const char *engine, const char *name, lim_by
 {
     lim__buf request = { 0 };
     lim__doc *doc = lim__doc_new();
+    if (!deploy_request(&request, cli, "")) /* what is wrong is told before anything is loaded */
+        goto end;
+    lim__buf_fini(&request);
     load_request(&request, engine, name, code);
     if (cli_sys(cli, "$sys.artifacts", name, lim__buf_bytes(&request), doc)) {
         loaded l = loaded_of(lim__doc_root(doc));
         lim__buf_fini(&request);
-        deploy_request(&request, cli, l.hash);
-        if (cli_sys(cli, "$sys.groups", cli_word(cli, 0), lim__buf_bytes(&request), doc))
+        if (deploy_request(&request, cli, l.hash) &&
+            cli_sys(cli, "$sys.routes", cli_word(cli, 0), lim__buf_bytes(&request), doc))
             say_deployed(cli, &l, lim__doc_root(doc));
     }
     cli_finish(cli);
+end:
     lim__buf_fini(&request);
     lim__doc_free(doc);
 }
@@ -113,6 +199,9 @@ int cli_run_deploy(struct cli *cli)
 {
     const char *path = cli_word(cli, 1), *builtin = cli->opts->builtin;
     size_t len = 0;
+    if (cli->opts->timeout_us && !cli->opts->wall_us)
+        cli->args.opts.wall_us = cli->opts->timeout_us; /* what is given up after so long is a decision */
+    cli->args.opts.timeout_us = 0;
     if (!path == !builtin) {
         cli_fault(cli, CLI_USAGE, "deploy",
                   path ? "a file and --builtin were both given" : "there is nothing to deploy",

@@ -166,28 +166,32 @@ static lim__route_how power_of_two(lim__router *r, const lim__route_msg *msg, co
 
 /* ---- by a field ---- */
 
-/* The field's text: a VIEW until the next call. False: the message has none. */
-static bool field_of(strategy *s, const lim__route_msg *msg, lim_bytes *out)
+bool lim__route_field(lim__doc *doc, lim__buf *scratch, const lim__route_msg *msg, lim_bytes field, lim_bytes *out)
 {
     static const char header[] = "$header.";
-    const char *name = s->field.ptr;
+    const char *name = field.ptr;
     size_t prefix = sizeof header - 1;
-    if (s->field.len > prefix && memcmp(name, header, prefix) == 0)
-        return lim__packed_get(msg->headers, (lim_bytes){ name + prefix, s->field.len - prefix }, out);
-    if (lim__doc_parse(s->doc, msg->payload, NULL) != LIM_OK)
+    if (field.len > prefix && memcmp(name, header, prefix) == 0)
+        return lim__packed_get(msg->headers, (lim_bytes){ name + prefix, field.len - prefix }, out);
+    if (lim__doc_parse(doc, msg->payload, NULL) != LIM_OK)
         return false;
-    lim__val v = lim__val_path_bytes(lim__doc_root(s->doc), s->field);
+    lim__val v = lim__val_path_bytes(lim__doc_root(doc), field);
     if (v.kind == LIM__TEXT) {
         *out = v.text;
         return true;
     }
     if (v.kind == LIM__ABSENT || v.kind == LIM__NULL)
         return false;
-    s->value.start = s->value.end = 0;
-    lim__json j = lim__json_begin(&s->value);
+    scratch->start = scratch->end = 0;
+    lim__json j = lim__json_begin(scratch);
     lim__json_val(&j, NULL, v);
-    *out = lim__buf_bytes(&s->value);
-    return !s->value.failed;
+    *out = lim__buf_bytes(scratch);
+    return !scratch->failed;
+}
+
+static bool field_of(strategy *s, const lim__route_msg *msg, lim_bytes *out)
+{
+    return lim__route_field(s->doc, &s->value, msg, s->field, out);
 }
 
 static lim__route_how by_hash(lim__router *r, const lim__route_msg *msg, const lim__candidate *const *candidates,

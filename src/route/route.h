@@ -119,4 +119,8 @@ void lim__router_stats_get(const lim__router *r, lim__router_stats *out);
 lim__artifact *lim__router_artifact(const lim__router *r); /* VIEW: as long as the router */
 const char *lim__router_hash_text(const lim__router *r);   /* 64 hex; VIEW */
 
+/* The text of a message's field: a path into its JSON payload (a.b[2]), or $header.NAME. VIEW of `doc` (which it parses
+ * into) or `scratch`. False: the message has none. */
+bool lim__route_field(lim__doc *doc, lim__buf *scratch, const lim__route_msg *msg, lim_bytes field, lim_bytes *out);
+
 #endif
