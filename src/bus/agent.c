@@ -22,6 +22,7 @@ static void never_taken(void *body)
     if (w != NULL) /* the agent ended before it read this */
         w->on_letter(w, LIM__WAIT_CLOSING, NULL);
 }
+const lim__letter_type lim__type_errand = { "errand", NULL };
 static const lim__letter_type type_expect = { "expect", never_taken }, type_forget = { "forget", NULL };
 
 typedef struct owned { /* a conversation with waits on it */
@@ -186,6 +187,9 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         return;
     if (signal->type == &type_expect) {
         on_expect(a, self, (expect *)(uintptr_t)signal->body.ptr);
+    } else if (signal->type == &lim__type_errand) {
+        lim__errand *e = (lim__errand *)(uintptr_t)signal->body.ptr;
+        e->run(e);
     } else if (signal->type == &lim__type_show) {
         show_convs(a, self, signal->body.ptr);
     } else if (for_owners(signal->type)) {

@@ -35,6 +35,12 @@ lim_err lim__agent_ask(lim_bus *bus, lim_pid agent, lim__wait *w, void *letter);
 void lim__agent_forget(lim_bus *bus, lim_pid agent, uint64_t ref);
 uint64_t lim__wait_ref(lim_bus *bus);
 
+/* A letter to an agent that begins with this: it calls run, where the host's code may be called. Not if it ended before. */
+typedef struct lim__errand {
+    void (*run)(struct lim__errand *errand);
+} lim__errand;
+extern const lim__letter_type lim__type_errand;
+
 /* ---- blocking: a wait on the caller's stack ---- */
 typedef struct lim__blocker {
     lim__wait wait;

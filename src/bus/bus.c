@@ -11,6 +11,7 @@
 #include "bus/durable.h"
 #include "bus/held.h"
 #include "bus/history.h"
+#include "bus/log_inside.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
 #include <inttypes.h>
@@ -24,6 +25,7 @@ enum { PAYLOAD_MAX = 1 << 20, PAYLOAD_LIMIT = 1 << 28 };
 static void bus_free(lim_bus *bus)
 {
     lim__channels_close(bus->channels);
+    lim__logs_free(bus->logs);
     lim__groups_free(bus->groups);
     lim__artifacts_free(bus->artifacts);
     lim__ended_free(bus->ended);

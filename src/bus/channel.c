@@ -18,6 +18,7 @@
  * all schedulers have passed the stamp and no host thread is publishing, the second is freed and the first takes its
  * place with a new stamp. */
 #include "bus/channel_inside.h"
+#include "bus/log_inside.h"
 
 #include <stdlib.h>
 
@@ -79,29 +80,29 @@ void lim__retire(lim__channels *all, lim__retired *what, void (*free)(lim__retir
 
 static void table_free(lim__retired *retired)
 {
-    free(LIM_CONTAINER(retired, lim__table, retired));
+    free(LIM_CONTAINER(retired, lim__sub_table, retired));
 }
 
-static lim__table *table_new(uint32_t cap)
+static lim__sub_table *table_new(uint32_t cap)
 {
-    lim__table *t = calloc(1, sizeof *t + cap * sizeof t->subs[0]);
+    lim__sub_table *t = calloc(1, sizeof *t + cap * sizeof t->subs[0]);
     if (t)
         t->cap = cap;
     return t;
 }
 
-static lim__table *table_of(lim__channel *ch)
+static lim__sub_table *table_of(lim__channel *ch)
 {
     return LIM__RELAXED(ch->table); /* under the registry's lock nobody else replaces it */
 }
 
-static lim__sub *table_at(lim__table *t, uint32_t i)
+static lim__sub *table_at(lim__sub_table *t, uint32_t i)
 {
     return LIM__RELAXED(t->subs[i]);
 }
 
 /* There is room. */
-static void table_append(lim__channel *ch, lim__table *t, lim__sub *sub)
+static void table_append(lim__channel *ch, lim__sub_table *t, lim__sub *sub)
 {
     uint32_t at = LIM__RELAXED(t->count);
     LIM_ASSERT(at < t->cap);
@@ -115,7 +116,7 @@ static void table_append(lim__channel *ch, lim__table *t, lim__sub *sub)
 
 static bool table_replace(lim__channel *ch, uint32_t cap)
 {
-    lim__table *old = table_of(ch), *t = table_new(cap);
+    lim__sub_table *old = table_of(ch), *t = table_new(cap);
     if (!t)
         return false;
     for (uint32_t i = 0; i < LIM__RELAXED(old->count); i++) {
@@ -130,7 +131,7 @@ static bool table_replace(lim__channel *ch, uint32_t cap)
 
 static bool table_reserve(lim__channel *ch)
 {
-    lim__table *t = table_of(ch);
+    lim__sub_table *t = table_of(ch);
     if (LIM__RELAXED(t->count) < t->cap)
         return true;
     uint32_t live = ch->live + 1;
@@ -145,7 +146,7 @@ static void table_insert(lim__channel *ch, lim__sub *sub)
 
 static void table_remove(lim__channel *ch, lim__sub *sub)
 {
-    lim__table *t = table_of(ch);
+    lim__sub_table *t = table_of(ch);
     uint32_t at = 0;
     if (sub->channel == ch)
         at = sub->slot;
@@ -168,6 +169,7 @@ static void channel_free(lim__retired *retired)
 {
     lim__channel *ch = LIM_CONTAINER(retired, lim__channel, retired);
     free(table_of(ch));
+    lim__log_unref(LIM__RELAXED(ch->log));
     free(ch->tallies);
     lim__name_unref(ch->name);
     free(ch);
@@ -186,7 +188,7 @@ static lim__channel *channel_new(lim__channels *all, lim_bytes name, uint32_t su
     lim__channel *ch = calloc(1, sizeof *ch);
     if (!ch)
         return NULL;
-    lim__table *table = table_new(subs < LIM__TABLE_MIN ? LIM__TABLE_MIN : subs);
+    lim__sub_table *table = table_new(subs < LIM__TABLE_MIN ? LIM__TABLE_MIN : subs);
     atomic_init(&ch->table, table);
     ch->all = all;
     ch->name = lim__name_new(name);
@@ -259,7 +261,13 @@ lim_err lim__channel_open_locked(lim__channels *all, lim_bytes name, const lim_c
     if (err != LIM_OK)
         return err;
     lim__channel *ch = *out;
-    if (opts)
+    bool durable = LIM__RELAXED(ch->log) != NULL;
+    if (opts && opts->durable != durable) {
+        ch->refs++;
+        unref_locked(ch);
+        return LIM_E_EXISTS;
+    }
+    if (opts && !durable)
         ch->allow_hold = opts->allow_hold;
     ch->refs += 1 + !ch->explicit_open;
     ch->explicit_open = true;
@@ -317,27 +325,54 @@ lim_bytes lim__channel_name(const lim__channel *ch)
     return lim__name_bytes(ch->name);
 }
 
-/* Its table stays as it is, for publishers that are reading it; patterns in it are forgotten without a trace, because
- * nobody begins to read it from now on. */
-void lim__channel_close_locked(lim__channel *ch)
+static void end_exact_locked(lim__channel *ch)
 {
-    lim__channels *all = ch->all;
-    lim__table *t = table_of(ch);
-    ch->refs++; /* ours */
-    lim__smap_remove(&all->names, lim__name_bytes(ch->name));
-    atomic_store_explicit(&ch->closed, 1, memory_order_release);
-    if (ch->id)
-        lim__ids_give(&all->channel_ids, ch->id);
+    lim__sub_table *t = table_of(ch);
     for (uint32_t i = 0; i < LIM__RELAXED(t->count); i++) {
         lim__sub *sub = table_at(t, i);
         /* A bell that finds nobody drops its reference here, never the last: who is in the table is not closed yet. */
         if (sub && !sub->wild)
             lim__sub_end(sub, LIM__SUB_DRAINING, LIM_E_CLOSED);
     }
+}
+
+/* What is stored stays, and so does the entry: only its subscriptions and its handle end. */
+static void close_durable_locked(lim__channel *ch, lim__log *log)
+{
+    if (ch->id)
+        lim__ids_give(&ch->all->channel_ids, ch->id);
+    ch->id = 0;
+    end_exact_locked(ch);
+    lim__log_tell(log, LIM_E_CLOSED);
+    if (ch->explicit_open)
+        unref_locked(ch); /* never the last one: the log has one */
+    ch->explicit_open = false;
+}
+
+/* Its table stays as it is, for publishers that are reading it; patterns in it are forgotten without a trace, because
+ * nobody begins to read it from now on. */
+static void close_for_good_locked(lim__channel *ch)
+{
+    lim__channels *all = ch->all;
+    ch->refs++; /* ours */
+    lim__smap_remove(&all->names, lim__name_bytes(ch->name));
+    atomic_store_explicit(&ch->closed, 1, memory_order_release);
+    if (ch->id)
+        lim__ids_give(&all->channel_ids, ch->id);
+    end_exact_locked(ch);
     if (ch->explicit_open)
         unref_locked(ch);
     ch->explicit_open = false;
     unref_locked(ch);
+}
+
+void lim__channel_close_locked(lim__channel *ch)
+{
+    lim__log *log = LIM__RELAXED(ch->log);
+    if (log)
+        close_durable_locked(ch, log);
+    else
+        close_for_good_locked(ch);
 }
 
 lim_err lim__channel_close(lim__channels *all, lim_bytes name)
@@ -348,6 +383,61 @@ lim_err lim__channel_close(lim__channels *all, lim_bytes name)
         lim__channel_close_locked(ch);
     lim__unlock(&all->lock);
     return ch ? LIM_OK : LIM_E_NOTFOUND;
+}
+
+/* ---- durable channels ---- */
+
+static lim_err attach_locked(lim__channel *ch, lim__log *log, lim_diag *diag)
+{
+    const char *why = ch->explicit_open                       ? "is ephemeral, and open"
+                      : LIM__RELAXED(table_of(ch)->holds) > 0 ? "has subscriptions with policy hold"
+                                                              : NULL;
+    if (why != NULL) {
+        lim__diag_set(diag, 0, 0, "channel %s %s; close it, or choose another name", ch->name->text, why);
+        return LIM_E_EXISTS;
+    }
+    ch->refs++; /* the log's */
+    ch->allow_hold = false;
+    /* release: pairs with the acquire in lim__channel_log */
+    atomic_store_explicit(&ch->log, lim__log_ref(log), memory_order_release);
+    atomic_store_explicit(&log->ch, ch, memory_order_release);
+    return LIM_OK;
+}
+
+lim_err lim__channel_attach_log(lim__log *log, lim_diag *diag)
+{
+    lim__channels *all = log->bus->channels;
+    lim__channel *ch;
+    lim__lock(&all->lock);
+    lim_err err = obtain_locked(all, lim__name_bytes(log->name), &ch);
+    if (err == LIM_OK) {
+        ch->refs++;
+        err = attach_locked(ch, log, diag);
+        unref_locked(ch);
+    }
+    lim__unlock(&all->lock);
+    return err;
+}
+
+void lim__channel_detach_log(lim__log *log)
+{
+    lim__channels *all = log->bus->channels;
+    lim__lock(&all->lock);
+    lim__channel *ch = atomic_exchange(&log->ch, NULL);
+    if (ch) {
+        close_for_good_locked(ch);
+        unref_locked(ch);
+    }
+    lim__unlock(&all->lock);
+}
+
+uint32_t lim__channels_live(lim__channels *all, lim_bytes name)
+{
+    lim__lock(&all->lock);
+    lim__channel *ch = lim__smap_get(&all->names, name);
+    uint32_t live = ch ? ch->live : 0;
+    lim__unlock(&all->lock);
+    return live;
 }
 
 /* ---- subscriptions come and go ---- */

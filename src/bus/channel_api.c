@@ -18,6 +18,7 @@
  * letter of its own and cannot find a full mailbox. */
 #include "bus/bus.h"
 #include "bus/channel_inside.h"
+#include "bus/log_inside.h"
 
 #include <stdlib.h>
 
@@ -81,8 +82,13 @@ lim_err lim_channel_open(lim_bus *bus, const char *name, const lim_channel_opts 
         return LIM_E_CLOSED;
     lim__channels *all = bus->channels;
     lim__channel *ch;
+    lim__log *log = NULL;
+    lim_err err = opts && opts->durable ? lim__log_open(bus, lim__str(name), opts, true, NULL, &log, NULL) : LIM_OK;
+    if (err != LIM_OK)
+        return err;
+    lim__log_unref(log);
     lim__lock(&all->lock);
-    lim_err err = lim__channel_open_locked(all, lim__str(name), opts, &ch);
+    err = lim__channel_open_locked(all, lim__str(name), opts, &ch);
     uint64_t id = err == LIM_OK ? channel_id_locked(ch) : 0;
     lim__unlock(&all->lock);
     if (err != LIM_OK)
@@ -114,10 +120,38 @@ lim_err lim_channel_close(lim_bus *bus, lim_channel channel)
     return ch ? LIM_OK : LIM_E_GONE;
 }
 
-static lim_err publish_closing(lim_admission *out)
+lim__log *lim__log_of_handle(lim_bus *bus, lim_channel channel)
+{
+    lim__channels *all = bus->channels;
+    lim__lock(&all->lock);
+    lim__channel *ch = channel_of(all, channel);
+    lim__log *log = ch ? lim__log_ref(LIM__RELAXED(ch->log)) : NULL;
+    lim__unlock(&all->lock);
+    return log;
+}
+
+static lim_err publish_closing(lim_bus *bus, const lim_publish_opts *opts, lim_admission *out)
 {
     *out = (lim_admission){ .verdict = LIM_REJECT, .why = LIM_WHY_CLOSING, .retry_after_ms = LIM__RETRY_AFTER_MS };
+    lim__receipt_refused(bus, opts, out);
     return LIM_OK;
+}
+
+static lim_err publish_durable(lim__log *log, lim_bytes payload, const lim_publish_opts *opts, lim_admission *out)
+{
+    lim_err err = lim__publish_logged(log, payload, opts, out);
+    lim__log_unref(log);
+    return err;
+}
+
+/* Of an ephemeral channel. The key goes into the headers; everything else is refused. */
+static lim_err headers_of(const lim_publish_opts *opts, lim__buf *headers)
+{
+    if (!opts || (!opts->key && !lim__publish_opts_durable(opts)))
+        return LIM_OK;
+    if (lim__publish_opts_durable(opts) || strlen(opts->key) > LIM__LOG_KEY_MAX)
+        return LIM_E_MISUSE;
+    return lim__packed_add(headers, lim__str("$key"), lim__str(opts->key));
 }
 
 lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const lim_publish_opts *opts,
@@ -128,17 +162,23 @@ lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const 
     if (payload.len > bus->opts.payload_bytes_max)
         return LIM_E_TOOBIG;
     if (is_closing(bus))
-        return publish_closing(out);
+        return publish_closing(bus, opts, out);
     lim__channels *all = bus->channels;
     lim__sched *here = lim__sched_here(all);
+    lim__buf headers = { 0 };
     if (!here)
         lim__lock(&all->host_lock);
     lim__channel *ch = channel_of(all, channel);
+    lim__log *log = lim__log_ref(lim__channel_log(ch));
     bool mandatory = opts && opts->mandatory;
-    lim_bytes none = { NULL, 0 };
-    lim_err err = ch ? lim__publish_covered(all, NULL, here, ch, payload, none, mandatory, out) : LIM_E_GONE;
+    lim_err err = ch ? LIM_OK : LIM_E_GONE;
+    if (err == LIM_OK && !log && (err = headers_of(opts, &headers)) == LIM_OK)
+        err = lim__publish_covered(all, NULL, here, ch, payload, lim__buf_bytes(&headers), mandatory, out);
     if (!here)
         lim__unlock(&all->host_lock);
+    lim__buf_fini(&headers);
+    if (log)
+        return publish_durable(log, payload, opts, out);
     return err == LIM_E_CLOSED ? LIM_E_GONE : err; /* closed between the look and the publish */
 }
 

@@ -30,6 +30,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "bus/channel.h"
+#include "bus/log.h"
 
 #include <stdatomic.h>
 
@@ -90,14 +91,14 @@ typedef struct lim__retired {
 } lim__retired;
 
 /* ---- tables: grow at the end, holes where somebody left; replaced when full or mostly holes ---- */
-typedef struct lim__table {
+typedef struct lim__sub_table {
     lim__retired retired;
     uint32_t cap;
     uint32_t holes;          /* registry */
     _Atomic uint32_t count;  /* release: the places below it are filled */
     _Atomic uint32_t holds;  /* subscriptions with policy hold among them */
     _Atomic(lim__sub *) subs[];
-} lim__table;
+} lim__sub_table;
 
 /* One line of counters per scheduler and one for host threads (under host_lock): one writer each, summed by readers. */
 typedef struct lim__tally {
@@ -111,7 +112,8 @@ struct lim__channel {
     lim__name *name;
     lim__tally *tallies; /* sched_count + 1 */
     /* any thread */
-    _Atomic(lim__table *) table; /* never NULL */
+    _Atomic(lim__sub_table *) table; /* never NULL */
+    _Atomic(lim__log *) log;     /* durable: set once, counted; NULL: ephemeral */
     _Atomic uint32_t closed;     /* 1: no longer in the registry; publishing answers CLOSED */
     /* registry */
     uint64_t id; /* of its lim_channel; 0: none. Written before the id is known to anybody */
@@ -269,5 +271,7 @@ static inline bool lim__sub_may_deliver(const lim__sub *sub)
  * (sched NULL) under host_lock. self may be NULL in both. */
 lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *sched, lim__channel *ch, lim_bytes payload,
                              lim_bytes headers, bool mandatory, lim_admission *out);
+/* A message that is stored already, under host_lock: `hold` is not asked. */
+void lim__publish_stored(lim__channel *ch, lim__msg *msg, lim_admission *out);
 
 #endif

@@ -134,7 +134,7 @@ bool lim__channel_json(lim__channels *all, lim_bytes name, lim__json *j)
     lim__lock(&all->lock);
     lim__channel *ch = lim__smap_get(&all->names, name);
     if (ch) {
-        lim__table *t = LIM__RELAXED(ch->table);
+        lim__sub_table *t = LIM__RELAXED(ch->table);
         lim__json_open(j, NULL, '{');
         channel_members(ch, j);
         lim__json_open(j, "subscribers", '[');
@@ -163,7 +163,7 @@ void lim__channels_count(lim__channels *all, uint64_t *channels, uint64_t *subsc
 /* ---- invariants ---- */
 
 /* How often it stands in the table. */
-static uint32_t table_standing(lim__table *t, const lim__sub *sub)
+static uint32_t table_standing(lim__sub_table *t, const lim__sub *sub)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < LIM__RELAXED(t->count); i++)
@@ -173,7 +173,7 @@ static uint32_t table_standing(lim__table *t, const lim__sub *sub)
 
 static void table_check(const lim__channel *ch)
 {
-    lim__table *t = LIM__RELAXED(ch->table);
+    lim__sub_table *t = LIM__RELAXED(ch->table);
     uint32_t live = 0, holds = 0, count = LIM__RELAXED(t->count);
     for (uint32_t i = 0; i < count; i++) {
         lim__sub *sub = LIM__RELAXED(t->subs[i]);

@@ -21,7 +21,7 @@ typedef struct offer {
     lim_process *self;
     lim__sched *sched; /* NULL: a host thread */
     lim__tally *tally;
-    lim__table *table;
+    lim__sub_table *table;
     uint32_t count; /* places of the table that existed when the publish began */
     lim_bytes payload, headers;
     lim__msg *msg; /* made when the first one keeps it */
@@ -219,6 +219,30 @@ lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *
     return err;
 }
 
+void lim__publish_stored(lim__channel *ch, lim__msg *msg, lim_admission *out)
+{
+    offer o = { .ch = ch, .msg = msg, .payload = lim__msg_bytes(msg), .headers = lim__msg_headers(msg) };
+    o.tally = &ch->tallies[ch->all->sched_count];
+    /* acquire: as in publish */
+    o.table = atomic_load_explicit(&ch->table, memory_order_acquire);
+    o.count = atomic_load_explicit(&o.table->count, memory_order_acquire);
+    nobody(false, out);
+    for (uint32_t i = 0; i < o.count; i++) {
+        lim__sub *sub = offer_sub(&o, i);
+        if (sub && sub->policy != LIM_HOLD_BACK) /* a durable channel allows none */
+            offer_to(&o, sub, out);
+    }
+    out->verdict = LIM_ACCEPT;
+    count(&o, out);
+}
+
+/* Nobody waits for the receipt. */
+static lim_err publish_logged(lim__log *log, lim_bytes payload, lim_bytes headers, bool mandatory, lim_admission *out)
+{
+    lim__log_message m = { .payload = payload, .headers = headers, .mandatory = mandatory };
+    return lim__log_publish(log, &m, NULL, NULL, out);
+}
+
 lim_err lim__publish(lim__channels *all, lim_process *self, lim__channel *ch, lim_bytes payload, lim_bytes headers,
                      bool mandatory, lim_admission *out)
 {
@@ -226,6 +250,9 @@ lim_err lim__publish(lim__channels *all, lim_process *self, lim__channel *ch, li
         nobody(mandatory, out);
         return LIM_OK;
     }
+    lim__log *log = lim__channel_log(ch);
+    if (LIM_UNLIKELY(log))
+        return publish_logged(log, payload, headers, mandatory, out);
     lim__sched *sched = self ? lim__proc_sched(self) : lim__sched_here(all);
     if (LIM_UNLIKELY(!sched))
         lim__lock(&all->host_lock);

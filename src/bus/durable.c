@@ -14,6 +14,7 @@
  *   D2  nothing is submitted after `stopped` was set under `lock`: the store may be closed then. */
 #include "bus/durable.h"
 #include "bus/letters.h"
+#include "bus/log_inside.h"
 #include "bus/schedule.h"
 
 #include <errno.h>
@@ -412,6 +413,7 @@ static void on_committed(void *ctx, lim__batch *batch, const lim__committed *wha
 {
     pending *p = ctx;
     lim__stored *l = p->letter;
+    lim__log_committed(p->durable->bus, batch, what);
     l->how = what->how;
     l->class = what->class;
     l->wall_ns = what->first_ns;
@@ -540,6 +542,7 @@ lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
 {
     static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
         format_restore,
+        lim__logs_restore,
         lim__schedules_restore,
     };
     lim_err err = LIM_OK;

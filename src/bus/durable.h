@@ -37,6 +37,7 @@ typedef enum lim__table {
     LIM__TABLE_SAGAS,     /* id u64 */
     LIM__TABLE_ARTIFACTS, /* hash: engine, name, bytes */
     LIM__TABLE_SLOTS,     /* kind u8, name: versions, options, history of a router slot */
+    LIM__TABLE_EXPIRING,  /* stream u64, due wall ns u64, number u64: a message that is to be forgotten then */
     LIM__TABLES
 } lim__table;
 _Static_assert((int)LIM__TABLES <= (int)LIM__TABLES_MAX, "the store has so many tables");

@@ -214,6 +214,22 @@ void lim__batch_expect(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes va
     b->expect_count++;
 }
 
+void lim__batch_expect_last(lim__batch *b, uint64_t stream, uint64_t last)
+{
+    lim__expect e = { .value_len = 16 };
+    uint64_t value[2] = { stream, last };
+    size_t size = (size_t)lim__up(sizeof e + sizeof value, 8);
+    uint8_t *at = grow(&b->expects, size, NULL);
+    if (!at) {
+        b->error = b->error ? b->error : -ENOMEM;
+        return;
+    }
+    memcpy(at, &e, sizeof e);
+    memcpy(at + sizeof e, value, sizeof value);
+    b->expects.len += size;
+    b->expect_count++;
+}
+
 static void add_number(lim__batch *b, lim__op_kind kind, uint64_t stream, uint64_t seq)
 {
     lim__op *op = lim__batch_add(b, kind, 0, 0);

@@ -141,6 +141,31 @@ static int row_now(group *g, lim__batch *b, lim_bytes key)
     return b->found.failed ? -ENOMEM : 0;
 }
 
+/* Its newest number, before this batch. False: no memory. */
+static bool last_now(group *g, uint64_t stream, uint64_t *last)
+{
+    const lim__stream *st = lim__ledger_stream(&g->s->ledger, stream);
+    if (st)
+        *last = st->assigned - 1;
+    return st != NULL;
+}
+
+static verdict check_stream(group *g, lim__batch *b, const uint8_t *value, uint32_t number)
+{
+    uint64_t wanted[2], last = 0;
+    memcpy(wanted, value, sizeof wanted);
+    if (!last_now(g, wanted[0], &last))
+        return STUCK;
+    if (last == wanted[1])
+        return TAKEN;
+    b->found.start = b->found.end = 0;
+    lim__buf_add(&b->found, &last, sizeof last);
+    b->result.how = LIM__COMMIT_CONFLICT;
+    b->result.conflict = number;
+    b->result.found = lim__buf_bytes(&b->found);
+    return ANSWERED;
+}
+
 static verdict check_expectations(group *g, lim__batch *b)
 {
     static const char nothing = 0;
@@ -151,6 +176,13 @@ static verdict check_expectations(group *g, lim__batch *b)
         lim__expect e;
         memcpy(&e, b->expects.ptr + pos, sizeof e);
         const uint8_t *key = b->expects.ptr + pos + sizeof e;
+        if (e.key_len == 0) {
+            verdict v = check_stream(g, b, key, i);
+            if (v != TAKEN)
+                return v;
+            pos += (size_t)lim__up(sizeof e + e.value_len, 8);
+            continue;
+        }
         lim_bytes value = lim__bytes(key + e.key_len, e.value_len);
         int err = row_now(g, b, lim__bytes(key, e.key_len));
         if (err != 0 && err != -ENOENT)

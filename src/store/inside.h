@@ -17,7 +17,8 @@
 
 /* ---- batches ---- */
 enum { LIM__BATCH_INLINE = 448 };
-typedef struct lim__expect { /* followed by the table's byte and key, then the value, padded to 8 */
+typedef struct lim__expect { /* followed by the table's byte and key, then the value, padded to 8; key_len 0: of a stream, the
+                              * value is its number and that of its newest record, u64 each */
     uint32_t key_len, value_len;
     bool absent;
 } lim__expect;

@@ -62,6 +62,9 @@ void lim__batch_delete(lim__batch *b, uint8_t table, lim_bytes key);
 /* The step happens only if this row has exactly this value (ptr NULL: is absent) just before it: what stands before it in the
  * same log write counts. The CONFLICT is told only when what was found is stored as this batch asks for (lim__batch_sync). */
 void lim__batch_expect(lim__batch *b, uint8_t table, lim_bytes key, lim_bytes value);
+/* The same of a stream: only if its newest record, forgotten or not, has this number (0: there was none yet). In one order with
+ * the expectations of rows; the CONFLICT's `found` is the number that it has (u64, little-endian). */
+void lim__batch_expect_last(lim__batch *b, uint64_t stream, uint64_t last);
 void lim__batch_trim(lim__batch *b, uint64_t stream, uint64_t first);   /* forget records before number `first` */
 void lim__batch_erase(lim__batch *b, uint64_t stream, uint64_t seq);    /* forget one */
 void lim__batch_drop(lim__batch *b, uint64_t stream);                   /* forget all; numbers go on where they were */
