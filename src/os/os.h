@@ -13,6 +13,7 @@
 #ifndef LIM__OS_H
 #define LIM__OS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -123,5 +124,34 @@ int lim__child_start(lim__child *c, const char *command, const char *const *env)
 void lim__child_kill(lim__child *c);             /* SIGKILL to its process group; nothing once it is reaped */
 int lim__child_reap(lim__child *c, int *status); /* 1 reaped (wait status), 0 still running, -errno; never blocks */
 void lim__child_fini(lim__child *c);             /* closes the descriptors that are not -1; kills and reaps nothing */
+
+/* --- helper processes, and memory shared with them (os/helper.c): what the native engine needs. 0 or more, or -errno --- */
+int lim__memory_open(const char *name, size_t bytes);                       /* descriptor of zeroes, to be shared */
+int lim__memory_sealed(const char *name, const void *bytes, size_t len);    /* of these bytes, for ever */
+int lim__memory_seal_writers(int fd); /* whoever maps it from now on may only read; who has mapped it may go on */
+void *lim__memory_map(int fd, size_t bytes); /* shared, to read and write; NULL: no memory */
+void lim__memory_unmap(void *at, size_t bytes);
+void lim__futex_wake(_Atomic uint32_t *word); /* everybody who waits there, in whatever process */
+/* While *word == value, at most timeout_ns; may return early. */
+void lim__futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
+int lim__event_open(void);       /* readable once somebody wrote to it */
+void lim__event_clear(int event);
+int lim__pair_open(int ends[2]); /* of connected sockets that keep packets apart; non-blocking */
+int lim__packet_send(int fd, const void *packet, size_t len, const int *fds, int fd_count);
+/* Bytes of a packet, cut to len; 0: the other end is closed; -EAGAIN. *fd gets a descriptor that came along, or -1. */
+long lim__packet_recv(int fd, void *packet, size_t len, int *fd_out);
+bool lim__readable(int fd, int64_t timeout_ns); /* or its other end is closed */
+void lim__pidfd_kill(int pidfd);                /* SIGKILL */
+uint64_t lim__process_cpu_ns(int pid);          /* processor time so far; 0: no such process */
+uint64_t lim__process_memory(int pid);          /* resident bytes; 0: no such process */
+/* Runs `path` with `control` as descriptor 3, no other, no environment and default signals, in a process group of its
+ * own. Answers its pid; it is the caller's to reap. */
+int lim__program_start(const char *path, int control);
+void lim__program_reap(int pid); /* waits for its end */
+const char *lim__signal_text(int signal); /* "SEGV"; "?" if there is none of that number; static */
+void lim__status_text(int status, char *out, size_t size); /* of a wait status: "ended by signal 11 (SEGV)" */
+/* The folder of the program that runs, without a slash at the end. */
+int lim__program_folder(char *out, size_t size);
+bool lim__file_executable(const char *path);
 
 #endif

@@ -16,11 +16,13 @@ typedef struct lim__engine_ops {
     uint32_t (*abandon)(lim__router *r); /* answers how many were dropped */
     uint32_t (*pending)(const lim__router *r);
     uint32_t (*runnable)(const lim__router *r); /* NULL: all that are pending */
+    void (*batch)(lim__router *r, bool on);     /* NULL: calls are made at once */
     uint64_t (*memory)(const lim__router *r);
     void (*close)(lim__router *r);
 } lim__engine_ops;
 
 extern const lim__engine_ops lim__engine_lua;
+extern const lim__engine_ops lim__engine_native; /* native.c */
 const lim__engine_ops *lim__engine_builtin(lim_bytes name, lim_diag *diag); /* NULL: there is no such strategy */
 
 struct lim__router {
@@ -35,7 +37,9 @@ struct lim__router {
     uint32_t instruction_ns;
     void (*on_done)(void *ctx, void *call_ctx, const lim__route_result *result);
     void (*on_log)(void *ctx, const char *line, size_t len);
+    void (*on_ready)(void *ctx);
     void *ctx;
+    struct lim__native *native;
     uint64_t log_since_ns; /* when the second began in which log_bytes were printed */
     uint32_t log_bytes;
     lim__router_stats stats;

@@ -61,6 +61,8 @@ static const lim__engine_ops *find_engine(const lim__artifact *a, lim_diag *diag
         return &lim__engine_lua;
     if (a->engine == LIM__ENGINE_BUILTIN)
         return lim__engine_builtin(a->bytes, diag);
+    if (a->engine == LIM__ENGINE_NATIVE)
+        return &lim__engine_native;
     lim__diag_set(diag, 0, 0, "the engine '%s' is not available", lim__engine_text(a->engine));
     return NULL;
 }
@@ -90,6 +92,8 @@ static lim__router *router_new(const lim__router_opts *opts)
     r->instruction_ns = opts->instruction_ns;
     r->on_done = opts->on_done;
     r->on_log = opts->on_log;
+    r->on_ready = opts->on_ready;
+    r->native = opts->native;
     r->ctx = opts->ctx;
     take_name(r->name, sizeof r->name, opts->name ? opts->name : opts->artifact->name);
     lim__hash_text(opts->artifact->hash, r->hash_text);
@@ -206,6 +210,12 @@ uint32_t lim__router_pending(const lim__router *r)
 uint32_t lim__router_runnable(const lim__router *r)
 {
     return r->ops->runnable != NULL ? r->ops->runnable(r) : r->ops->pending(r);
+}
+
+void lim__router_batch(lim__router *r, bool on)
+{
+    if (r->ops->batch != NULL)
+        r->ops->batch(r, on);
 }
 
 uint32_t lim__router_abandon(lim__router *r)

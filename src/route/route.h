@@ -71,7 +71,7 @@ typedef struct lim__router lim__router; /* OBJECT, shared by its owner and its u
 typedef struct lim__router_opts {
     lim__sched *sched;           /* NULL: offline */
     lim__os *os;                 /* NULL: linux */
-    lim__artifact *artifact;     /* referenced; its engine decides: LUA or BUILTIN */
+    lim__artifact *artifact;     /* referenced; its engine decides: LUA, BUILTIN or NATIVE */
     const char *name;            /* how the source is called in messages; NULL: the artifact's name */
     uint64_t seed;               /* of math.random and of ties */
     uint64_t *counter;           /* the slot's counter, the owner's: kept over versions; NULL: the router's own */
@@ -84,7 +84,11 @@ typedef struct lim__router_opts {
      * Runs inside lim__router_open, _call and _resume; must not call the router. Lines over log_bytes_per_s do not get
      * here: they are counted. NULL: nobody reads them. */
     void (*on_log)(void *ctx, const char *line, size_t len);
+    /* Calls that waited for something outside have become runnable; on the router's scheduler, in some process's turn.
+     * The owner calls lim__router_resume in a turn of its own. */
+    void (*on_ready)(void *ctx);
     void *ctx;
+    struct lim__native *native;  /* native.h: what a NATIVE artifact needs; NULL: the engine is off (MISUSE) */
 } lim__router_opts;
 /* Compiles, runs the chunk in the sandbox within cpu_ns, checks that it answered a function. One reference.
  * CODE: diag says line, column if known, why, and the line itself; MISUSE, INVALID (a limit out of range), TOOBIG, NOMEM. */
@@ -104,6 +108,9 @@ uint32_t lim__router_resume(lim__router *r);
 uint32_t lim__router_pending(const lim__router *r);
 /* Those of them that lim__router_resume would move on now; of Lua all, of others maybe none until something arrives. */
 uint32_t lim__router_runnable(const lim__router *r);
+/* From true to false, calls of an engine that runs elsewhere answer PENDING at once, and go there together, which is
+ * cheaper for many: at most unfinished_max of them. Others are not changed by it. */
+void lim__router_batch(lim__router *r, bool on);
 /* Drops the unfinished calls without a word; for an owner that ends. Answers how many; unref comes after. */
 uint32_t lim__router_abandon(lim__router *r);
 
