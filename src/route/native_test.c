@@ -313,7 +313,7 @@ static const expectation hostile[] = {
     SYSCALL("sigaction", "rt_sigaction"),
     TIMEOUT("loop"),
     TIMEOUT("jump"),
-    SYSCALL("nap", "clock_nanosleep"),
+    SYSCALL("nap", "nanosleep"),
     CRASH("hog", "it called abort()"),
     { "huge", LIM__ROUTE_DECIDED, "" },
     SYSCALL("mprotect", "mprotect"),

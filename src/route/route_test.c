@@ -176,7 +176,7 @@ static void test_what_is_no_engine_or_strategy_is_refused(void **state)
     lim__route_limits none = { 0 };
     assert_int_equal(try_open(LIM__ENGINE_BUILTIN, TEXT("fastest"), none, &diag, &r), LIM_E_CODE);
     assert_non_null(strstr(diag.text, "'fastest'"));
-    assert_int_equal(try_open(LIM__ENGINE_NATIVE, TEXT("x"), none, &diag, &r), LIM_E_CODE);
+    assert_int_equal(try_open(LIM__ENGINE_NATIVE, TEXT("x"), none, &diag, &r), LIM_E_MISUSE);
     assert_non_null(strstr(diag.text, "native"));
     assert_int_equal(lim__router_open(&(lim__router_opts){ 0 }, &diag, &r), LIM_E_MISUSE);
     assert_null(r);

@@ -184,7 +184,7 @@ static void ring_the_bell(void)
 static void nap(void)
 {
     struct timespec long_time = { 100, 0 };
-    nanosleep(&long_time, NULL);
+    syscall(SYS_nanosleep, &long_time, NULL);
 }
 
 static void wait_for_nothing(void)
