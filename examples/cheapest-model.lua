@@ -6,7 +6,7 @@
 --
 -- An agent's tag names the model it runs. A message may name the least that will do; without it the cheapest does. An
 -- agent counts as saturated when it is full or when more wait for it than it has places. When all that would do are, the
--- message waits for the one whose line is shortest, rather than for the cheapest.
+-- one whose line is shortest is chosen, whatever its price: a task waits for it, an ask is refused.
 
 local MODELS = { "small", "medium", "large" } -- by price
 

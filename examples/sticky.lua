@@ -39,5 +39,5 @@ return function(msg, candidates)
             tagged = tagged or has
         end
     end
-    return best -- nil if all are full: the message waits
+    return best -- nil if all who may are full: a task waits, an ask is refused
 end
