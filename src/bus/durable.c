@@ -15,6 +15,7 @@
 #include "bus/durable.h"
 #include "bus/letters.h"
 #include "bus/log_inside.h"
+#include "bus/saga.h"
 #include "bus/schedule.h"
 
 #include <errno.h>
@@ -544,6 +545,7 @@ lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
         format_restore,
         lim__logs_restore,
         lim__schedules_restore,
+        lim__sagas_restore,
     };
     lim_err err = LIM_OK;
     for (size_t i = 0; err == LIM_OK && i < LIM_COUNT(parts); i++)

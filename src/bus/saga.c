@@ -35,6 +35,7 @@ void lim__sagas_free(lim__sagas *book)
         return;
     free_all(&book->running);
     free_all(&book->ended);
+    lim__rows_free(lim__rows_take(&book->rows));
     free(book);
 }
 
@@ -55,16 +56,20 @@ static lim__saga *find(const lim__list *list, uint64_t id)
 
 /* ---- the end of one ---- */
 
-static void forget_oldest(lim__sagas *book)
+static void forget_oldest(lim_bus *bus)
 {
+    lim__sagas *book = bus->sagas;
     lim__saga *oldest = LIM_CONTAINER(lim__list_pop(&book->ended), lim__saga, node);
+    if (oldest->durable)
+        lim__saga_unstore(bus, oldest);
     book->ended_count--;
     book->ended_bytes -= oldest->bytes;
     lim__saga_free(oldest);
 }
 
-static void remember(lim__sagas *book, lim__saga *saga)
+void lim__saga_remember(lim_bus *bus, lim__saga *saga)
 {
+    lim__sagas *book = bus->sagas;
     for (uint32_t i = 0; i < saga->plan.count; i++) { /* what nobody is shown need not be kept */
         lim__saga_work *both[] = { &saga->ones[i].step, &saga->ones[i].undo };
         for (size_t k = 0; k < LIM_COUNT(both); k++) {
@@ -79,7 +84,7 @@ static void remember(lim__sagas *book, lim__saga *saga)
     book->ended_count++;
     book->ended_bytes += saga->bytes;
     while (book->ended_count > LIM__SAGAS_ENDED_MAX || (book->ended_bytes > ENDED_BYTES_MAX && book->ended_count > 1))
-        forget_oldest(book);
+        forget_oldest(bus);
 }
 
 static void ended(lim__system *s, lim__saga *saga)
@@ -96,7 +101,7 @@ static void ended(lim__system *s, lim__saga *saga)
         snprintf(id, sizeof id, "%" PRIx64, saga->id);
         LIM__EVENT(s->bus, s->self, "saga.stuck", { "id", lim__str(id) }, { "name", saga->name });
     }
-    remember(s->bus->sagas, saga);
+    lim__saga_remember(s->bus, saga);
 }
 
 static void died(lim__system *s, lim__saga *saga)
@@ -144,17 +149,37 @@ static lim_err terms_of(const lim__request *r, lim__terms **out)
     return err;
 }
 
+void lim__sagas_before(lim__system *s)
+{
+    own(s);
+    lim__sagas_take_rows(s);
+}
+
+/* What its first row will say. */
+static lim_err keep_request(const lim__system *s, lim__saga *saga)
+{
+    lim__json j = lim__json_begin(&saga->request);
+    lim__json_val(&j, NULL, s->root);
+    return saga->request.failed ? LIM_E_NOMEM : LIM_OK;
+}
+
 static lim_err begin(lim__system *s, lim__saga *saga)
 {
     lim_err err = terms_of(s->request, &saga->terms);
     saga->id = ++s->bus->sagas->next_id;
+    if (err == LIM_OK && saga->durable)
+        err = keep_request(s, saga);
     return err == LIM_OK ? lim__saga_start(s, saga) : err;
 }
 
 void lim__sys_saga_run(lim__system *s)
 {
     lim__sagas *book = s->bus->sagas;
-    own(s);
+    lim_diag diag;
+    if (lim__val_bool(s->root, "durable", false) && s->bus->durable == NULL) {
+        lim__sys_refuse_diag(s, lim__durable_missing(&diag), &diag);
+        return;
+    }
     if (atomic_load_explicit(&s->bus->closing, memory_order_relaxed) != 0) {
         lim__sys_refuse(s, LIM_E_CLOSED, "the bus is closing, and starts nothing new");
         return;
@@ -255,7 +280,6 @@ void lim__sys_saga_cancel(lim__system *s)
 void lim__sagas_on_signal(lim__system *s, const lim_signal *signal)
 {
     lim__sagas *book = s->bus->sagas;
-    own(s);
     if (signal->kind != LIM_SIGNAL_DOWN)
         return;
     LIM__LIST_EACH(n, &book->running) {

@@ -5,6 +5,7 @@
  *
  * {"op":"run", ...}: answers when the saga has ended. It goes on when its asker has given up or died: `show` tells then
  *   name          for people and lists, at most 255 bytes; may be left out
+ *   durable       true: it survives the bus, which needs a data directory (MISUSE); see below
  *   timeout_ms    of the steps together; then the one under way is cancelled and compensation begins. 10 minutes unless
  *                 said, at most 30 days
  *   steps         1..64 of them, in order:
@@ -44,6 +45,13 @@
  *
  * At most 1000 run at once; one more is refused with FULL.
  *
+ * ---- durable ones ----
+ * How far it has come is stored before the next step or compensation begins, and goes on there after a restart; clocks run on
+ * meanwhile. Its tasks are durable, too, and carry an idempotency key of their own each, so that one that was dispatched and
+ * not answered when the bus died is dispatched again without running again: its result, or the task itself if it lives, is
+ * there. An ask that was under way then has failed, handed_over "unknown", and is undone: what must go on is a task. While the
+ * store takes nothing (full) it waits. Of those that ended the newest 256 are known after a restart, too.
+ *
  * ---- who does what ----
  *   asker --run--> service ($sys.sagas) --spawns, watches--> saga process --asks, tasks--> groups and queues
  *                  `-- the book: a record per saga, outlives both
@@ -64,6 +72,9 @@ uint64_t lim__sagas_running(const lim__sagas *book);
 /* Every signal of the process behind $sys.sagas, after system.c has dealt with requests. */
 struct lim__system;
 void lim__sagas_on_signal(struct lim__system *s, const lim_signal *signal);
+void lim__sagas_before(struct lim__system *s); /* before each of them */
+/* Reads the rows of a store (durable.h); the process takes them in. */
+lim_err lim__sagas_restore(lim_bus *bus, lim_diag *diag);
 
 /* ---- the state machine of one saga, without a bus ----
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * saga_inside.h - the book of sagas, as saga.c (the service and its ops), saga_read.c (a run request), saga_run.c (the
- * process of one saga) and saga_show.c (JSON) share it. Nobody else includes it.
+ * process of one saga), saga_keep.c (rows) and saga_show.c (JSON) share it. Nobody else includes it.
  *
  * All of it lives on one scheduler: the service is always started on its supervisor's, and sagas on the service's. */
 #ifndef LIM__SAGA_INSIDE_H
@@ -29,6 +29,7 @@ typedef struct lim__saga_work { /* one step, or one compensation */
     lim__msg *reply;
     uint64_t elapsed_ns;
     char detail[160], participant[64]; /* cut */
+    bool stored;                /* durable: its end is in a row */
 } lim__saga_work;
 
 typedef struct lim__saga_one { /* a step */
@@ -46,6 +47,8 @@ typedef struct lim__saga {
     uint64_t begun_ns, deadline_ns, ended_ns;
     size_t bytes;
     bool cancelled;
+    bool durable;
+    lim__buf request;         /* durable: what its first row says; empty once that is stored */
     lim__saga_plan plan;
     lim_pid process;
     uint64_t monitor;
@@ -58,6 +61,7 @@ struct lim__sagas {
     uint64_t running_count, ended_count, next_id;
     size_t ended_bytes;
     lim_pid owner;            /* the service whose monitors these are */
+    lim__rows rows;           /* read at start-up, and not yet taken in */
 };
 
 /* What a run request says; NULL: refused already. */
@@ -74,6 +78,15 @@ static inline lim__saga_work *lim__saga_current(lim__saga *saga) /* NULL: it has
     lim__saga_one *one = saga->plan.state == LIM__SAGA_ENDED ? NULL : &saga->ones[saga->plan.at];
     return one == NULL ? NULL : saga->plan.state == LIM__SAGA_UNDO ? &one->undo : &one->step;
 }
+
+/* ---- saga_keep.c: those that are durable ----
+ * Everything that is not stored yet, as one step. NULL: no memory. */
+lim__batch *lim__saga_batch(lim_bus *bus, const lim__saga *saga, uint64_t now_ns);
+void lim__saga_stored(lim__saga *saga);                   /* that batch is */
+void lim__saga_unstore(lim_bus *bus, const lim__saga *saga); /* its rows go */
+/* Takes what was stored into the book: each that runs is started. */
+void lim__sagas_take_rows(lim__system *s);
+void lim__saga_remember(lim_bus *bus, lim__saga *saga);   /* saga.c: among those that ended */
 
 const char *lim__saga_state_text(const lim__saga *saga);
 /* "payload": text, or "payload_base64"; the keys begin with `key`. */

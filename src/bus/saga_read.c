@@ -227,6 +227,7 @@ lim__saga *lim__saga_read(lim__system *s)
         lim__sys_refuse(s, LIM_E_NOMEM, "out of memory");
         return NULL;
     }
+    r.saga->durable = lim__val_bool(s->root, "durable", false);
     if (text_room(&r, s->root) && read_text(&r, s->root, "name", "", &r.saga->name) &&
         read_ms(&r, s->root, "timeout_ms", ALL_MS, &timeout_ns) && read_steps(&r, s->root)) {
         r.saga->begun_ns = lim_now_ns(s->self);
@@ -255,6 +256,7 @@ void lim__saga_free(lim__saga *saga)
         work_fini(&saga->ones[i].undo);
     }
     lim__terms_unref(saga->terms);
+    lim__buf_fini(&saga->request);
     free(saga->ones);
     free(saga->text);
     free(saga);

@@ -6,12 +6,15 @@
  *
  * Asks are linked to it (they end when it dies), tasks are watched (they live on, and are awaited by whoever is started
  * in its place). One conversation is under way at a time, and each has a deadline that it keeps by itself. A
- * compensation that could not be offered, because its queue was full or memory short, is offered again until its own
- * deadline. */
+ * A durable one stores what has ended, and what is next, before it does that; until it is stored, it listens to nothing
+ * else. A compensation that could not be offered, because its queue was full or memory short, is offered again until
+ * its own deadline. */
 #include "bus/saga_inside.h"
+#include "data/data.h"
+#include <inttypes.h>
 #include <stdio.h>
 
-enum { TAG_AGAIN = 'A', AGAIN_MIN_MS = 100, AGAIN_MAX_MS = 10000 };
+enum { TAG_AGAIN = 'A', TAG_STORE = 'S', AGAIN_MIN_MS = 100, AGAIN_MAX_MS = 10000, STORE_MS = 1000 };
 #define MS UINT64_C(1000000)
 
 typedef struct runner {
@@ -21,9 +24,15 @@ typedef struct runner {
     uint64_t ref;      /* of the conversation under way: later ones of earlier offers are not meant */
     uint64_t monitor, again;
     bool started;
+    /* durable */
+    bool storing;      /* and listens to nothing else */
+    lim__saga_do next; /* what to do once it is stored; 0: go on where it was */
+    uint64_t stored;   /* number of the commit */
+    lim__stash stash;
 } runner;
 
 static void carry_out(runner *r, lim__saga_do what);
+static void store(runner *r, lim__saga_do next);
 
 static void cut(char *at, size_t size, lim_bytes text)
 {
@@ -52,7 +61,10 @@ static void ended(runner *r, const lim_outcome *o, lim__msg *reply)
                                                               : LIM__SAGA_FAILED;
     lim__saga_do next = lim__saga_step(&saga->plan, event);
     LIM_CHECK((lim__saga_check(&saga->plan), true));
-    carry_out(r, next);
+    if (saga->durable)
+        store(r, next);
+    else
+        carry_out(r, next);
 }
 
 static void ended_so(runner *r, lim_how how, lim_handed handed, lim_why why, const char *detail)
@@ -61,6 +73,28 @@ static void ended_so(runner *r, lim_how how, lim_handed handed, lim_why why, con
 }
 
 /* ---- what is begun ---- */
+
+/* A durable saga's tasks are durable, and each has a key of its own: dispatched twice it runs once. */
+static lim__terms *terms_of(const runner *r, const lim__saga_work *w)
+{
+    char key[64];
+    const lim__saga *saga = r->saga;
+    lim__terms *own = NULL;
+    lim__buf block = { 0 };
+    if (!saga->durable || !w->task)
+        return lim__terms_ref(saga->terms);
+    if (saga->terms != NULL)
+        lim__buf_add(&block, saga->terms->block.ptr, saga->terms->block.len);
+    snprintf(key, sizeof key, "saga.%" PRIx64 ".%u.%s", saga->id, saga->plan.at,
+             saga->plan.state == LIM__SAGA_UNDO ? "undo" : "do");
+    lim_err err = lim__packed_add(&block, lim__str("durable"), lim__str("1"));
+    if (err == LIM_OK)
+        err = lim__packed_add(&block, lim__str("idempotency_key"), lim__str(key));
+    if (err == LIM_OK && !block.failed)
+        (void)!lim__terms_parse(lim__buf_bytes(&block), NULL, &own);
+    lim__buf_fini(&block);
+    return own;
+}
 
 static lim__open *letter(runner *r, const lim__saga_work *w, lim__msg *payload)
 {
@@ -75,8 +109,11 @@ static lim__open *letter(runner *r, const lim__saga_work *w, lim__msg *payload)
     open->flags = w->task ? LIM__OPEN_REPORT : 0;
     open->opened_ns = lim_now_ns(r->self);
     open->deadline_ns = w->deadline_ns;
-    open->terms = lim__terms_ref(r->saga->terms);
-    return open;
+    open->terms = terms_of(r, w);
+    if (open->terms != NULL || r->saga->terms == NULL)
+        return open;
+    lim__letter_free(s, open);
+    return NULL;
 }
 
 /* Takes the payload. */
@@ -183,23 +220,81 @@ static void await(runner *r, const lim__saga_work *w)
     (void)!lim__send_reserved(r->self, w->conv, c); /* gone: the monitor says so */
 }
 
-static void start(runner *r)
+static void go_on(runner *r)
 {
     lim__saga *saga = r->saga;
-    if (saga->plan.state == 0) {
-        carry_out(r, lim__saga_begin(&saga->plan));
-        return;
-    }
     lim__saga_work *w = lim__saga_current(saga);
     if (w == NULL)
         carry_out(r, LIM__SAGA_DO_END);
     else if (w->task && w->conv.id != 0)
         await(r, w);
-    else if (saga->plan.state == LIM__SAGA_UNDO)
+    else if (saga->plan.state == LIM__SAGA_UNDO && w->deadline_ns != 0)
         offer_undo(r);
+    else if (saga->plan.state == LIM__SAGA_UNDO)
+        carry_out(r, LIM__SAGA_DO_UNDO);
+    else if (saga->durable && w->task)
+        carry_out(r, LIM__SAGA_DO_STEP);
     else
-        ended_so(r, LIM_HOW_CRASHED, w->conv.id != 0 ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO, LIM_WHY_NONE,
-                 "the saga's process died meanwhile");
+        ended_so(r, LIM_HOW_CRASHED, saga->durable || w->conv.id != 0 ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO,
+                 LIM_WHY_NONE, "the saga's process died meanwhile");
+}
+
+static void start(runner *r)
+{
+    lim__saga *saga = r->saga;
+    lim__saga_do next = saga->plan.state == 0 ? lim__saga_begin(&saga->plan) : 0;
+    if (saga->durable)
+        store(r, next); /* also if one before it did: it may have died meanwhile */
+    else if (next != 0)
+        carry_out(r, next);
+    else
+        go_on(r);
+}
+
+/* ---- durable ones ---- */
+
+static void store_again(runner *r)
+{
+    if (lim_timer_start(r->self, STORE_MS * MS, TAG_STORE, &r->again) != LIM_OK)
+        lim_exit(r->self, LIM_FAULT);
+}
+
+static void store(runner *r, lim__saga_do next)
+{
+    r->storing = true;
+    r->next = next;
+    lim_err err =
+        lim__durable_commit(r->self, r->bus, lim__saga_batch(r->bus, r->saga, lim_now_ns(r->self)), ++r->stored);
+    if (err != LIM_OK && err != LIM_E_CLOSED) /* closed: it goes on after the next start */
+        store_again(r);
+}
+
+/* Not even its beginning is stored: nothing has happened. */
+static void refused(runner *r, lim_why why)
+{
+    r->saga->durable = false;
+    r->storing = false;
+    ended_so(r, LIM_HOW_REFUSED, LIM_HANDED_NO, why,
+             why == LIM_WHY_DISK_FULL ? "the store is full" : "it could not be stored");
+}
+
+static void on_stored(runner *r, const lim__stored *what)
+{
+    bool begun = lim__buf_len(&r->saga->request) == 0;
+    if (what->ref != r->stored || !r->storing)
+        return;
+    if (what->how == LIM__COMMITTED) {
+        r->storing = false;
+        lim__saga_stored(r->saga);
+        if (r->next != 0)
+            carry_out(r, r->next);
+        else
+            go_on(r);
+    } else if (!begun && (what->how == LIM__COMMIT_FULL || what->how == LIM__COMMIT_FAILED)) {
+        refused(r, what->how == LIM__COMMIT_FULL ? LIM_WHY_DISK_FULL : LIM_WHY_DISK_FAULT);
+    } else if (what->how != LIM__COMMIT_CLOSED) {
+        store_again(r);
+    }
 }
 
 /* ---- signals ---- */
@@ -238,15 +333,8 @@ static void on_silence(runner *r, lim_pid conv)
     lim__letter_free(lim__proc_sched(r->self), was);
 }
 
-static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+static void hear(runner *r, const lim_signal *signal)
 {
-    runner *r = state;
-    r->self = self;
-    if (!r->started) {
-        r->started = true; /* the first signal is the service's word to begin */
-        start(r);
-        return;
-    }
     if (r->saga->plan.state == LIM__SAGA_ENDED)
         return;
     if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type == &lim__type_outcome)
@@ -259,12 +347,42 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         on_silence(r, signal->from);
 }
 
+static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    runner *r = state;
+    r->self = self;
+    if (!r->started) {
+        r->started = true; /* the first signal is the service's word to begin */
+        lim__stash_init(&r->stash);
+        start(r);
+    } else if (signal->type == &lim__type_stored) {
+        on_stored(r, signal->body.ptr);
+        while (!r->storing && lim__stash_replay(&r->stash, self, on_signal, r))
+            continue;
+    } else if (r->storing && signal->kind == LIM_SIGNAL_TIMER && signal->tag == TAG_STORE) {
+        store(r, r->next);
+    } else if (!r->storing) {
+        hear(r, signal);
+    } else if (lim__stash_put(&r->stash, self, signal) != LIM_OK) {
+        lim_exit(self, LIM_FAULT);
+    }
+}
+
+static void on_end(void *state, lim_reason reason)
+{
+    runner *r = state;
+    (void)reason;
+    if (r->started)
+        lim__stash_fini(&r->stash, NULL);
+}
+
 lim_err lim__saga_start(lim__system *s, lim__saga *saga)
 {
     runner init = { .bus = s->bus, .saga = saga };
     lim_spawn_opts opts = { .size = sizeof opts,
                             .name = "saga",
                             .on_signal = on_signal,
+                            .on_end = on_end,
                             .state_bytes = sizeof init,
                             .init = &init,
                             .init_bytes = sizeof init,

@@ -115,6 +115,7 @@ void lim__saga_line_json(const lim__saga *saga, uint64_t now_ns, lim__json *j, c
     else
         lim__json_u64(j, "steps", saga->plan.count);
     lim__json_u64(j, "age_ms", (now_ns - saga->begun_ns) / MS);
+    lim__json_bool(j, "durable", saga->durable);
     if (details)
         works_json(saga, j);
     lim__json_close(j);

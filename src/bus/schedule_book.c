@@ -8,7 +8,6 @@
 #include "data/data.h"
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -680,7 +679,7 @@ void lim__schedules_free(lim__schedules *book)
         free(LIM_CONTAINER(n, lim__fire_asker, node));
     for (lim__list *n; (n = lim__list_pop(&book->effects)) != NULL;)
         lim__schedule_effect_free(LIM_CONTAINER(n, lim__schedule_effect, node));
-    lim__schedule_rows_free(atomic_load(&book->rows));
+    lim__rows_free(lim__rows_take(&book->rows));
     lim__smap_fini(&book->by_name);
     lim__map_fini(&book->by_id);
     lim__map_fini(&book->by_task);

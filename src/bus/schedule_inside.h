@@ -114,7 +114,7 @@ struct lim__schedules {
     uint64_t hold_ns;         /* the last commit failed: nothing fires until then (monotonic) */
     uint64_t ref;             /* of the commit under way */
     lim__list touched, effects;
-    struct lim__schedule_rows *_Atomic rows; /* read at start-up, and not yet taken in */
+    lim__rows rows;           /* read at start-up, and not yet taken in */
 };
 
 lim__schedule *lim__schedule_named(const lim__schedules *book, lim_bytes name); /* NULL: none */
@@ -142,7 +142,6 @@ void lim__schedules_stored(lim__system *sys, const lim__stored *what);
 void lim__schedules_doubt(lim__system *sys); /* a process before this one had a commit under way */
 void lim__schedules_take_rows(lim__system *sys);
 void lim__schedule_effect_free(lim__schedule_effect *e); /* with what it holds */
-void lim__schedule_rows_free(struct lim__schedule_rows *rows); /* NULL is a no-op */
 
 /* ---- schedule.c ---- */
 void lim__schedule_act_out(lim__system *sys, lim__schedule_effect *e);

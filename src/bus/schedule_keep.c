@@ -13,7 +13,6 @@
 #include "bus/schedule_inside.h"
 #include "data/data.h"
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -213,49 +212,9 @@ void lim__schedules_stored(lim__system *sys, const lim__stored *what)
 
 /* ---- reading ---- */
 
-typedef struct lim__schedule_rows { /* as scanned: u32 length, bytes of keys and values */
-    lim__buf buf;
-} lim__schedule_rows;
-
-void lim__schedule_rows_free(lim__schedule_rows *rows)
-{
-    if (rows == NULL)
-        return;
-    lim__buf_fini(&rows->buf);
-    free(rows);
-}
-
-static bool collect(void *ctx, lim_bytes key, lim_bytes value)
-{
-    lim__schedule_rows *rows = ctx;
-    lim__pack_bytes(&rows->buf, key);
-    lim__pack_bytes(&rows->buf, value);
-    return !rows->buf.failed;
-}
-
-static void nobody(void *ctx, const lim_outcome *o)
-{
-    (void)ctx, (void)o;
-}
-
 lim_err lim__schedules_restore(lim_bus *bus, lim_diag *diag)
 {
-    lim__schedule_rows *rows = calloc(1, sizeof *rows);
-    if (rows == NULL)
-        return LIM_E_NOMEM;
-    int err = lim__store_scan(lim__durable_store(bus), LIM__TABLE_SCHEDULES, lim__bytes(NULL, 0), lim__bytes(NULL, 0),
-                              collect, rows);
-    if (err != 0 || rows->buf.failed) {
-        bool failed = rows->buf.failed;
-        lim__schedule_rows_free(rows);
-        lim__diag_set(diag, 0, 0, "the schedules could not be read: %s", strerror(-err));
-        return failed ? LIM_E_NOMEM : LIM_E_IO;
-    }
-    bool some = lim__buf_len(&rows->buf) > 0;
-    atomic_store(&bus->schedules->rows, rows);
-    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = LIM_FOREVER, .wait = true };
-    return !some ? LIM_OK : /* so that it looks at its timers */
-               lim_ask_async(bus, "$sys.schedules", lim__str("{\"op\":\"ls\",\"max\":1}"), &opts, nobody, NULL, NULL);
+    return lim__rows_read(bus, LIM__TABLE_SCHEDULES, "$sys.schedules", &bus->schedules->rows, diag);
 }
 
 static void unpack_fire(lim__unpack *u, lim__fire *f)
@@ -315,13 +274,12 @@ static bool take_new(lim__schedules *book, lim_bytes value, lim_diag *diag)
 void lim__schedules_take_rows(lim__system *sys)
 {
     lim__schedules *book = sys->bus->schedules;
-    lim__schedule_rows *rows =
-        atomic_load_explicit(&book->rows, memory_order_relaxed) == NULL ? NULL : atomic_exchange(&book->rows, NULL);
+    lim__buf *rows = lim__rows_take(&book->rows);
     if (rows == NULL)
         return;
     book->kept = true;
     book->durability = (lim_class)lim__durable_class(sys->bus);
-    lim__unpack u = lim__unpack_begin(lim__buf_bytes(&rows->buf));
+    lim__unpack u = lim__unpack_begin(lim__buf_bytes(rows));
     while (u.at < u.end) {
         lim_diag diag = { 0 };
         lim_bytes key = lim__unpack_bytes(&u), value = lim__unpack_bytes(&u);
@@ -332,6 +290,6 @@ void lim__schedules_take_rows(lim__system *sys)
         LIM__EVENT(sys->bus, sys->self, "schedule.unreadable", { "name", lim__bytes(key.ptr, key.len - state) },
                    { "why", lim__str(diag.text) });
     }
-    lim__schedule_rows_free(rows);
+    lim__rows_free(rows);
     LIM_CHECK((lim__schedules_check(book), true));
 }

@@ -28,7 +28,7 @@ static const struct {
     { LIM__SYS_CONVERSATIONS, "$sys.conversations", NULL, NULL },
     { LIM__SYS_ARTIFACTS, "$sys.artifacts", NULL, NULL },
     { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal, lim__schedules_before },
-    { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal, NULL },
+    { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal, lim__sagas_before },
     { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal, NULL },
     { LIM__SYS_ROUTES, "$sys.routes", NULL, NULL },
 };
@@ -97,7 +97,7 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_SCHEDULES, "resume", "name", lim__sys_schedule_resume },
     { LIM__SYS_SCHEDULES, "rm", "name", lim__sys_schedule_rm },
     { LIM__SYS_SCHEDULES, "fire", "name", lim__sys_schedule_fire },
-    { LIM__SYS_SAGAS, "run", "name timeout_ms steps", lim__sys_saga_run },
+    { LIM__SYS_SAGAS, "run", "name timeout_ms durable steps", lim__sys_saga_run },
     { LIM__SYS_SAGAS, "ls", "ended", lim__sys_saga_ls },
     { LIM__SYS_SAGAS, "show", "id", lim__sys_saga_show },
     { LIM__SYS_SAGAS, "cancel", "id", lim__sys_saga_cancel },

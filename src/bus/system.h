@@ -104,6 +104,13 @@ void lim__gather_refuse(lim__system *s, lim__gather *g, lim_err err, const lim_d
 lim__gather *lim__gather_find(lim__system *s, uint64_t ref); /* NULL: over */
 void lim__gather_drop(lim__system *s);                       /* all, unanswered */
 
+/* ---- rows (system_rows.c): read by whoever opens the bus, taken in by the process that they are for ---- */
+typedef struct lim__rows { lim__buf *_Atomic read; } lim__rows;
+/* All of a table, then wakes the process behind the $sys group. */
+lim_err lim__rows_read(lim_bus *bus, lim__table table, const char *group, lim__rows *rows, lim_diag *diag);
+lim__buf *lim__rows_take(lim__rows *rows); /* key, value, key, value ... (lim__unpack_bytes); NULL: not there, or taken */
+void lim__rows_free(lim__buf *rows);       /* NULL is a no-op */
+
 /* ---- the ops ---- */
 #define LIM__SYS_RUN_MAP(X)                                                                                            \
     X(info) X(channel_ls) X(channel_show) X(channel_create) X(channel_close) X(group_ls) X(group_show)                 \
