@@ -211,7 +211,10 @@ typedef struct lim_delivery { /* VIEW */
     uint32_t credit;           /* of a request whose asker takes parts: how many it takes now; 0: it takes none */
     bool wants_reply;
     lim_msg *msg;              /* lim_msg_ref it to keep the payload */
+    lim_bytes headers;         /* of a subscription's message: packed as on the wire; see lim_header */
 } lim_delivery;
+/* The text of a header of a delivery or stored message; false: it has none of that name. */
+LIM_API bool lim_header(lim_bytes headers, const char *name, lim_bytes *out); /* A */
 typedef enum lim_done {
     LIM_DONE = 1, /* finished with it. A request without lim_reply: serve: silence; work: an empty result */
     LIM_HOLD,     /* lim_complete, lim_reply_to or lim_fail_to follows */

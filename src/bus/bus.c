@@ -12,6 +12,7 @@
 #include "bus/held.h"
 #include "bus/history.h"
 #include "bus/log_inside.h"
+#include "bus/reader.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
 #include <inttypes.h>
@@ -35,6 +36,7 @@ static void bus_free(lim_bus *bus)
     lim__schedules_free(bus->schedules);
     lim__sagas_free(bus->sagas);
     lim__aliases_free(bus->aliases);
+    lim__readers_free(bus->readers);
     lim__durable_free(bus);
     free(bus->system);
     free(bus);
@@ -53,9 +55,10 @@ static lim_err open_parts(lim_bus *bus)
     bus->schedules = lim__schedules_new(bus->os->random(bus->os));
     bus->sagas = lim__sagas_new();
     bus->aliases = lim__aliases_new(bus->os->random(bus->os));
+    bus->readers = lim__readers_new(bus->os->random(bus->os));
     if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
                           bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL ||
-                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL))
+                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL || bus->readers == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);

@@ -18,7 +18,9 @@
  * letter of its own and cannot find a full mailbox. */
 #include "bus/bus.h"
 #include "bus/channel_inside.h"
+#include "bus/channel_local.h"
 #include "bus/log_inside.h"
+#include "bus/reader.h"
 
 #include <stdlib.h>
 
@@ -30,14 +32,13 @@ typedef enum local_state { LOCAL_IDLE = 1, LOCAL_RUNNING, LOCAL_STOPPED } local_
 typedef enum local_birth { LOCAL_UNBORN = 1, LOCAL_BORN, LOCAL_DEAD } local_birth;
 
 typedef struct local { /* a local subscription */
+    lim__local base;   /* first */
     /* set once */
     lim_bus *bus;
     lim__sub *sub;
     lim_handler handler;
     lim_pid pid;
-    uint64_t id;
     /* any thread */
-    _Atomic uint32_t refs;  /* the process's, and whoever looked it up */
     _Atomic uint32_t state; /* local_state */
     _Atomic uint64_t complete_upto;
     _Atomic uint32_t birth; /* local_birth: whether the handler is ours, and so on_end to be called */
@@ -186,18 +187,25 @@ lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const 
 
 static void local_unref(local *l)
 {
-    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
+    if (atomic_fetch_sub_explicit(&l->base.refs, 1, memory_order_acq_rel) > 1)
         return;
     lim__sub_close(NULL, l->sub);
     free(l->held);
     free(l);
 }
 
-/* With a reference; NULL: gone. */
-static local *local_of(lim__channels *all, lim_sub sub)
+void lim__local_unref(lim__local *l)
+{
+    if (l->kind == LIM__LOCAL_READS)
+        lim__reads_unref(l);
+    else
+        local_unref((local *)(void *)l);
+}
+
+lim__local *lim__local_of(lim__channels *all, lim_sub sub)
 {
     lim__lock(&all->lock);
-    local *l = lim__ids_get(&all->local_ids, sub.id);
+    lim__local *l = lim__ids_get(&all->local_ids, sub.id);
     if (l && l->id == sub.id)
         atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
     else
@@ -206,16 +214,29 @@ static local *local_of(lim__channels *all, lim_sub sub)
     return l;
 }
 
-/* True for the one caller who takes the id back. */
-static bool local_forget(local *l)
+uint64_t lim__local_enter(lim__channels *all, lim__local *l)
 {
-    lim__channels *all = l->bus->channels;
+    lim__lock(&all->lock);
+    uint64_t id = l->id = lim__ids_take(&all->local_ids);
+    if (id)
+        lim__ids_set(&all->local_ids, id, l);
+    lim__unlock(&all->lock);
+    return id;
+}
+
+bool lim__local_forget(lim__channels *all, lim__local *l)
+{
     lim__lock(&all->lock);
     bool known = l->id && lim__ids_get(&all->local_ids, l->id) == l;
     if (known)
         lim__ids_give(&all->local_ids, l->id);
     lim__unlock(&all->lock);
     return known;
+}
+
+static bool local_forget(local *l)
+{
+    return lim__local_forget(l->bus->channels, &l->base);
 }
 
 /* ---- local subscriptions: held messages ---- owner's turn */
@@ -275,10 +296,10 @@ static bool local_ready(void *ctx)
 static void local_deliver(void *ctx, lim__sub *sub, uint64_t seq, lim_bytes channel, lim_bytes headers,
                           lim_bytes payload, lim__msg *msg)
 {
-    (void)headers;
     local *l = ctx;
     lim_delivery d = {
         .payload = payload,
+        .headers = headers,
         .channel = channel,
         .seq = seq,
         .remaining_ms = LIM_FOREVER,
@@ -354,7 +375,8 @@ static lim_err local_new(lim_bus *bus, const char *pattern, const lim_sub_opts *
     }
     l->bus = bus;
     l->handler = opts->handler;
-    atomic_init(&l->refs, 2); /* ours and the process's */
+    l->base.kind = LIM__LOCAL_LIVE;
+    atomic_init(&l->base.refs, 2); /* ours and the process's */
     atomic_init(&l->state, LOCAL_IDLE);
     atomic_init(&l->birth, LOCAL_UNBORN);
     *out = l;
@@ -382,12 +404,7 @@ static lim_err local_spawn(local *l)
 /* An id that leads to it, then a place in the tables: from then on messages come. */
 static lim_err local_enter(local *l, uint64_t *id)
 {
-    lim__channels *all = l->bus->channels;
-    lim__lock(&all->lock);
-    l->id = *id = lim__ids_take(&all->local_ids);
-    if (*id)
-        lim__ids_set(&all->local_ids, *id, l);
-    lim__unlock(&all->lock);
+    *id = lim__local_enter(l->bus->channels, &l->base);
     if (!*id)
         return LIM_E_NOMEM;
     lim_err err = lim__sub_enter(l->sub, NULL);
@@ -404,6 +421,10 @@ lim_err lim_subscribe(lim_bus *bus, const char *pattern, const lim_sub_opts *opt
         return LIM_E_MISUSE;
     if (is_closing(bus))
         return LIM_E_CLOSED;
+    if (lim__reader_wanted(bus, lim__str(pattern), opts->policy, &opts->read))
+        return lim__reads_subscribe(bus, pattern, opts, out);
+    if (opts->window == LIM_PULL)
+        return LIM_E_MISUSE; /* only a log waits to be fetched */
     local *l = NULL;
     lim_err err = local_new(bus, pattern, opts, &l);
     if (err != LIM_OK)
@@ -430,9 +451,12 @@ lim_err lim_subscribe(lim_bus *bus, const char *pattern, const lim_sub_opts *opt
 
 lim_err lim_unsubscribe(lim_bus *bus, lim_sub sub)
 {
-    local *l = bus ? local_of(bus->channels, sub) : NULL;
-    if (!l)
+    lim__local *any = bus ? lim__local_of(bus->channels, sub) : NULL;
+    if (!any)
         return bus ? LIM_E_GONE : LIM_E_MISUSE;
+    if (any->kind == LIM__LOCAL_READS)
+        return lim__reads_unsubscribe(any);
+    local *l = (local *)(void *)any;
     bool first = local_forget(l);
     atomic_store(&l->state, LOCAL_STOPPED);
     lim__sub_detach(l->sub);
@@ -444,9 +468,12 @@ lim_err lim_unsubscribe(lim_bus *bus, lim_sub sub)
 
 lim_err lim_complete(lim_bus *bus, lim_sub sub, uint64_t seq)
 {
-    local *l = bus ? local_of(bus->channels, sub) : NULL;
-    if (!l)
+    lim__local *any = bus ? lim__local_of(bus->channels, sub) : NULL;
+    if (!any)
         return bus ? LIM_E_GONE : LIM_E_MISUSE;
+    if (any->kind == LIM__LOCAL_READS)
+        return lim__reads_complete(any, seq);
+    local *l = (local *)(void *)any;
     lim_sub_info info;
     lim__sub_info(l->sub, &info);
     lim_err err = seq > 0 && seq <= info.delivered ? LIM_OK : LIM_E_INVALID;
@@ -465,9 +492,12 @@ lim_err lim_complete(lim_bus *bus, lim_sub sub, uint64_t seq)
 
 lim_err lim_sub_inspect(lim_bus *bus, lim_sub sub, lim_sub_info *out)
 {
-    local *l = bus && out ? local_of(bus->channels, sub) : NULL;
-    if (!l)
+    lim__local *any = bus && out ? lim__local_of(bus->channels, sub) : NULL;
+    if (!any)
         return bus && out ? LIM_E_GONE : LIM_E_MISUSE;
+    if (any->kind == LIM__LOCAL_READS)
+        return lim__reads_inspect(any, out);
+    local *l = (local *)(void *)any;
     lim__sub_info(l->sub, out);
     local_unref(l);
     return LIM_OK;

@@ -14,6 +14,7 @@
  *   D2  nothing is submitted after `stopped` was set under `lock`: the store may be closed then. */
 #include "bus/durable.h"
 #include "bus/letters.h"
+#include "bus/reader.h"
 #include "bus/log_inside.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
@@ -544,6 +545,7 @@ lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
     static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
         format_restore,
         lim__logs_restore,
+        lim__readers_restore,
         lim__schedules_restore,
         lim__sagas_restore,
     };

@@ -37,7 +37,7 @@ typedef struct lim__read_want {
     uint64_t owner_ref;
     lim_bytes owner_name; /* for people */
 } lim__read_want;
-/* Whether a subscription reads a log: it says how, or it is of a durable channel by its name, with policy 0 or hold. Any thread. */
+/* Whether a subscription reads a log: it says how, or is of a durable channel by its name with policy 0 or hold. Any thread. */
 bool lim__reader_wanted(lim_bus *bus, lim_bytes pattern, lim_policy policy, const lim_read_opts *read);
 /* Every message that is stored from here on is delivered, and those before as `read` says. self: the owner, or NULL on another
  * thread. NOTFOUND, MISUSE (a pattern, an ephemeral channel, options that exclude each other), EXISTS: the cursor is taken;
@@ -45,6 +45,15 @@ bool lim__reader_wanted(lim_bus *bus, lim_bytes pattern, lim_policy policy, cons
 lim_err lim__reader_attach(lim_bus *bus, lim_process *self, const lim__read_want *want, lim_diag *diag, lim__reading *out);
 /* Exactly once for each that was attached, also when it was told that it is over. In on_end: self NULL. */
 void lim__reader_detach(lim_bus *bus, lim_process *self, lim__reading reading);
+
+/* The options of a SUBSCRIBE, read: what lim__options_subscribe wrote. The texts of `read` are here. */
+typedef struct lim__read_options {
+    lim_read_opts read;
+    bool pull;
+    char cursor[LIM__CURSOR_NAME_MAX + 1], dead_letter[256];
+} lim__read_options;
+lim_err lim__read_options_parse(lim_bytes block, lim_diag *diag, lim__read_options *out); /* INVALID: diag says which */
+lim_err lim__read_from(lim_bytes text, lim_read_opts *out); /* "all", "new", "seq:N", "time:MICROSECONDS"; INVALID */
 
 /* ---- owner -> reader; any thread (self NULL); in order ---- */
 typedef enum lim__read_how {

@@ -6,6 +6,7 @@
  * Messages have few headers and most are never asked for: a walk is cheaper than any index. Every step checks its
  * lengths, so a block that was never validated reads short, not out of bounds. */
 #include "data/data.h"
+#include <liminal/liminal.h>
 
 static size_t load16(const uint8_t *p)
 {
@@ -100,4 +101,9 @@ bool lim__packed_get(lim_bytes block, lim_bytes key, lim_bytes *text)
         }
     }
     return found;
+}
+
+bool lim_header(lim_bytes headers, const char *name, lim_bytes *out)
+{
+    return name != NULL && out != NULL && lim__packed_get(headers, lim__str(name), out);
 }

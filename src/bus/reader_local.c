@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * reader_local.c - reading a log for the embedder: the process behind a local subscription that reads.
+ *
+ *      reader --letter of messages--> process --on_message, one at a time--> DONE: acknowledged, with the others of its
+ * batch |                                   HOLD: lim_ack, lim_nack, lim_complete, from anywhere
+ *                                        `--more--> reader                   FAIL: refused, delivered again after a
+ * pause
+ *
+ * IDLE <--on_message--> RUNNING, and from both STOPPED, as in channel_api.c: no call begins after lim_unsubscribe
+ * returned.
+ *
+ * `held` has the numbers that the handler has and has not settled; it is entered before on_message is called, so that
+ * whoever acknowledges from another thread, however early, finds it, and only the first settles it. Under `lock`, a
+ * leaf. */
+#include "bus/bus.h"
+#include "bus/channel_local.h"
+#include "bus/letters.h"
+#include "bus/reader.h"
+
+#include <stdlib.h>
+
+enum { WINDOW_DEFAULT = 1024, BATCH_MAX = 64, BATCH_NS_MAX = 200000 };
+
+typedef enum local_state { LOCAL_IDLE = 1, LOCAL_RUNNING, LOCAL_STOPPED } local_state;
+typedef enum local_birth { LOCAL_UNBORN = 1, LOCAL_BORN, LOCAL_DEAD } local_birth;
+
+typedef struct reads {
+    lim__local local; /* first */
+    /* set once */
+    lim_bus *bus;
+    lim_handler handler;
+    lim_pid pid;
+    lim__reading reading;
+    lim__name *channel;
+    uint32_t window;
+    /* any thread */
+    _Atomic uint32_t state, birth;
+    _Atomic uint64_t delivered;
+    lim__mutex lock;
+    lim__map held; /* number -> this */
+    /* its process */
+    lim__list letters; /* of messages, that are still to be handled */
+    bool again;        /* a letter to itself is on its way */
+    bool over;
+    uint32_t done_count;
+    uint64_t done[BATCH_MAX];
+} reads;
+
+typedef struct kept_letter {
+    lim__list node;
+    lim__read_msgs *msgs;
+    uint32_t at;
+} kept_letter;
+
+static bool step(_Atomic uint32_t *state, uint32_t from, uint32_t to)
+{
+    return atomic_compare_exchange_strong(state, &from, to);
+}
+
+/* ---- memory ---- */
+
+static void kept_free(kept_letter *k)
+{
+    for (uint32_t i = 0; i < k->at; i++)
+        k->msgs->item[i].msg = NULL;
+    lim__letter_free(lim__sched_current(), k->msgs);
+    free(k);
+}
+
+void lim__reads_unref(lim__local *l)
+{
+    reads *s = (reads *)(void *)l;
+    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    for (lim__list *node; (node = lim__list_pop(&s->letters)) != NULL;)
+        kept_free(LIM_CONTAINER(node, kept_letter, node));
+    lim__map_fini(&s->held);
+    lim__name_unref(s->channel);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+/* ---- held ---- */
+
+static bool hold(reads *s, uint64_t seq)
+{
+    lim__lock(&s->lock);
+    bool ok = lim__map_put(&s->held, seq, s) == LIM_OK;
+    lim__unlock(&s->lock);
+    return ok;
+}
+
+/* True for the one who settles it. */
+static bool settle(reads *s, uint64_t seq)
+{
+    lim__lock(&s->lock);
+    bool was = lim__map_remove(&s->held, seq) != NULL;
+    lim__unlock(&s->lock);
+    return was;
+}
+
+/* ---- its process ---- */
+
+static void send_done(lim_process *self, reads *s)
+{
+    if (s->done_count == 0)
+        return;
+    const lim__read_ack ack = { .how = LIM__READ_DONE, .seqs = s->done, .count = s->done_count };
+    s->done_count = 0;
+    (void)!lim__reader_ack(s->bus, self, s->reading, &ack); /* no memory: it is delivered again when its time is over */
+}
+
+static void refuse(lim_process *self, reads *s, uint64_t seq)
+{
+    const lim__read_ack ack = { .how = LIM__READ_AGAIN, .delay_ns = LIM__READ_BACKOFF, .seqs = &seq, .count = 1 };
+    (void)!lim__reader_ack(s->bus, self, s->reading, &ack);
+}
+
+/* False: unsubscribed. */
+static bool handle(lim_process *self, reads *s, const lim__read_item *item)
+{
+    lim_delivery d = { .payload = lim__msg_bytes(item->msg),
+                       .headers = lim__msg_headers(item->msg),
+                       .channel = lim__name_bytes(s->channel),
+                       .seq = item->seq,
+                       .remaining_ms = LIM_FOREVER,
+                       .msg = (lim_msg *)(void *)item->msg };
+    if (!step(&s->state, LOCAL_IDLE, LOCAL_RUNNING))
+        return false;
+    atomic_fetch_add_explicit(&s->delivered, 1, memory_order_relaxed);
+    bool noted = hold(s, item->seq);
+    lim_done done = s->handler.on_message(s->bus, &d, s->handler.ctx);
+    step(&s->state, LOCAL_RUNNING, LOCAL_IDLE);
+    if (done == LIM_HOLD && noted)
+        return true;
+    if (noted && !settle(s, item->seq))
+        return true; /* lim_ack was faster */
+    if (done == LIM_DONE)
+        s->done[s->done_count++] = item->seq;
+    else
+        refuse(self, s, item->seq);
+    return true;
+}
+
+static uint64_t clock_ns(const reads *s)
+{
+    return s->bus->os->now_ns(s->bus->os);
+}
+
+static void ring_itself(lim_process *self, reads *s)
+{
+    lim__command *c = lim__letter_new(lim__proc_sched(self), &lim__type_push, sizeof *c);
+    if (c == NULL || s->again)
+        return;
+    *c = (lim__command){ 0 };
+    s->again = true;
+    (void)!lim__send_reserved(self, s->pid, c);
+}
+
+/* A batch of what has come; the rest in the next turn. */
+static void work_off(lim_process *self, reads *s)
+{
+    uint64_t began = clock_ns(s);
+    for (uint32_t n = 0; !lim__list_empty(&s->letters); n++) {
+        kept_letter *k = LIM_CONTAINER(s->letters.next, kept_letter, node);
+        if (n >= BATCH_MAX || (n >= BATCH_MAX / 8 && n % 4 == 0 && clock_ns(s) - began >= BATCH_NS_MAX)) {
+            ring_itself(self, s);
+            break;
+        }
+        lim__read_item *item = &k->msgs->item[k->at];
+        if (!handle(self, s, item))
+            break;
+        lim__msg_unref(item->msg);
+        item->msg = NULL;
+        if (++k->at < k->msgs->count)
+            continue;
+        lim__list_remove(&k->node);
+        kept_free(k);
+        send_done(self, s); /* before `more`: there is room when the next ones come */
+        lim__reader_more(s->bus, self, s->reading);
+    }
+    send_done(self, s);
+}
+
+static void keep(lim_process *self, reads *s, const lim_signal *signal)
+{
+    kept_letter *k = malloc(sizeof *k);
+    if (k == NULL)
+        return; /* not acknowledged: delivered again when its time is over, or to somebody else */
+    *k = (kept_letter){ .msgs = lim__letter_keep(self, signal) };
+    lim__list_push(&s->letters, &k->node);
+}
+
+typedef struct reads_init {
+    reads *s;
+} reads_init;
+
+static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    reads *s = ((reads_init *)state)->s;
+    if (signal->kind != LIM_SIGNAL_MESSAGE)
+        return;
+    if (signal->type == &lim__type_push)
+        s->again = false;
+    else if (signal->type == &lim__type_read_msgs)
+        keep(self, s, signal);
+    else if (signal->type == &lim__type_read_over)
+        s->over = true;
+    work_off(self, s);
+    if (s->over && lim__list_empty(&s->letters)) {
+        lim__local_forget(s->bus->channels, &s->local);
+        lim_exit(self, LIM_SHUTDOWN);
+    }
+}
+
+static void on_end(void *state, lim_reason reason)
+{
+    reads *s = ((reads_init *)state)->s;
+    (void)reason;
+    lim__local_forget(s->bus->channels, &s->local);
+    atomic_store(&s->state, LOCAL_STOPPED);
+    bool born = atomic_exchange(&s->birth, LOCAL_DEAD) == LOCAL_BORN;
+    if (s->reading.member != 0 && born)
+        lim__reader_detach(s->bus, NULL, s->reading);
+    if (s->handler.on_end && born)
+        s->handler.on_end(s->handler.ctx);
+    lim__reads_unref(&s->local);
+}
+
+/* ---- opening ---- */
+
+static reads *reads_new(lim_bus *bus, const char *channel, const lim_sub_opts *opts)
+{
+    reads *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->local.kind = LIM__LOCAL_READS;
+    s->bus = bus;
+    s->handler = opts->handler;
+    s->window = opts->window ? opts->window : WINDOW_DEFAULT;
+    s->channel = lim__name_new(lim__str(channel));
+    s->lock = (lim__mutex)LIM__MUTEX_INIT;
+    lim__map_init(&s->held, bus->os->random(bus->os));
+    lim__list_init(&s->letters);
+    atomic_init(&s->local.refs, 2); /* ours and the process's */
+    atomic_init(&s->state, LOCAL_IDLE);
+    atomic_init(&s->birth, LOCAL_UNBORN);
+    return s;
+}
+
+static lim_err spawn(reads *s)
+{
+    reads_init init = { s };
+    lim_spawn_opts opts = { .size = sizeof opts,
+                            .name = "subscriber",
+                            .on_signal = on_signal,
+                            .on_end = on_end,
+                            .state_bytes = sizeof init,
+                            .init = &init,
+                            .init_bytes = sizeof init };
+    return lim_runtime_spawn(s->bus->rt, &opts, &s->pid);
+}
+
+/* Messages may come from here on, which is before the caller knows the id. */
+static lim_err attach(reads *s, const lim_sub_opts *opts)
+{
+    lim_diag diag = { 0 };
+    const lim__read_want want = { .channel = lim__name_bytes(s->channel),
+                                  .read = opts->read,
+                                  .window = s->window,
+                                  .owner = s->pid,
+                                  .owner_name = lim__str("local") };
+    lim_err err = lim__reader_attach(s->bus, NULL, &want, &diag, &s->reading);
+    if (err != LIM_OK && diag.text[0] != '\0')
+        lim__bus_log(s->bus, "event=subscribe_refused detail=\"%s\"", diag.text);
+    return err;
+}
+
+lim_err lim__reads_subscribe(lim_bus *bus, const char *channel, const lim_sub_opts *opts, lim_sub *out)
+{
+    reads *s = reads_new(bus, channel, opts);
+    lim_err err = s == NULL || s->channel == NULL ? LIM_E_NOMEM : spawn(s);
+    if (err != LIM_OK) {
+        if (s != NULL)
+            lim__reads_unref(&s->local); /* the process's, which there is none of */
+        if (s != NULL)
+            lim__reads_unref(&s->local);
+        return err;
+    }
+    uint64_t id = lim__local_enter(bus->channels, &s->local);
+    err = id == 0 ? LIM_E_NOMEM : attach(s, opts);
+    if (err == LIM_OK && !step(&s->birth, LOCAL_UNBORN, LOCAL_BORN)) {
+        lim__reader_detach(bus, NULL, s->reading);
+        err = LIM_E_GONE; /* the bus is closing */
+    }
+    if (err == LIM_OK)
+        *out = (lim_sub){ id };
+    else
+        lim_runtime_exit(bus->rt, s->pid, LIM_KILL);
+    lim__reads_unref(&s->local);
+    return err;
+}
+
+/* ---- using ---- */
+
+lim_err lim__reads_unsubscribe(lim__local *l)
+{
+    reads *s = (reads *)(void *)l;
+    bool first = lim__local_forget(s->bus->channels, l);
+    atomic_store(&s->state, LOCAL_STOPPED);
+    if (first)
+        lim_runtime_exit(s->bus->rt, s->pid, LIM_SHUTDOWN);
+    lim__reads_unref(l);
+    return first ? LIM_OK : LIM_E_GONE;
+}
+
+static uint64_t max_seen(const reads *s)
+{
+    return atomic_load_explicit(&s->delivered, memory_order_relaxed);
+}
+
+/* Everything up to seq that the handler has. */
+lim_err lim__reads_complete(lim__local *l, uint64_t seq)
+{
+    reads *s = (reads *)(void *)l;
+    size_t pos = 0, n = 0;
+    uint64_t key;
+    void *value;
+    lim_err err = seq == 0 || max_seen(s) == 0 ? LIM_E_INVALID : LIM_OK;
+    lim__lock(&s->lock);
+    uint64_t *seqs = err == LIM_OK ? calloc(s->held.count + 1, sizeof *seqs) : NULL;
+    if (err == LIM_OK && seqs == NULL)
+        err = LIM_E_NOMEM;
+    while (err == LIM_OK && lim__map_next(&s->held, &pos, &key, &value))
+        if (key <= seq)
+            seqs[n++] = key;
+    for (size_t i = 0; i < n; i++)
+        lim__map_remove(&s->held, seqs[i]);
+    lim__unlock(&s->lock);
+    if (n > 0)
+        err = lim__reader_ack(s->bus, NULL, s->reading,
+                              &(lim__read_ack){ .how = LIM__READ_DONE, .seqs = seqs, .count = (uint32_t)n });
+    free(seqs);
+    lim__reads_unref(l);
+    return err;
+}
+
+lim_err lim__reads_inspect(lim__local *l, lim_sub_info *out)
+{
+    reads *s = (reads *)(void *)l;
+    lim__lock(&s->lock);
+    *out = (lim_sub_info){ .delivered = max_seen(s),
+                           .in_flight = (uint32_t)s->held.count,
+                           .window = s->window == LIM_PULL ? 0 : s->window };
+    lim__unlock(&s->lock);
+    lim__reads_unref(l);
+    return LIM_OK;
+}
+
+/* With a reference. MISUSE: it reads no log. */
+static lim_err find(lim_bus *bus, lim_sub sub, reads **out)
+{
+    lim__local *l = bus != NULL ? lim__local_of(bus->channels, sub) : NULL;
+    if (l == NULL)
+        return bus != NULL ? LIM_E_GONE : LIM_E_MISUSE;
+    *out = (reads *)(void *)l;
+    if (l->kind == LIM__LOCAL_READS)
+        return LIM_OK;
+    lim__local_unref(l);
+    return LIM_E_MISUSE;
+}
+
+static lim_err settle_with(lim_bus *bus, lim_sub sub, uint64_t seq, lim__read_ack ack)
+{
+    reads *s;
+    lim_err err = find(bus, sub, &s);
+    if (err != LIM_OK)
+        return err;
+    ack.seqs = &seq;
+    ack.count = 1;
+    err = settle(s, seq) ? lim__reader_ack(bus, NULL, s->reading, &ack) : LIM_E_NOTFOUND;
+    lim__reads_unref(&s->local);
+    return err;
+}
+
+lim_err lim_ack(lim_bus *bus, lim_sub sub, uint64_t seq, lim_on_done *on_done, void *ctx)
+{
+    return settle_with(bus, sub, seq, (lim__read_ack){ .how = LIM__READ_DONE, .on_done = on_done, .ctx = ctx });
+}
+
+lim_err lim_nack(lim_bus *bus, lim_sub sub, uint64_t seq, int64_t delay_ms)
+{
+    if (delay_ms < 0)
+        return LIM_E_INVALID;
+    uint64_t delay_ns = delay_ms > INT64_MAX / 1000000 ? INT64_MAX : (uint64_t)delay_ms * 1000000;
+    return settle_with(bus, sub, seq, (lim__read_ack){ .how = LIM__READ_AGAIN, .delay_ns = delay_ns });
+}
+
+lim_err lim_fetch(lim_bus *bus, lim_sub sub, uint32_t count, int64_t ends_ms)
+{
+    reads *s;
+    lim_err err = find(bus, sub, &s);
+    if (err != LIM_OK)
+        return err;
+    uint64_t now = bus->os->now_ns(bus->os);
+    bool ever = ends_ms == LIM_FOREVER || ends_ms > (int64_t)((UINT64_MAX - now) / 1000000 / 2);
+    if (s->window != LIM_PULL)
+        err = LIM_E_MISUSE;
+    else if (count == 0 || ends_ms <= 0)
+        err = LIM_E_INVALID;
+    else
+        err = lim__reader_fetch(bus, NULL, s->reading, count, ever ? UINT64_MAX : now + (uint64_t)ends_ms * 1000000);
+    lim__reads_unref(&s->local);
+    return err;
+}
+
+lim_err lim__reader_of(lim_bus *bus, lim_sub sub, lim__reading *out)
+{
+    reads *s;
+    lim_err err = find(bus, sub, &s);
+    if (err != LIM_OK)
+        return err;
+    *out = s->reading;
+    lim__reads_unref(&s->local);
+    return LIM_OK;
+}
