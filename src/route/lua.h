@@ -139,9 +139,32 @@ static inline void lim__lua_charge(lim__lua *m, size_t bytes)
         lim__lua_hook_soon(m);
 }
 uint64_t lim__lua_clock(lim__lua *m); /* the processor clock: os, or instructions */
-void lim__lua_slice_begin(lim__lua_call *c);
-void lim__lua_set_step(lim__lua_call *c, int step); /* for a call that begins: LUA__STEP, or 0 */
-void lim__lua_slice_end(lim__lua_call *c, bool yielded); /* adds to cpu_ns */
+/* For a call that begins: LUA__STEP, or 0. */
+static inline void lim__lua_set_step(lim__lua_call *c, int step)
+{
+    if (LIM_LIKELY(c->step == step))
+        return;
+    c->step = step;
+    lua_sethook(c->co, lim__lua_hook, step > 0 ? LUA_MASKCOUNT : 0, step);
+}
+static inline void lim__lua_slice_begin(lim__lua_call *c)
+{
+    c->slice_start_ns = 0; /* read by the first hook: most calls end before it */
+    c->last_hook_ns = 0;
+    c->lua->charged = 0;
+    c->lua->running = c;
+    c->phase = LUA__RUNNING;
+}
+/* Adds to cpu_ns. */
+static inline void lim__lua_slice_end(lim__lua_call *c, bool yielded)
+{
+    lim__lua *m = c->lua;
+    m->running = NULL;
+    if (!yielded && c->step != 0)
+        lim__lua_set_step(c, LUA__STEP); /* else Lua would take the hook that yielded for one that has yet to come */
+    if (LIM_UNLIKELY(c->slice_start_ns != 0))
+        c->cpu_ns += lim__lua_clock(m) - c->slice_start_ns;
+}
 
 /* ---- lua_sandbox.c ---- */
 /* Protected C function: one argument, the lim__lua; answers what stands on the main stack from ARRAY on. */

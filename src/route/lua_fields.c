@@ -8,16 +8,22 @@
  * fault.
  *
  * So it never decides that something is no JSON, and what it takes reads exactly as the document would: lua_fields_test
- * compares the two. A zero behind the text ends every walk: no token contains one. */
+ * compares the two. The text's last character has to be a brace, and `end` is where that stands: nothing but a text
+ * goes beyond a brace, so that only those look how far they may. */
 #include "route/lua_fields.h"
 
 enum { LEVELS_MAX = 8, DIGITS_MAX = 18, EXACT_DIGITS_MAX = 15, WORD = 8 };
 
 /* Each takes the place where a value, or something of one, begins, and answers where it ends; NULL: not plain. */
 
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
 static const char *skip_space(const char *p)
 {
-    while (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')
+    while (is_space(*p))
         p++;
     return p;
 }
@@ -31,10 +37,10 @@ static uint64_t bytes_equal(uint64_t x, char c)
 }
 
 /* From behind the opening quote to the closing one. */
-static const char *text_end(const char *p)
+static const char *text_end(const char *p, const char *end)
 {
     const uint64_t spaces = 0x2020202020202020u, high = 0x8080808080808080u;
-    for (;; p += WORD) {
+    for (; end - p >= WORD; p += WORD) {
         uint64_t x;
         memcpy(&x, p, sizeof x);
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -46,6 +52,9 @@ static const char *text_end(const char *p)
         p += __builtin_ctzll(stops) / 8;
         return *p == '"' ? p : NULL;
     }
+    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80)
+        p++;
+    return p < end && *p == '"' ? p : NULL;
 }
 
 static bool is_digit(char c)
@@ -82,34 +91,45 @@ static const char *read_number(const char *p, struct lim__lua_field *f)
     return end;
 }
 
-static const char *read_word(const char *p, const char *word, size_t len)
+static const char *read_word(const char *p, const char *end, const char *word, ptrdiff_t len)
 {
-    return memcmp(p, word, len) == 0 ? p + len : NULL;
+    return end - p >= len && memcmp(p, word, (size_t)len) == 0 ? p + len : NULL;
 }
 
-static const char *read_value(const char *text, const char *p, struct lim__lua_field *f, int levels);
+/* The text that is read: [begin, end], end being its last brace. */
+typedef struct span {
+    const char *begin, *end;
+} span;
+
+static const char *read_value(const span *s, const char *p, struct lim__lua_field *f, int levels);
+
+/* Behind the bracket at p that closes something; the last one closes the whole object. */
+static const char *behind(const span *s, const char *p)
+{
+    return p == s->end ? NULL : p + 1;
+}
 
 /* The items of an array or object, from behind its bracket. Nothing of them is kept. */
-static const char *skip_items(const char *text, const char *p, char close, int levels)
+static const char *skip_items(const span *s, const char *p, char close, int levels)
 {
     struct lim__lua_field ignored;
     p = skip_space(p);
     if (*p == close)
-        return p + 1;
+        return behind(s, p);
     while (levels > 0) {
         if (close == '}') {
-            if (*p != '"' || (p = text_end(p + 1)) == NULL)
+            if (*p != '"' || (p = text_end(p + 1, s->end)) == NULL)
                 return NULL;
             p = skip_space(p + 1);
             if (*p++ != ':')
                 return NULL;
             p = skip_space(p);
         }
-        if ((p = read_value(text, p, &ignored, levels - 1)) == NULL)
+        if ((p = read_value(s, p, &ignored, levels - 1)) == NULL)
             return NULL;
         p = skip_space(p);
         if (*p == close)
-            return p + 1;
+            return behind(s, p);
         if (*p++ != ',')
             return NULL;
         p = skip_space(p);
@@ -117,78 +137,78 @@ static const char *skip_items(const char *text, const char *p, char close, int l
     return NULL;
 }
 
-static const char *read_text(const char *text, const char *p, struct lim__lua_field *f)
+static const char *read_text(const span *s, const char *p, struct lim__lua_field *f)
 {
-    const char *end = text_end(p + 1);
-    if (end == NULL)
+    const char *close = text_end(p + 1, s->end);
+    if (close == NULL)
         return NULL;
     f->kind = LIM__TEXT;
-    f->at = (uint16_t)(p + 1 - text);
-    f->len = (uint16_t)(end - p - 1);
-    return end + 1;
+    f->at = (uint16_t)(p + 1 - s->begin);
+    f->len = (uint16_t)(close - p - 1);
+    return close + 1;
 }
 
-static const char *read_value(const char *text, const char *p, struct lim__lua_field *f, int levels)
+static const char *read_value(const span *s, const char *p, struct lim__lua_field *f, int levels)
 {
     switch (*p) {
     case '"':
-        return read_text(text, p, f);
+        return read_text(s, p, f);
     case '{':
         f->kind = LIM__OBJECT;
-        return skip_items(text, p + 1, '}', levels);
+        return skip_items(s, p + 1, '}', levels);
     case '[':
         f->kind = LIM__ARRAY;
-        return skip_items(text, p + 1, ']', levels);
+        return skip_items(s, p + 1, ']', levels);
     case 't':
         f->kind = LIM__BOOL;
         f->truth = true;
-        return read_word(p, "true", 4);
+        return read_word(p, s->end, "true", 4);
     case 'f':
         f->kind = LIM__BOOL;
         f->truth = false;
-        return read_word(p, "false", 5);
+        return read_word(p, s->end, "false", 5);
     case 'n':
         f->kind = LIM__NULL;
-        return read_word(p, "null", 4);
+        return read_word(p, s->end, "null", 4);
     default:
         return read_number(p, f);
     }
 }
 
 /* One member: the key, and behind it the value. */
-static const char *read_member(lim__lua_fields *fields, const char *p)
+static const char *read_member(lim__lua_fields *fields, const span *s, const char *p)
 {
     struct lim__lua_field *f = &fields->items[fields->count];
     if (*p != '"' || fields->count == FIELDS__COUNT_MAX)
         return NULL;
-    const char *end = text_end(p + 1);
-    if (end == NULL)
+    const char *close = text_end(p + 1, s->end);
+    if (close == NULL)
         return NULL;
-    f->key = (uint16_t)(p + 1 - fields->text);
-    f->key_len = (uint16_t)(end - p - 1);
-    p = skip_space(end + 1);
+    f->key = (uint16_t)(p + 1 - s->begin);
+    f->key_len = (uint16_t)(close - p - 1);
+    p = skip_space(close + 1);
     if (*p != ':')
         return NULL;
     fields->count++;
-    return read_value(fields->text, skip_space(p + 1), f, LEVELS_MAX);
+    return read_value(s, skip_space(p + 1), f, LEVELS_MAX);
 }
 
-static const char *read_object(lim__lua_fields *fields, const char *p)
+static bool read_object(lim__lua_fields *fields, const span *s, const char *p)
 {
     if (*p != '{')
-        return NULL;
+        return false;
     p = skip_space(p + 1);
     if (*p == '}')
-        return p + 1;
+        return p == s->end;
     for (;;) {
-        p = read_member(fields, p);
+        p = read_member(fields, s, p);
         if (p == NULL)
-            return NULL;
+            return false;
         p = skip_space(p);
         if (*p == '}')
-            return p + 1;
+            return p == s->end;
         if (*p != ',')
-            return NULL;
+            return false;
         p = skip_space(p + 1);
     }
 }
@@ -198,10 +218,10 @@ bool lim__lua_fields_read(lim__lua_fields *fields, lim_bytes json)
     fields->count = 0;
     if (json.len < 2 || json.len > FIELDS__BYTES_MAX)
         return false;
-    memcpy(fields->text, json.ptr, json.len);
-    memset(fields->text + json.len, 0, sizeof fields->text - FIELDS__BYTES_MAX);
-    const char *end = read_object(fields, skip_space(fields->text));
-    return end != NULL && skip_space(end) == fields->text + json.len;
+    span s = { json.ptr, (const char *)json.ptr + json.len - 1 };
+    while (s.end > s.begin && is_space(*s.end))
+        s.end--;
+    return *s.end == '}' && read_object(fields, &s, skip_space(s.begin));
 }
 
 double lim__lua_field_double(const struct lim__lua_field *f)
@@ -211,11 +231,11 @@ double lim__lua_field_double(const struct lim__lua_field *f)
     return (double)f->i / tens[f->len];
 }
 
-const struct lim__lua_field *lim__lua_fields_get(const lim__lua_fields *fields, lim_bytes key)
+const struct lim__lua_field *lim__lua_fields_get(const lim__lua_fields *fields, lim_bytes json, lim_bytes key)
 {
     for (uint32_t i = fields->count; i-- > 0;) {
         const struct lim__lua_field *f = &fields->items[i];
-        if (f->key_len == key.len && memcmp(fields->text + f->key, key.ptr, key.len) == 0)
+        if (f->key_len == key.len && memcmp((const char *)json.ptr + f->key, key.ptr, key.len) == 0)
             return f;
     }
     return NULL;

@@ -23,29 +23,41 @@ static void assert_same_value(const char *json, lim__val v, const struct lim__lu
     else if (same && v.kind == LIM__DOUBLE)
         same = lim__lua_field_double(f) == v.d;
     else if (same && v.kind == LIM__TEXT)
-        same = f->len == v.text.len && memcmp(fields.text + f->at, v.text.ptr, f->len) == 0;
+        same = f->len == v.text.len && memcmp(json + f->at, v.text.ptr, f->len) == 0;
     if (!same)
-        fail_msg("another value: %s", json);
+        fail_msg("another value: kind %d", (int)v.kind);
 }
 
 /* True: it was taken, and each of its members is the document's. */
-static bool taken(const char *json, size_t len)
+static bool taken_here(const char *json, size_t len)
 {
-    if (!lim__lua_fields_read(&fields, (lim_bytes){ json, len }))
+    lim_bytes all = { json, len };
+    if (!lim__lua_fields_read(&fields, all))
         return false;
-    if (lim__doc_parse(doc, (lim_bytes){ json, len }, NULL) != LIM_OK)
+    if (lim__doc_parse(doc, all, NULL) != LIM_OK)
         fail_msg("taken, and no JSON: %.*s", (int)len, json);
     lim__val root = lim__doc_root(doc);
     assert_int_equal(root.kind, LIM__OBJECT);
     assert_int_equal(lim__val_count(root), fields.count);
     lim__iter it = lim__iter_begin(root);
     while (lim__iter_next(&it)) {
-        const struct lim__lua_field *f = lim__lua_fields_get(&fields, it.key);
+        const struct lim__lua_field *f = lim__lua_fields_get(&fields, all, it.key);
         assert_non_null(f);
         assert_same_value(json, lim__val_get_bytes(root, it.key), f);
     }
-    assert_null(lim__lua_fields_get(&fields, lim__str("no such key")));
+    assert_null(lim__lua_fields_get(&fields, all, lim__str("no such key")));
     return true;
+}
+
+/* In a block of its own size, so that a sanitizer sees what looks beyond it. */
+static bool taken(const char *json, size_t len)
+{
+    char *copy = malloc(len + (len == 0));
+    assert_non_null(copy);
+    memcpy(copy, json, len);
+    bool answer = taken_here(copy, len);
+    free(copy);
+    return answer;
 }
 
 static void test_plain_objects_are_read_without_a_document(void **state)
@@ -119,7 +131,7 @@ static void test_everything_else_is_left_to_the_document(void **state)
         "{\"a\":{]}",
     };
     for (size_t i = 0; i < LIM_COUNT(others); i++) {
-        if (lim__lua_fields_read(&fields, lim__str(others[i])))
+        if (taken(others[i], strlen(others[i])))
             fail_msg("taken: %s", others[i]);
     }
     assert_false(lim__lua_fields_read(&fields, (lim_bytes){ "{\"a\":1}\0", 8 }));

@@ -65,14 +65,6 @@ void *lim__lua_alloc(void *lua, void *block, size_t old_size, size_t new_size)
 
 /* ---- time ---- */
 
-void lim__lua_set_step(lim__lua_call *c, int step)
-{
-    if (LIM_LIKELY(c->step == step))
-        return;
-    c->step = step;
-    lua_sethook(c->co, lim__lua_hook, step > 0 ? LUA_MASKCOUNT : 0, step);
-}
-
 void lim__lua_hook_soon(lim__lua *m)
 {
     if (m->running != NULL)
@@ -122,23 +114,4 @@ void lim__lua_hook(lua_State *L, lua_Debug *ar)
          c->cpu_ns + used >= m->router->limits.cpu_ns) &&
         lua_isyieldable(L))
         lua_yield(L, 0);
-}
-
-void lim__lua_slice_begin(lim__lua_call *c)
-{
-    c->slice_start_ns = 0; /* read by the first hook: most calls end before it */
-    c->last_hook_ns = 0;
-    c->lua->charged = 0;
-    c->lua->running = c;
-    c->phase = LUA__RUNNING;
-}
-
-void lim__lua_slice_end(lim__lua_call *c, bool yielded)
-{
-    lim__lua *m = c->lua;
-    m->running = NULL;
-    if (!yielded && c->step != 0)
-        lim__lua_set_step(c, LUA__STEP); /* else Lua would take the hook that yielded for one that has yet to come */
-    if (c->slice_start_ns != 0)
-        c->cpu_ns += lim__lua_clock(m) - c->slice_start_ns;
 }

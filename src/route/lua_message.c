@@ -129,12 +129,12 @@ static lim__val member(lua_State *L, const lim__lua_call *c, lim__val object, in
     return lim__val_get_bytes(object, key);
 }
 
-static void push_field(lua_State *L, const lim__lua_fields *fields, const struct lim__lua_field *f)
+static void push_field(lua_State *L, lim_bytes payload, const struct lim__lua_field *f)
 {
     if (f->kind == LIM__INT)
         lua_pushinteger(L, f->i);
     else if (f->kind == LIM__TEXT)
-        lua_pushlstring(L, fields->text + f->at, f->len);
+        lua_pushlstring(L, (const char *)payload.ptr + f->at, f->len);
     else if (f->kind == LIM__DOUBLE)
         lua_pushnumber(L, lim__lua_field_double(f));
     else if (f->kind == LIM__BOOL)
@@ -157,11 +157,11 @@ static bool push_plain(lua_State *L, const proxy *p, int key_at)
             return false;
     }
     key.ptr = lua_tolstring(L, key_at, &key.len);
-    const struct lim__lua_field *f = lim__lua_fields_get(&c->fields, key);
+    const struct lim__lua_field *f = lim__lua_fields_get(&c->fields, c->payload, key);
     if (f != NULL && f->kind >= LIM__ARRAY)
         return false;
     if (f != NULL)
-        push_field(L, &c->fields, f);
+        push_field(L, c->payload, f);
     else
         lua_pushnil(L);
     return true;

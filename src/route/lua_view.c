@@ -359,7 +359,9 @@ static bool refresh_view(lim__lua *m, lim__lua_view *v, const lim__candidate *c)
 bool lim__lua_refresh(lim__lua *m, const lim__lua_call *c, const lim__candidate *const *candidates, uint32_t n)
 {
     lim__lua_list *list = m->list;
-    if (c->array_gen != m->array_gen || list->count != n || lua_rawlen(m->L, LUA__ARRAY) != n)
+    if (c->array_gen != m->array_gen || list->count != n)
+        return false;
+    if (m->unhooked_max == 0 && lua_rawlen(m->L, LUA__ARRAY) != n) /* what is bounded writes to no table */
         return false;
     for (uint32_t i = 0; i < n; i++) {
         const lim__candidate *cand = candidates[i];
