@@ -178,7 +178,7 @@ static void flip_while_running(world *w)
 
 static void order_failure(world *w, uint64_t within)
 {
-    w->armed = true;
+    w->armed = w->ever_failed = true;
     lim__sim_disk_fail_at_call(w->os, 1 + pick(within), pick(3) ? 0 : pick(2) ? EIO : ENOSPC);
 }
 
@@ -322,7 +322,7 @@ static bool sweep_one(uint64_t seed, uint64_t n, int err, end how, uint64_t *cal
     lim__sim_disk d = lim__sim_disk_get(w->os);
     d.short_write_permille = 0;
     lim__sim_disk_set(w->os, &d);
-    w->armed = true;
+    w->armed = w->ever_failed = true;
     lim__sim_disk_fail_at_call(w->os, n, err);
     if (open_store(w)) {
         live(w, 14);

@@ -78,6 +78,7 @@ typedef struct world {
     uint32_t read_errors; /* permille, while it lives: recovery believes what it cannot read to be lost */
     const char *broken;
     bool log_broken;    /* in this life */
+    bool ever_failed;   /* a call on the disk, in any life */
     char flipped[1024]; /* names of files: two bits in one batch may take a name with them */
     uint32_t refused, unknown, quarantined, lives, sealed;
 } world;
@@ -598,6 +599,13 @@ static void on_odd(void *ctx, const char *line)
         rule(false, "the second reader finds something odd that nobody has damaged");
 }
 
+static void on_finding(void *ctx, const char *line)
+{
+    world *w = ctx;
+    lim__sim_note(w->sim, "check: %s", line);
+    rule(false, "a check finds something that nobody has damaged");
+}
+
 /* What it finds in the files before the store is opened, and does with them what it must. */
 static lim__reader *second_open(world *w)
 {
@@ -605,6 +613,8 @@ static lim__reader *second_open(world *w)
     w->os = lim__sim_host(w->sim, "disk");
     int err = lim__reader_open(w->os, "store", NULL, on_odd, w, &r);
     rule(err == 0 || err == -ENOENT, "the second reader fails");
+    if (err == 0 && !w->rotten && !w->ever_failed)
+        lim__store_check(w->os, "store", on_finding, w, NULL);
     return r;
 }
 

@@ -306,6 +306,34 @@ static void test_an_index_that_was_never_given_anything_is_in_order(void **state
     remove_dir(copy);
 }
 
+/* The power failed in the middle of the last write: all of the batch is there that counts, and its foot is not. */
+static void test_a_last_batch_without_a_foot_is_no_damage_and_gets_one(void **state)
+{
+    world *w = *state;
+    static const char nothing[512];
+    append(w, 1, "", text("this is the last record"));
+    world torn = { .opts = w->opts };
+    char command[400];
+    snprintf(torn.dir, sizeof torn.dir, "%.50s-torn", w->dir);
+    snprintf(command, sizeof command, "cp -r %s %s && rm -rf %s/index", w->dir, torn.dir, torn.dir);
+    assert_int_equal(system(command), 0);
+    long at = where_is(&torn, first_segment, "this is the last record") / 4096 * 4096;
+    overwrite(&torn, first_segment, at + 4096 - 512, nothing, sizeof nothing);
+    int findings = check(w, torn.dir);
+    assert_string_equal(w->events, "");
+    assert_int_equal(findings, 0);
+    torn.opts.dir = torn.dir;
+    torn.opts.ctx = &torn;
+    open_store(&torn);
+    assert_int_equal(append(&torn, 1, "", text("goes on")), 2);
+    expect_records(&torn, 1, 1, "this is the last record|goes on|");
+    lim__store_close(torn.store);
+    findings = check(w, torn.dir);
+    assert_string_equal(w->events, "");
+    assert_int_equal(findings, 0);
+    remove_dir(torn.dir);
+}
+
 static void test_a_check_finds_what_is_wrong_and_changes_nothing(void **state)
 {
     world *w = *state;
@@ -652,6 +680,7 @@ int main(void)
         BOTH(test_erased_records_do_not_come_back),
         BOTH(test_a_store_in_order_has_no_findings_and_one_that_is_open_is_not_looked_at),
         BOTH(test_an_index_that_was_never_given_anything_is_in_order),
+        BOTH(test_a_last_batch_without_a_foot_is_no_damage_and_gets_one),
         BOTH(test_a_check_finds_what_is_wrong_and_changes_nothing),
         BOTH(test_reading_only_changes_nothing),
         BOTH(test_a_copy_made_while_writing_goes_on_opens_as_a_store_of_one_instant),

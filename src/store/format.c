@@ -127,11 +127,18 @@ void lim__batch_seal(uint8_t *batch, const lim__batch_head *h, lim__seal seal)
     head.segment = seal.segment;
     head.payload_crc = lim__crc32c(seal.seed, payload, h->length);
     head.echo_crc = lim__crc32c(seal.seed, payload + h->ops_length, h->length - h->ops_length);
-    head.magic = LIM__FOOT_MAGIC;
+    lim__batch_foot(batch + total - LIM__BATCH_HEAD, &head, seal);
     head.crc = head_crc(&head, seal);
-    memcpy(batch + total - LIM__BATCH_HEAD, &head, sizeof head);
     head.magic = LIM__HEAD_MAGIC;
     memcpy(batch, &head, sizeof head);
+}
+
+void lim__batch_foot(uint8_t *at, const lim__batch_head *h, lim__seal seal)
+{
+    lim__batch_head foot = *h;
+    foot.crc = head_crc(&foot, seal);
+    foot.magic = LIM__FOOT_MAGIC;
+    memcpy(at, &foot, sizeof foot);
 }
 
 bool lim__head_good(const void *at, uint64_t room, lim__seal seal, uint32_t magic)

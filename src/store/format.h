@@ -142,6 +142,8 @@ const lim__op *lim__op_next(const uint8_t *ops, size_t len, size_t *pos);
 /* `batch` is LIM__BATCH_HEAD bytes, h->length bytes of payload with unsealed ops, and room up to lim__batch_total. Seals
  * the ops, pads, and writes head and foot. Can be done again with another seal. */
 void lim__batch_seal(uint8_t *batch, const lim__batch_head *h, lim__seal seal);
+/* The last LIM__BATCH_HEAD bytes of a batch with this head, as batch_seal makes them. */
+void lim__batch_foot(uint8_t *at, const lim__batch_head *h, lim__seal seal);
 bool lim__head_good(const void *at, uint64_t room, lim__seal seal, uint32_t magic);
 bool lim__payload_good(const uint8_t *batch, lim__seal seal); /* its head is good and all of it is there */
 

@@ -28,6 +28,11 @@ typedef struct recovery {
     uint64_t gap_lsn;   /* the last lsn of those between segments that nobody has; 0: none */
     bool lost;          /* something is lost of which not even the name is known */
     bool mark_closed;   /* the last batch that the index knows was written by close */
+    struct { /* the last batch that was read, if behind what counts of it there is something else than should be */
+        lim__segment *segment; /* NULL: all is as it should be */
+        uint64_t at, length, total;
+        lim__batch_head head;
+    } tail;
 } recovery;
 
 /* ---- applying ---- */
@@ -54,17 +59,61 @@ static void apply_good(lim__ledger *l, lim__segment *segment, uint64_t at, const
     }
 }
 
-/* Nobody needs it while the head is good, so this is for those who look at everything. */
-static void check_foot(lim__store *s, lim__segment *segment, uint64_t at, const lim__batch_head *h,
-                       const uint8_t *payload)
+/* Zeros and a foot. Nobody needs them while the head is good. */
+static bool tail_is_right(const lim__segment *segment, const lim__batch_head *h, const uint8_t *payload)
 {
-    uint64_t rest = lim__batch_total(h) - LIM__BATCH_HEAD - h->length;
-    const uint8_t *foot = payload + h->length + rest - LIM__BATCH_HEAD;
-    bool zeros = true;
-    for (const uint8_t *p = payload + h->length; p < foot; p++)
-        zeros = zeros && *p == 0;
-    if (!zeros || !lim__head_good(foot, LIM__BATCH_HEAD, segment->seal, LIM__FOOT_MAGIC))
-        lim__store_note_damage(s, segment, at, "behind a good batch there is something else than should be");
+    const uint8_t *foot = payload + lim__batch_total(h) - 2 * (size_t)LIM__BATCH_HEAD;
+    for (const uint8_t *p = payload + h->length; p < foot; p++) {
+        if (*p != 0)
+            return false;
+    }
+    return lim__head_good(foot, LIM__BATCH_HEAD, segment->seal, LIM__FOOT_MAGIC);
+}
+
+/* Of the batch that was read before this one: it was synced, so this is damage. Of the last one it is not: it may never
+ * have been written to its end. */
+static void tell_tail(recovery *r)
+{
+    if (r->tail.segment && r->s->opts.read_only)
+        lim__store_note_damage(r->s, r->tail.segment, r->tail.at,
+                               "behind a good batch there is something else than should be");
+    r->tail.segment = NULL;
+}
+
+static void look_at_tail(recovery *r, lim__segment *segment, uint64_t at, const lim__batch_head *h,
+                         const uint8_t *payload)
+{
+    tell_tail(r);
+    if (tail_is_right(segment, h, payload))
+        return;
+    r->tail.segment = segment;
+    r->tail.at = at;
+    r->tail.length = h->length;
+    r->tail.total = lim__batch_total(h);
+    r->tail.head = *h;
+    if (h->flags & LIM__BATCH_CLOSE) /* whoever closed had its answer */
+        tell_tail(r);
+}
+
+/* The last batch of the log is good, and what is behind it in its blocks is not: a torn write. Now that the batch is in
+ * the log for good, it gets its foot. The bytes that count are written again as they are, so a torn write does no harm.
+ */
+static int mend_tail(recovery *r)
+{
+    lim__segments *t = &r->s->segments;
+    uint64_t used = LIM__BATCH_HEAD + r->tail.length, from = used / LIM__FILE_BLOCK * LIM__FILE_BLOCK;
+    size_t len = (size_t)(r->tail.total - from), bad = 0;
+    uint8_t *blocks = lim__aligned(len);
+    int err = blocks ? lim__segment_read_direct(t, r->tail.segment, blocks, len, r->tail.at + from, &bad) : -ENOMEM;
+    if (err == 0 && bad > 0)
+        err = -EIO;
+    if (err == 0) {
+        memset(blocks + (used - from), 0, (size_t)(r->tail.total - used));
+        lim__batch_foot(blocks + len - LIM__BATCH_HEAD, &r->tail.head, r->tail.segment->seal);
+        err = lim__segment_write(t, r->tail.segment, blocks, len, r->tail.at + from);
+    }
+    free(blocks);
+    return err;
 }
 
 static void on_batch(void *ctx, lim__segment *segment, uint64_t at, const lim__batch_head *h, const uint8_t *payload,
@@ -74,8 +123,10 @@ static void on_batch(void *ctx, lim__segment *segment, uint64_t at, const lim__b
     recovery *r = ctx;
     lim__store *s = r->s;
     r->last = segment;
-    if (s->opts.read_only && !damaged)
-        check_foot(s, segment, at, h, payload);
+    if (damaged)
+        tell_tail(r);
+    else
+        look_at_tail(r, segment, at, h, payload);
     if (!damaged)
         apply_good(&s->ledger, segment, at, h, payload);
     else if (!lim__scan_save(h, payload, at, segment->seal, apply_saved, r))
@@ -389,6 +440,8 @@ static int go_on_in(recovery *r, lim__segment *last)
     last->state = LIM__CURRENT;
     last->stats.end = r->end.end;
     int err = r->end.ghosts ? lim__segment_zero(t, last) : 0;
+    if (err == 0 && r->tail.segment == last && !LIM__MUTATION("tail_not_mended"))
+        err = mend_tail(r);
     if (err == 0 && !r->end.closed) /* what was read may have been in no more than a cache */
         err = lim__segment_sync(t, last);
     return err;
