@@ -14,6 +14,7 @@
 #ifndef LIM__LOG_H
 #define LIM__LOG_H
 
+#include "base/buf.h"
 #include "base/list.h"
 #include "bus/channel.h"
 #include "bus/durable.h"
@@ -73,6 +74,10 @@ typedef struct lim__log_message {
     bool mandatory, expect_last;
     uint64_t last;
 } lim__log_message;
+/* The options of a PUBLISH frame (data/options.h) into it: VIEWS of the block. False: one is unknown, or not what it should be. */
+bool lim__log_message_options(lim_bytes options, lim__log_message *m);
+/* The headers of a message with a key: `$key` in front. A key of no bytes: as they are. NOMEM. */
+lim_err lim__headers_keyed(lim__buf *out, lim_bytes key, lim_bytes headers);
 /* How it ended, exactly once, also when it was refused at once (then inside the call, before it returned): on the store's
  * thread, so it must be short, and may not wait or publish. `detail`: for people, static; "" : nothing to add. A REJECT with
  * why NONE: nobody knows whether it is stored. */

@@ -91,6 +91,15 @@ lim__msg *lim__log_msg(lim_bytes key, const lim__log_record *r)
     return msg;
 }
 
+lim_err lim__headers_keyed(lim__buf *out, lim_bytes key, lim_bytes headers)
+{
+    lim_bytes name, text;
+    lim_err err = key.len > 0 ? lim__packed_add(out, lim__str("$key"), key) : LIM_OK;
+    for (size_t pos = 0; err == LIM_OK && lim__packed_next(headers, &pos, &name, &text);)
+        err = lim__packed_add(out, name, text);
+    return err;
+}
+
 bool lim__log_decode(const lim__record *r, lim__logged *out)
 {
     lim__log_record record;
@@ -98,6 +107,59 @@ bool lim__log_decode(const lim__record *r, lim__logged *out)
         return false;
     *out = (lim__logged){ r->seq, r->wall_ns, record.expires_wall_ns, lim__log_msg(r->key, &record) };
     return out->msg != NULL;
+}
+
+/* ---- options of a publish ---- */
+
+static bool number(lim_bytes text, uint64_t max, uint64_t *out)
+{
+    uint64_t n = 0;
+    if (text.len == 0 || text.len > 20)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned digit = (unsigned)((const uint8_t *)text.ptr)[i] - '0';
+        if (digit > 9 || n > (max - digit) / 10)
+            return false;
+        n = n * 10 + digit;
+    }
+    *out = n;
+    return n <= max;
+}
+
+static bool set_option(lim__log_message *m, lim_bytes key, lim_bytes text)
+{
+    static const uint64_t ms_max = 365ull * 24 * 3600 * 1000 * 100;
+    uint64_t n = 0;
+    if (lim__bytes_eq(key, lim__str("key"))) {
+        m->key = text;
+        return text.len > 0 && text.len <= LIM__LOG_KEY_MAX;
+    }
+    if (lim__bytes_eq(key, lim__str("idempotency_key"))) {
+        m->idempotency_key = text;
+        return text.len > 0 && text.len <= LIM__LOG_KEY_MAX;
+    }
+    if (lim__bytes_eq(key, lim__str("expect_last"))) {
+        m->expect_last = true;
+        return number(text, UINT64_MAX - 1, &m->last);
+    }
+    bool expires = lim__bytes_eq(key, lim__str("expires_ms"));
+    if (!expires && !lim__bytes_eq(key, lim__str("delay_ms")))
+        return false;
+    if (!number(text, ms_max, &n))
+        return false;
+    *(expires ? &m->expires_ms : &m->delay_ms) = (int64_t)n;
+    return true;
+}
+
+bool lim__log_message_options(lim_bytes options, lim__log_message *m)
+{
+    lim_bytes key, text;
+    if (options.len > 0 && !lim__packed_valid(options))
+        return false;
+    for (size_t pos = 0; lim__packed_next(options, &pos, &key, &text);)
+        if (!set_option(m, key, text))
+            return false;
+    return true;
 }
 
 /* ---- receipts ---- */

@@ -126,18 +126,25 @@ typedef struct lim__call {
     uint64_t offset; /* where its frame begins in the bytes of this connection: below `written` it has left */
 } lim__call;
 
-/* ---- publishes in flight (publish.c): a ring of runs; those without a callback share one ---- */
+/* ---- publishes in flight (publish.c): rings of runs; those without a callback share one ---- */
 typedef struct lim__pub_run {
     lim_on_admission *on_admission;
     void *ctx;
+    lim_on_receipt *on_receipt;
+    void *receipt_ctx;
+    uint64_t first; /* the first of them is the how manieth publish of this client, from 0 on */
     uint32_t count;
 } lim__pub_run;
-typedef struct lim__pubs {
+typedef struct lim__pub_ring {
     lim__pub_run *runs;
-    size_t cap, first, count;  /* of runs; cap is 0 or a power of two */
+    size_t cap, first, count; /* of runs; cap is 0 or a power of two */
+} lim__pub_ring;
+typedef struct lim__pubs {
+    lim__pub_ring fresh, late; /* late: overtaken by an answer, so they are of durable channels */
     uint32_t next_corr;        /* of the next publish */
-    uint32_t pending;          /* next_corr - pending is the oldest that is not answered */
-    uint64_t offered, answered; /* ever */
+    uint32_t pending;          /* in both */
+    uint64_t offered;          /* ever */
+    uint64_t answered;         /* all before this one are */
 } lim__pubs;
 
 /* ---- standing orders: what the client establishes again after each reconnect ----
@@ -317,6 +324,7 @@ struct lim__waiter {
     bool done;
     lim_err err;
     lim_admission admission;
+    lim_receipt receipt;
     lim_conv conv;
     lim_outcome outcome;
     lim_taken taken;
@@ -441,6 +449,7 @@ lim_link_state lim__link_public(const lim_client *c);
 
 /* ---- the frames, by owner: locked; I/O side; false: the frame makes no sense ---- */
 bool lim__client_pub_answered(lim_client *c, const lim__frame *frame);
+bool lim__client_pub_stored(lim_client *c, const lim__frame *frame);
 void lim__client_pub_break(lim_client *c); /* all in flight end CLOSED; unlocks for the callbacks */
 void lim__client_pub_fini(lim_client *c);
 

@@ -443,6 +443,8 @@ static bool deal(lim_client *c, const lim__frame *frame)
         return welcomed(c, frame);
     case LIM__PUBLISHED:
         return lim__client_pub_answered(c, frame);
+    case LIM__STORED:
+        return lim__client_pub_stored(c, frame);
     case LIM__OUTCOME:
         return lim__client_call_outcome(c, frame);
     case LIM__PARTIAL:

@@ -146,6 +146,18 @@ lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *dia
     return err == LIM_OK ? put_some(block, "inbox_max", o->inbox_max, diag) : err;
 }
 
+lim_err lim__options_publish(lim__buf *block, const lim_publish_opts *o, lim_diag *diag)
+{
+    lim_err err = put_str(block, "key", o->key, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "idempotency_key", o->idempotency_key, diag);
+    if (err == LIM_OK)
+        err = put_ms(block, "expires_ms", o->expires_ms, diag);
+    if (err == LIM_OK)
+        err = put_ms(block, "delay_ms", o->delay_ms, diag);
+    return err == LIM_OK && o->expect_last ? put_u64(block, "expect_last", o->last, diag) : err;
+}
+
 lim_err lim__options_join(lim__buf *block, bool required)
 {
     return required ? put_u64(block, "required", 1, NULL) : LIM_OK;

@@ -17,7 +17,7 @@
  * Invariants (session_check):
  *   N1  `busy` says whether calls or held requests exist, and is counted once in the porter.
  *   N2  a ping timer runs only if it was busy since the timer's last look; an idle connection has no timer.
- *   N3  paused implies more than LIM__OUT_RESUME bytes waiting for a writable socket, so it ends. */
+ *   N3  paused implies more than LIM__OUT_RESUME bytes waiting for a writable socket, or publishes at the store: it ends. */
 #include "server/session.h"
 #include "bus/durable.h"
 
@@ -36,7 +36,7 @@ static void read_in(session *s);
 static void session_check(const session *s)
 {
     LIM_CHECK(s->busy == (s->calls.count + s->held > 0)); /* N1 */
-    LIM_CHECK(s->over || !s->paused || !s->writable);     /* N3 */
+    LIM_CHECK(s->over || !s->paused || !s->writable || s->logged != NULL); /* N3 */
     LIM_CHECK(s->over || s->streams.count >= s->peers.count);
     (void)s;
 }
@@ -196,7 +196,7 @@ static void weigh(session *s)
         end(s, LIM_SILENT, false);
         return;
     }
-    s->paused = !s->writable && left > (s->paused ? LIM__OUT_RESUME : LIM__OUT_PAUSE);
+    s->paused = (!s->writable && left > (s->paused ? LIM__OUT_RESUME : LIM__OUT_PAUSE)) || lim__session_logged_full(s);
     if (s->starved && left < LIM__OUT_DELIVER)
         lim__session_pump(s);
     interest(s);
@@ -570,7 +570,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     session *s = state;
     if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL) {
-        if (!lim__sub_on_signal(self, signal))
+        if (!lim__sub_on_signal(self, signal) && !lim__session_logged(s, self, signal))
             on_letter(s, signal);
     } else if (signal->kind == LIM_SIGNAL_EXIT) {
         on_exit_signal(s, signal);
@@ -638,6 +638,7 @@ static void on_end(void *state, lim_reason reason)
         atomic_store_explicit(&p->busy_count, atomic_load_explicit(&p->busy_count, memory_order_relaxed) - 1,
                               memory_order_relaxed);
     streams_end(s);
+    lim__session_logged_end(s);
     lim__session_known_free(s);
     if (s->fd >= 0)
         p->os->close(p->os, s->fd);

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "bus/letters.h"
+#include "bus/log.h"
 #include "server/server.h"
 #include "wire/wire.h"
 
@@ -166,6 +167,7 @@ struct session {
     lim__buf out;
     lim__buf kept;  /* the frame that is incomplete */
     publish_run run;
+    struct lim__logged_state *logged; /* publishes to durable channels (session_log.c); NULL: there were none */
     known_channel *last, **known;
     lim__map streams; /* id -> stream */
     stream *recent;   /* the one that a frame was for last, or NULL */
@@ -230,6 +232,13 @@ void lim__session_unsubscribe(session *s, const lim__frame *frame);
 void lim__session_pump(session *s); /* there is room again */
 void lim__session_sub_end(sub_stream *st); /* in on_end */
 void lim__session_known_free(session *s);
+
+/* ---- session_log.c ---- */
+/* CLOSED: the channel was deleted, and nothing was answered. */
+lim_err lim__session_publish_logged(session *s, lim__log *log, const lim__f_publish *f);
+bool lim__session_logged(session *s, lim_process *self, const lim_signal *signal); /* true: it was for it */
+bool lim__session_logged_full(const session *s); /* it is not to be read until some are answered */
+void lim__session_logged_end(session *s);        /* in on_end */
 
 /* ---- session_ask.c ---- */
 void lim__session_ask(session *s, const lim__frame *frame);

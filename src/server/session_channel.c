@@ -143,14 +143,69 @@ static void publish_failed(session *s, uint32_t corr, lim_err err)
 }
 
 /* The channel was closed under its name: somebody may have opened another one. */
-static lim_err publish_again(session *s, known_channel *k, const lim__f_publish *f, lim_admission *a)
+static void find_again(session *s, known_channel *k)
 {
     lim__channels *all = s->porter->bus->channels;
     lim__channel_unref(k->ch);
     k->ch = NULL;
     k->epoch = lim__channels_epoch(all);
     k->ch = lim__channel_find(all, lim__bytes(k->name, k->len));
+}
+
+static lim_err publish_again(session *s, known_channel *k, const lim__f_publish *f, lim_admission *a)
+{
+    lim__channels *all = s->porter->bus->channels;
+    find_again(s, k);
     return lim__publish(all, s->self, k->ch, f->payload, f->headers, f->flags & LIM__FLAG_MANDATORY, a);
+}
+
+/* A header that begins with $ is the system's. */
+static bool headers_ok(lim_bytes headers)
+{
+    lim_bytes key, text;
+    for (size_t pos = 0; lim__packed_next(headers, &pos, &key, &text);)
+        if (((const char *)key.ptr)[0] == '$')
+            return false;
+    return true;
+}
+
+/* Of the options an ephemeral channel knows the key: it becomes a header. NULL: done; else why it is refused. */
+static const char *publish_keyed(session *s, known_channel *k, const lim__f_publish *f)
+{
+    lim__log_message m = { 0 };
+    lim_admission a;
+    if (!lim__log_message_options(f->options, &m))
+        return "an option is unknown, or is not what it should be";
+    if (m.idempotency_key.len > 0 || m.expires_ms > 0 || m.delay_ms > 0 || m.expect_last)
+        return "idempotency_key, expires_ms, delay_ms and expect_last are for durable channels; this one is not";
+    lim__buf headers = { 0 };
+    lim_err err = lim__headers_keyed(&headers, m.key, f->headers);
+    if (err == LIM_OK)
+        err = lim__publish(s->porter->bus->channels, s->self, k->ch, f->payload, lim__buf_bytes(&headers),
+                           f->flags & LIM__FLAG_MANDATORY, &a);
+    lim__buf_fini(&headers);
+    if (err != LIM_OK)
+        publish_failed(s, f->corr, err);
+    else
+        answer(s, f->corr, &a, NULL);
+    return NULL;
+}
+
+/* To a durable channel, or with options. True: it has been dealt with. */
+static bool publish_specially(session *s, known_channel *k, const lim__f_publish *f)
+{
+    lim__log *log = lim__channel_log(k->ch);
+    for (int i = 0; log != NULL && i < 2; i++, log = lim__channel_log(k->ch)) {
+        if (lim__session_publish_logged(s, log, f) == LIM_OK)
+            return true;
+        find_again(s, k); /* it was deleted */
+    }
+    if (f->options.len == 0)
+        return false;
+    const char *wrong = publish_keyed(s, k, f);
+    if (wrong != NULL)
+        reject(s, f->corr, LIM_WHY_BAD_REQUEST, 0, wrong);
+    return true;
 }
 
 void lim__session_publish(session *s, const lim__frame *frame)
@@ -181,6 +236,12 @@ void lim__session_publish(session *s, const lim__frame *frame)
         reject(s, f.corr, LIM_WHY_CLOSING, 0, "the server is closing");
         return;
     }
+    if (LIM_UNLIKELY(f.headers.len > 0 && !headers_ok(f.headers))) {
+        reject(s, f.corr, LIM_WHY_BAD_REQUEST, 0, "headers that begin with $ are the system's");
+        return;
+    }
+    if (LIM_UNLIKELY((lim__channel_log(k->ch) != NULL || f.options.len > 0) && publish_specially(s, k, &f)))
+        return;
     lim_err err = lim__publish(bus->channels, s->self, k->ch, f.payload, f.headers, f.flags & LIM__FLAG_MANDATORY, &a);
     if (LIM_UNLIKELY(err == LIM_E_CLOSED))
         err = publish_again(s, k, &f, &a);
