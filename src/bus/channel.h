@@ -97,6 +97,8 @@ bool lim__sub_on_signal(lim_process *owner, const lim_signal *signal);
 /* ---- lists for the system groups: JSON written at the cursor; any thread ---- */
 void lim__channels_json(lim__channels *all, lim__json *j);                    /* array of channels */
 bool lim__channel_json(lim__channels *all, lim_bytes name, lim__json *j);     /* one with its subscriptions; false: none */
+bool lim__channel_json_with(lim__channels *all, lim_bytes name, lim__json *j, void (*more)(void *ctx, lim__json *j),
+                            void *ctx); /* `more` adds members to the object */
 void lim__channels_count(lim__channels *all, uint64_t *channels, uint64_t *subscriptions, uint64_t *messages_kept);
 
 #endif

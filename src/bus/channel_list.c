@@ -54,6 +54,7 @@ static void channel_members(const lim__channel *ch, lim__json *j)
     lim__json_bytes(j, "name", lim__name_bytes(ch->name));
     lim__json_bool(j, "opened", ch->explicit_open);
     lim__json_bool(j, "allow_hold", ch->allow_hold);
+    lim__json_bool(j, "durable", LIM__RELAXED(ch->log) != NULL);
     lim__json_u64(j, "subscriptions", ch->live);
     lim__json_u64(j, "published", s.published);
     lim__json_u64(j, "matched", s.matched);
@@ -131,6 +132,12 @@ void lim__channels_json(lim__channels *all, lim__json *j)
 
 bool lim__channel_json(lim__channels *all, lim_bytes name, lim__json *j)
 {
+    return lim__channel_json_with(all, name, j, NULL, NULL);
+}
+
+bool lim__channel_json_with(lim__channels *all, lim_bytes name, lim__json *j, void (*more)(void *ctx, lim__json *j),
+                            void *ctx)
+{
     lim__lock(&all->lock);
     lim__channel *ch = lim__smap_get(&all->names, name);
     if (ch) {
@@ -143,9 +150,12 @@ bool lim__channel_json(lim__channels *all, lim_bytes name, lim__json *j)
                 sub_object(LIM__RELAXED(t->subs[i]), j);
         }
         lim__json_close(j);
-        lim__json_close(j);
     }
     lim__unlock(&all->lock);
+    if (ch && more)
+        more(ctx, j);
+    if (ch)
+        lim__json_close(j);
     return ch != NULL;
 }
 

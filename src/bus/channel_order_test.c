@@ -331,11 +331,12 @@ static void test_lists_show_channels_by_name_with_their_numbers(void **state)
     world_turns(&w);
     lim__channels_json(w.all, &j);
     lim__buf_add(&buf, "", 1);
-    assert_string_equal((char *)buf.ptr,
-                        "[{\"name\":\"a\",\"opened\":true,\"allow_hold\":true,\"subscriptions\":1,\"published\":0,"
-                        "\"matched\":0,\"delivered\":0,\"deferred\":0,\"dropped\":0,\"rejected\":0},"
-                        "{\"name\":\"b\",\"opened\":false,\"allow_hold\":true,\"subscriptions\":2,\"published\":3,"
-                        "\"matched\":6,\"delivered\":4,\"deferred\":2,\"dropped\":0,\"rejected\":0}]");
+    assert_string_equal(
+        (char *)buf.ptr,
+        "[{\"name\":\"a\",\"opened\":true,\"allow_hold\":true,\"durable\":false,\"subscriptions\":1,\"published\":0,"
+        "\"matched\":0,\"delivered\":0,\"deferred\":0,\"dropped\":0,\"rejected\":0},"
+        "{\"name\":\"b\",\"opened\":false,\"allow_hold\":true,\"durable\":false,\"subscriptions\":2,\"published\":3,"
+        "\"matched\":6,\"delivered\":4,\"deferred\":2,\"dropped\":0,\"rejected\":0}]");
     buf.end = 0;
     j = lim__json_begin(&buf);
     assert_false(lim__channel_json(w.all, lim__str("c"), &j));

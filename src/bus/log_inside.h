@@ -133,6 +133,7 @@ uint64_t lim__log_next_due(const lim__log *log, uint64_t now_ns); /* under its l
 /* A letter to each seat, and none of them awaits any longer. */
 void lim__log_tell(lim__log *log, lim_err why);
 void lim__log_opts_fini(lim__log_opts *opts);
+void lim__log_trimmed(lim__log *log, uint64_t first); /* everything before `first` is forgotten */
 void lim__log_check(lim__log *log);
 
 /* ---- log_open.c ---- */

@@ -405,6 +405,14 @@ static void trimmed_locked(lim__log *log, uint64_t first)
         log->first = first;
 }
 
+void lim__log_trimmed(lim__log *log, uint64_t first)
+{
+    lim__lock(&log->lock);
+    trimmed_locked(log, first);
+    lim__unlock(&log->lock);
+    lim__log_want(log, 0); /* how much is left is counted anew */
+}
+
 static void on_small(void *ctx, lim__batch *batch, const lim__committed *what)
 {
     upkeep *u = ctx;

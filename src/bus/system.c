@@ -39,6 +39,10 @@ static const struct {
     "on_failing_head "                                                                                                 \
     "start_to_close_ms progress_ms dead_max remember_ms remember_max trace"
 
+#define CREATE                                                                                                         \
+    "name retain_age_ms retain_bytes retain_count retain_latest overflow dead_letter sync window_ms window_keys "      \
+    "window_slides window_forgets"
+
 #define SCHEDULE                                                                                                       \
     "name replace queue channel type payload payload_base64 options timeout_ms at every_ms rrule cron start zone "     \
     "catch_up catch_up_max grace_ms overlap paused"
@@ -51,7 +55,12 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_INFO, "info", "", lim__sys_info },
     { LIM__SYS_CHANNELS, "ls", "", lim__sys_channel_ls },
     { LIM__SYS_CHANNELS, "show", "name", lim__sys_channel_show },
-    { LIM__SYS_CHANNELS, "create", "name allow_hold", lim__sys_channel_create },
+    { LIM__SYS_CHANNELS, "create", CREATE " allow_hold durable", lim__sys_channel_create },
+    { LIM__SYS_CHANNELS, "configure", CREATE, lim__sys_channel_configure },
+    { LIM__SYS_CHANNELS, "delete", "name", lim__sys_channel_delete },
+    { LIM__SYS_CHANNELS, "purge", "name before", lim__sys_channel_purge },
+    { LIM__SYS_CHANNELS, "get", "name key", lim__sys_channel_get },
+    { LIM__SYS_CHANNELS, "peek", "name from max", lim__sys_channel_peek },
     { LIM__SYS_CHANNELS, "close", "name", lim__sys_channel_close },
     { LIM__SYS_GROUPS, "ls", "", lim__sys_group_ls },
     { LIM__SYS_GROUPS, "show", "name", lim__sys_group_show },

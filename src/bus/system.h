@@ -113,7 +113,8 @@ void lim__rows_free(lim__buf *rows);       /* NULL is a no-op */
 
 /* ---- the ops ---- */
 #define LIM__SYS_RUN_MAP(X)                                                                                            \
-    X(info) X(channel_ls) X(channel_show) X(channel_create) X(channel_close) X(group_ls) X(group_show)                 \
+    X(info) X(channel_ls) X(channel_show) X(channel_create) X(channel_configure) X(channel_close)\
+    X(channel_delete) X(channel_purge) X(channel_get) X(channel_peek) X(group_ls) X(group_show)                 \
     X(group_deploy) X(group_rm) X(artifact_ls) X(artifact_show) X(artifact_load) X(artifact_rm) X(queue_ls)            \
     X(queue_show) X(queue_make) X(queue_op) X(task_ls) X(task_show) X(task_cancel) X(task_retry) X(dead_ls)            \
     X(dead_show) X(dead_op) X(worker_ls) X(worker_show) X(worker_op) X(conv_ls) X(conv_show) X(conv_cancel)            \

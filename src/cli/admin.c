@@ -17,7 +17,8 @@ static const cli_noun nouns[] = {
       .group = "$sys.channels",
       .list = "channels",
       .id = "name",
-      .columns = { "name", "subscriptions", "published", "delivered", "deferred", "dropped", "rejected", "opened" } },
+      .columns = { "name", "durable", "subscriptions", "published", "delivered", "deferred", "dropped", "rejected",
+                   "opened" } },
     { .name = "group",
       .group = "$sys.groups",
       .list = "groups",
@@ -379,20 +380,6 @@ int cli_run_remove(struct cli *cli)
 {
     const cli_noun *n = cli_noun_of(cli);
     return cli_do(cli, n->group, "rm", n->id, cli_word(cli, 0), NULL);
-}
-
-int cli_run_channel_create(struct cli *cli)
-{
-    lim__buf b = { 0 };
-    lim__json j = cli_request(&b, "create");
-    lim__json_str(&j, "name", cli_word(cli, 0));
-    lim__json_bool(&j, "allow_hold", cli->opts->allow_hold);
-    return cli_once(cli, &j, "$sys.channels", cli_word(cli, 0), NULL);
-}
-
-int cli_run_channel_close(struct cli *cli)
-{
-    return cli_do(cli, "$sys.channels", "close", "name", cli_word(cli, 0), NULL);
 }
 
 int cli_run_info(struct cli *cli)

@@ -3,6 +3,7 @@
  *
  * A flag means the same in every command, so whether it takes a value is known before the command is, and flags may
  * stand before the verb, behind it or between its words. Which command takes which is the command table's business.
+ * Two names mean two things (--durable, --window): these stand behind the command that says which.
  *
  *   --name VALUE   --name=VALUE   --switch   -h   a lone - is a word   -- ends the flags */
 #include "cli/cli.h"
@@ -13,6 +14,11 @@ static const char *const policies[] = { "hold", "drop-oldest", "drop-newest", "c
 static const char *const faults[] = { "reject", "previous", "least-loaded", NULL };
 static const char *const duplicates[] = { "reject", "replace", "join", NULL };
 static const char *const priorities[] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", NULL };
+static const char *const overflows[] = { "drop_oldest", "reject", "dead_letter", NULL };
+static const char *const syncs[] = { "always", "interval", "never", NULL };
+static_assert(LIM_OVERFLOW_DROP_OLDEST == 1 && LIM_OVERFLOW_REJECT == 2 && LIM_OVERFLOW_DEAD_LETTER == 3 &&
+                  LIM_SYNC_ALWAYS == 1 && LIM_SYNC_INTERVAL == 2 && LIM_SYNC_NEVER == 3,
+              "overflows and syncs are in the order of their enums");
 static_assert(LIM_UNIQUE_REJECT == 1 && LIM_UNIQUE_REPLACE == 2 && LIM_UNIQUE_JOIN == 3,
               "duplicates are in the order of lim_unique");
 static_assert(LIM_PRIORITY(0) == 1, "priorities are as lim_dispatch_opts has them");
@@ -24,76 +30,114 @@ static_assert(LIM_ON_FAULT_REJECT == 1 && LIM_ON_FAULT_PREVIOUS == 2 && LIM_ON_F
 #define AT(field) offsetof(cli_opts, field)
 static const cli_flag flags[] = {
     { "server", CLI_TEXT, AT(server), "HOST:PORT", "the server (default: $LIMINAL_SERVER, else 127.0.0.1:4777)", NULL,
-      true },
-    { "json", CLI_SWITCH, AT(json), NULL, "print JSON, one object a line", NULL, true },
-    { "help", CLI_SWITCH, AT(help), NULL, "show this", NULL, true },
-    { "version", CLI_SWITCH, AT(version), NULL, "print the version", NULL, true },
-    { "mandatory", CLI_SWITCH, AT(mandatory), NULL, "reject the message when nobody subscribes", NULL, false },
-    { "max", CLI_NUMBER, AT(max), "N", "end after N of them", NULL, false },
-    { "window", CLI_NUMBER, AT(window), "N", "messages under way at once (default 1024)", NULL, false },
+      true, NULL },
+    { "json", CLI_SWITCH, AT(json), NULL, "print JSON, one object a line", NULL, true, NULL },
+    { "help", CLI_SWITCH, AT(help), NULL, "show this", NULL, true, NULL },
+    { "version", CLI_SWITCH, AT(version), NULL, "print the version", NULL, true, NULL },
+    { "mandatory", CLI_SWITCH, AT(mandatory), NULL, "reject the message when nobody subscribes", NULL, false, NULL },
+    { "max", CLI_NUMBER, AT(max), "N", "end after N of them", NULL, false, NULL },
+    { "window", CLI_NUMBER, AT(window), "N", "messages under way at once (default 1024)", NULL, false, NULL },
     { "backlog", CLI_NUMBER, AT(backlog), "N", "messages the server keeps beyond the window (default 65536)", NULL,
-      false },
-    { "policy", CLI_CHOICE, AT(policy), "POLICY", "what happens to a message that finds both full", policies, false },
-    { "timeout", CLI_DURATION, AT(timeout_us), "D", "give up after this long: 250ms, 2s, 5m, forever", NULL, false },
-    { "type", CLI_MANY, AT(types), "T", "the activity type; workers may give several", NULL, false },
-    { "tag", CLI_MANY, AT(tags), "T", "a tag that routing functions see; may be given several times", NULL, false },
-    { "next", CLI_SWITCH, AT(next), NULL, "when the participant dies, ask the next one (it may run twice)", NULL,
-      false },
-    { "wait", CLI_SWITCH, AT(wait), NULL, "wait: for a participant (ask), for the results (dispatch)", NULL, false },
-    { "exec", CLI_TEXT, AT(exec), "CMD", "the command, run by sh -c: payload on stdin, reply on stdout", NULL, false },
-    { "capacity", CLI_NUMBER, AT(capacity), "N", "requests in hand at once (default 1)", NULL, false },
-    { "identity", CLI_TEXT, AT(identity), "NAME", "a name that is unique in the group", NULL, false },
-    { "reconnect", CLI_SWITCH, AT(reconnect), NULL, "dial again when the connection breaks", NULL, false },
-    { "no-reconnect", CLI_SWITCH, AT(no_reconnect), NULL, "end when the connection breaks", NULL, false },
+      false, NULL },
+    { "policy", CLI_CHOICE, AT(policy), "POLICY", "what happens to a message that finds both full", policies, false,
+      NULL },
+    { "timeout", CLI_DURATION, AT(timeout_us), "D", "give up after this long: 250ms, 2s, 5m, forever", NULL, false,
+      NULL },
+    { "type", CLI_MANY, AT(types), "T", "the activity type; workers may give several", NULL, false, NULL },
+    { "tag", CLI_MANY, AT(tags), "T", "a tag that routing functions see; may be given several times", NULL, false,
+      NULL },
+    { "next", CLI_SWITCH, AT(next), NULL, "when the participant dies, ask the next one (it may run twice)", NULL, false,
+      NULL },
+    { "wait", CLI_SWITCH, AT(wait), NULL, "wait: for a participant (ask), for the results (dispatch)", NULL, false,
+      NULL },
+    { "exec", CLI_TEXT, AT(exec), "CMD", "the command, run by sh -c: payload on stdin, reply on stdout", NULL, false,
+      NULL },
+    { "capacity", CLI_NUMBER, AT(capacity), "N", "requests in hand at once (default 1)", NULL, false, NULL },
+    { "identity", CLI_TEXT, AT(identity), "NAME", "a name that is unique in the group", NULL, false, NULL },
+    { "reconnect", CLI_SWITCH, AT(reconnect), NULL, "dial again when the connection breaks", NULL, false, NULL },
+    { "no-reconnect", CLI_SWITCH, AT(no_reconnect), NULL, "end when the connection breaks", NULL, false, NULL },
     { "builtin", CLI_TEXT, AT(builtin), "NAME", "least_loaded, round_robin, power_of_two, hash:FIELD, affinity:FIELD",
-      NULL, false },
-    { "cpu", CLI_DURATION, AT(cpu_us), "D", "computing time of one decision, at most (default 20ms)", NULL, false },
-    { "wall", CLI_DURATION, AT(wall_us), "D", "one decision from begin to end, at most (default 5s)", NULL, false },
-    { "memory", CLI_SIZE, AT(memory_bytes), "SIZE", "memory of this version, at most (default 1MiB)", NULL, false },
-    { "on-fault", CLI_CHOICE, AT(on_fault), "WHAT", "who decides when the function fails", faults, false },
+      NULL, false, NULL },
+    { "cpu", CLI_DURATION, AT(cpu_us), "D", "computing time of one decision, at most (default 20ms)", NULL, false,
+      NULL },
+    { "wall", CLI_DURATION, AT(wall_us), "D", "one decision from begin to end, at most (default 5s)", NULL, false,
+      NULL },
+    { "memory", CLI_SIZE, AT(memory_bytes), "SIZE", "memory of this version, at most (default 1MiB)", NULL, false,
+      NULL },
+    { "on-fault", CLI_CHOICE, AT(on_fault), "WHAT", "who decides when the function fails", faults, false, NULL },
     { "allow-hold", CLI_SWITCH, AT(allow_hold), NULL, "subscriptions with policy hold may make publishes rejected",
-      NULL, false },
-    { "watch", CLI_SWITCH, AT(watch), NULL, "show it again and again", NULL, false },
-    { "interval", CLI_DURATION, AT(interval_us), "D", "how often --watch looks (default 2s)", NULL, false },
+      NULL, false, NULL },
+    { "watch", CLI_SWITCH, AT(watch), NULL, "show it again and again", NULL, false, NULL },
+    { "interval", CLI_DURATION, AT(interval_us), "D", "how often --watch looks (default 2s)", NULL, false, NULL },
     { "where", CLI_MANY, AT(where), "KEY=VALUE", "only those: kind, phase, group, type, name or an attribute; several",
-      NULL, false },
-    { "follow", CLI_SWITCH, AT(follow), NULL, "print its history as it happens, until it ends", NULL, false },
+      NULL, false, NULL },
+    { "follow", CLI_SWITCH, AT(follow), NULL, "print its history as it happens, until it ends", NULL, false, NULL },
     { "all", CLI_SWITCH, AT(all), NULL, "all of them: ask everybody in the group, every dead letter of the queue", NULL,
-      false },
-    { "any", CLI_SWITCH, AT(any), NULL, "ask everybody; the first reply counts, the others are cancelled", NULL,
-      false },
-    { "quorum", CLI_NUMBER, AT(quorum), "N", "with --all: so many replies are enough", NULL, false },
-    { "stream", CLI_SWITCH, AT(stream), NULL, "the answer comes in parts, a line each", NULL, false },
+      false, NULL },
+    { "any", CLI_SWITCH, AT(any), NULL, "ask everybody; the first reply counts, the others are cancelled", NULL, false,
+      NULL },
+    { "quorum", CLI_NUMBER, AT(quorum), "N", "with --all: so many replies are enough", NULL, false, NULL },
+    { "stream", CLI_SWITCH, AT(stream), NULL, "the answer comes in parts, a line each", NULL, false, NULL },
     { "compensate", CLI_TEXT, AT(compensate), "QUEUE", "when the participant dies, a task in QUEUE shall undo it", NULL,
-      false },
-    { "trace", CLI_SWITCH, AT(trace), NULL, "keep its history: conversation show", NULL, false },
-    { "priority", CLI_CHOICE, AT(priority), "N", "9 goes first (default 4)", priorities, false },
-    { "key", CLI_TEXT, AT(key), "K", "fairness key: keys share the queue, and may have limits", NULL, false },
-    { "weight", CLI_NUMBER, AT(weight), "N", "of its key, 1 to 1000 (default 1)", NULL, false },
-    { "order-key", CLI_TEXT, AT(order_key), "K", "tasks with one order key run one at a time, in order", NULL, false },
-    { "unique-key", CLI_TEXT, AT(unique_key), "K", "at most one task with it waits or runs", NULL, false },
+      false, NULL },
+    { "trace", CLI_SWITCH, AT(trace), NULL, "keep its history: conversation show", NULL, false, NULL },
+    { "priority", CLI_CHOICE, AT(priority), "N", "9 goes first (default 4)", priorities, false, NULL },
+    { "key", CLI_TEXT, AT(key), "K",
+      "of a task: keys share the queue, and may have limits; of a message: what it is about", NULL, false, NULL },
+    { "weight", CLI_NUMBER, AT(weight), "N", "of its key, 1 to 1000 (default 1)", NULL, false, NULL },
+    { "order-key", CLI_TEXT, AT(order_key), "K", "tasks with one order key run one at a time, in order", NULL, false,
+      NULL },
+    { "unique-key", CLI_TEXT, AT(unique_key), "K", "at most one task with it waits or runs", NULL, false, NULL },
     { "on-duplicate", CLI_CHOICE, AT(on_duplicate), "WHAT", "when there is one with its unique key already", duplicates,
-      false },
+      false, NULL },
     { "idempotency-key", CLI_TEXT, AT(idempotency_key), "K", "given again, the first one's outcome is the answer", NULL,
-      false },
-    { "delay", CLI_DURATION, AT(delay_us), "D", "not before", NULL, false },
-    { "start-to-close", CLI_DURATION, AT(start_to_close_us), "D", "one attempt takes at most so long", NULL, false },
+      false, NULL },
+    { "delay", CLI_DURATION, AT(delay_us), "D", "not before", NULL, false, NULL },
+    { "start-to-close", CLI_DURATION, AT(start_to_close_us), "D", "one attempt takes at most so long", NULL, false,
+      NULL },
     { "progress", CLI_DURATION, AT(progress_us), "D", "without progress for so long its worker counts as stuck", NULL,
-      false },
-    { "report-to", CLI_TEXT, AT(report_to), "ID", "a conversation that gets the outcome, too", NULL, false },
-    { "clear", CLI_SWITCH, AT(clear), NULL, "take the limit away", NULL, false },
+      false, NULL },
+    { "report-to", CLI_TEXT, AT(report_to), "ID", "a conversation that gets the outcome, too", NULL, false, NULL },
+    { "clear", CLI_SWITCH, AT(clear), NULL, "take the limit away", NULL, false, NULL },
     { "shadow", CLI_SWITCH, AT(shadow), NULL, "ask it beside the live version and compare; it decides nothing", NULL,
-      false },
-    { "ramp", CLI_TEXT, AT(ramp), "P%", "it decides about this share of the messages: 10%, 0.5%", NULL, false },
-    { "ramp-key", CLI_TEXT, AT(ramp_key), "FIELD", "with --ramp: messages with one value meet one version", NULL,
-      false },
+      false, NULL },
+    { "ramp", CLI_TEXT, AT(ramp), "P%", "it decides about this share of the messages: 10%, 0.5%", NULL, false, NULL },
+    { "ramp-key", CLI_TEXT, AT(ramp_key), "FIELD", "with --ramp: messages with one value meet one version", NULL, false,
+      NULL },
     { "breaker", CLI_TEXT, AT(breaker), "N/D", "N faults within D put the last good version back (10/10s); or off",
-      NULL, false },
-    { "keep", CLI_NUMBER, AT(keep), "N", "versions that can be rolled back to (default 8)", NULL, false },
-    { "if-version", CLI_TEXT, AT(if_version), "HASH", "only if this version is live", NULL, false },
-    { "by", CLI_TEXT, AT(by), "NAME", "who it was, for the history (default: $LOGNAME)", NULL, false },
+      NULL, false, NULL },
+    { "keep", CLI_NUMBER, AT(keep), "N", "versions that can be rolled back to (default 8)", NULL, false, NULL },
+    { "if-version", CLI_TEXT, AT(if_version), "HASH", "only if this version is live", NULL, false, NULL },
+    { "durable", CLI_SWITCH, AT(durable), NULL, "keep its messages on disk", NULL, false, NULL },
+    { "durable", CLI_TEXT, AT(cursor), "NAME", "a cursor that survives: go on where it was", NULL, false,
+      "durable-name" },
+    { "retain-age", CLI_DURATION, AT(retain_age_us), "D", "forget messages older than this", NULL, false, NULL },
+    { "retain-bytes", CLI_BYTES, AT(retain_bytes), "SIZE", "keep at most so many bytes", NULL, false, NULL },
+    { "retain-count", CLI_NUMBER, AT(retain_count), "N", "keep at most so many messages", NULL, false, NULL },
+    { "retain-latest", CLI_SWITCH, AT(retain_latest), NULL, "of each key keep the newest message only", NULL, false,
+      NULL },
+    { "overflow", CLI_CHOICE, AT(overflow), "WHAT", "at retain-bytes or retain-count", overflows, false, NULL },
+    { "dead-letter", CLI_TEXT, AT(dead_letter), "CHANNEL", "a durable channel for what cannot stay, or be delivered",
+      NULL, false, NULL },
+    { "sync", CLI_CHOICE, AT(sync), "WHEN", "when messages are on stable storage (default: the server's)", syncs, false,
+      NULL },
+    { "window", CLI_DURATION, AT(window_us), "D", "how long idempotency keys are remembered (default 10m)", NULL, false,
+      "window-time" },
+    { "window-keys", CLI_NUMBER, AT(window_keys), "N", "how many keys are remembered at most (default 1000000)", NULL,
+      false, NULL },
+    { "window-slides", CLI_SWITCH, AT(window_slides), NULL, "a duplicate starts its key's time anew", NULL, false,
+      NULL },
+    { "window-forgets", CLI_SWITCH, AT(window_forgets), NULL,
+      "at window-keys forget the oldest, do not refuse new ones", NULL, false, NULL },
+    { "from", CLI_TEXT, AT(from), "WHERE", "where to begin: a number, a time, all, new", NULL, false, NULL },
+    { "before", CLI_TEXT, AT(before), "SEQ", "only messages with a smaller number", NULL, false, NULL },
+    { "idempotency-field", CLI_TEXT, AT(idempotency_field), "FIELD",
+      "the idempotency key is this field of each message", NULL, false, NULL },
+    { "expires", CLI_DURATION, AT(expires_us), "D", "deliver it to nobody after this", NULL, false, NULL },
+    { "expect-last", CLI_TEXT, AT(expect_last), "SEQ", "only if this is the channel's last number", NULL, false, NULL },
+    { "by", CLI_TEXT, AT(by), "NAME", "who it was, for the history (default: $LOGNAME)", NULL, false, NULL },
 };
-static_assert(LIM_COUNT(flags) <= 64, "cli_args.given has a bit for each");
+static_assert(LIM_COUNT(flags) <= 128, "cli_args.given has a bit for each");
 
 const cli_flag *cli_flags(size_t *count)
 {
@@ -107,13 +151,24 @@ static bool problem(cli_args *a, const char *flag, const char *value, const char
     return false;
 }
 
-static const cli_flag *flag_named(const char *name, size_t len)
+const char *cli_flag_listed(const cli_flag *flag)
 {
+    return flag->listed ? flag->listed : flag->name;
+}
+
+/* Of two with one name the one that the command takes, as far as that is known by now; else the first. */
+static const cli_flag *flag_named(const cli_args *a, const char *name, size_t len)
+{
+    const cli_command *command = cli_command_in(a);
+    const cli_flag *first = NULL;
     for (size_t i = 0; i < LIM_COUNT(flags); i++) {
-        if (strlen(flags[i].name) == len && memcmp(flags[i].name, name, len) == 0)
+        if (strlen(flags[i].name) != len || memcmp(flags[i].name, name, len) != 0)
+            continue;
+        if (command && cli_command_takes(command, &flags[i]))
             return &flags[i];
+        first = first ? first : &flags[i];
     }
-    return NULL;
+    return first;
 }
 
 static bool set_choice(cli_args *a, const cli_flag *flag, int *field, const char *value)
@@ -144,7 +199,7 @@ static bool set(cli_args *a, const cli_flag *flag, const char *value)
 {
     void *field = (char *)&a->opts + flag->offset;
     const char *why = "";
-    a->given |= UINT64_C(1) << (flag - flags);
+    a->given[(flag - flags) / 64] |= UINT64_C(1) << (flag - flags) % 64;
     switch (flag->kind) {
     case CLI_SWITCH:
         *(bool *)field = true;
@@ -160,6 +215,8 @@ static bool set(cli_args *a, const cli_flag *flag, const char *value)
         return cli_number(value, field, &why) || problem(a, flag->name, value, why);
     case CLI_SIZE:
         return cli_size(value, field, &why) || problem(a, flag->name, value, why);
+    case CLI_BYTES:
+        return cli_bytes(value, field, &why) || problem(a, flag->name, value, why);
     case CLI_DURATION:
         return cli_duration(value, field, &why) || problem(a, flag->name, value, why);
     }
@@ -195,7 +252,7 @@ static bool take_flag(cli_args *a, int argc, char **argv, int *i)
     if (strcmp(word, "-h") == 0)
         word = "--help";
     size_t len = strncmp(word, "--", 2) == 0 ? strcspn(word + 2, "=") : 0;
-    const cli_flag *flag = len > 0 ? flag_named(word + 2, len) : NULL;
+    const cli_flag *flag = len > 0 ? flag_named(a, word + 2, len) : NULL;
     if (!flag)
         return unknown_flag(a, word);
     const char *value = word[2 + len] == '=' ? word + 3 + len : NULL;

@@ -45,6 +45,8 @@ enum { CLI_INPUT_MAX = 64 << 20, CLI_LINE_MAX = 16 << 20 }; /* bytes of a file o
 bool cli_duration(const char *text, int64_t *us, const char **why);
 bool cli_number(const char *text, uint32_t *out, const char **why);  /* 1..4294967294 */
 bool cli_size(const char *text, uint32_t *out, const char **why);    /* "65536", "64KiB", "1MiB" */
+bool cli_bytes(const char *text, uint64_t *out, const char **why);   /* likewise, and "10GiB", "2TiB" */
+bool cli_seq(const char *text, uint64_t *out); /* a number in a channel: decimal digits */
 bool cli_id(const char *text, uint64_t *out); /* as lists show it: 1 to 16 hexadecimal digits, not 0 */
 bool cli_utf8(lim_bytes text);
 lim_bytes cli_trim(lim_bytes text); /* without white space at either end */
@@ -57,16 +59,18 @@ typedef struct cli_list {
 typedef struct cli_opts { /* zero: not given */
     const char *server, *exec, *identity, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
     const char *report_to, *ramp, *ramp_key, *breaker, *if_version, *by;
+    const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
-    bool stream, trace, clear, shadow;
-    uint32_t max, keep, window, backlog, capacity, memory_bytes, quorum, weight;
-    int64_t timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us, progress_us;
-    int policy, on_fault, on_duplicate; /* 1 + the index of the choice: the values of the enums in liminal.h */
+    bool stream, trace, clear, shadow, durable, retain_latest, window_slides, window_forgets;
+    uint64_t retain_bytes;
+    uint32_t retain_count, window_keys, max, keep, window, backlog, capacity, memory_bytes, quorum, weight;
+    int64_t retain_age_us, window_us, expires_us, timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us, progress_us;
+    int policy, on_fault, on_duplicate, overflow, sync; /* 1 + the index of the choice: the values of the enums in liminal.h */
     int priority;                       /* likewise: LIM_PRIORITY */
     cli_list types, tags, where;
 } cli_opts;
 
-typedef enum cli_kind { CLI_SWITCH = 1, CLI_TEXT, CLI_MANY, CLI_NUMBER, CLI_SIZE, CLI_DURATION, CLI_CHOICE } cli_kind;
+typedef enum cli_kind { CLI_SWITCH = 1, CLI_TEXT, CLI_MANY, CLI_NUMBER, CLI_SIZE, CLI_BYTES, CLI_DURATION, CLI_CHOICE } cli_kind;
 typedef struct cli_flag {
     const char *name;           /* without its dashes */
     cli_kind kind;
@@ -75,15 +79,17 @@ typedef struct cli_flag {
     const char *help;
     const char *const *choices; /* CLI_CHOICE; NULL-terminated */
     bool everywhere;            /* every command takes it */
+    const char *listed;         /* how commands list it, if two flags have one name; NULL: by its name */
 } cli_flag;
 const cli_flag *cli_flags(size_t *count);
+const char *cli_flag_listed(const cli_flag *flag);
 
 enum { CLI_WORDS_MAX = 40 };
 typedef struct cli_args {
     cli_opts opts;
     const char *words[CLI_WORDS_MAX]; /* what is no flag: the command first */
     int word_count;
-    uint64_t given;      /* bit i: flag i of cli_flags was given */
+    uint64_t given[2];   /* bit i: flag i of cli_flags was given */
     char problem[512];   /* "WHAT: WHY; WHAT TO DO" */
 } cli_args;
 bool cli_args_parse(cli_args *a, int argc, char **argv); /* false: problem says why */
@@ -225,7 +231,7 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
     X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
-    X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge) X(queue_unpark)      \
+    X(channel_configure) X(channel_delete) X(channel_purge) X(channel_get) X(channel_peek) X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge) X(queue_unpark)      \
     X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show) X(conversation_cancel)     \
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
     X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version)           \

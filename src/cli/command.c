@@ -26,11 +26,15 @@
 #define TASK_FLAGS                                                                                                     \
     "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay start-to-close "    \
     "progress report-to trace"
+#define RETAIN_FLAGS                                                                                                   \
+    "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys "            \
+    "window-slides window-forgets"
 #define SUB_FLAGS "max window backlog policy reconnect"
 
 static const cli_command commands[] = {
     { "pub", "CHANNEL [PAYLOAD|-]", "publish a message; - publishes each line of standard input",
-      "liminal pub orders.new '{\"amount\":1200}'", "mandatory", 1, 2, cli_run_pub },
+      "liminal pub orders.new '{\"amount\":1200}'",
+      "mandatory key idempotency-key idempotency-field expires delay expect-last", 1, 2, cli_run_pub },
     { "sub", "CHANNEL", "print what is published; * is one segment, a last > the rest", "liminal sub 'orders.>' --json",
       SUB_FLAGS, 1, 1, cli_run_sub },
     { "serve", "GROUP --exec CMD", "answer a group's asks with a command", "liminal serve echo --exec cat",
@@ -59,10 +63,22 @@ static const cli_command commands[] = {
     { "route stop", "GROUP", "end a shadow or a ramp", "liminal route stop thumbs", "by timeout", 1, 1,
       cli_run_route_trial },
     NOUN_ROWS("channel", "orders.new"),
-    { "channel create", "NAME", "create a channel", "liminal channel create orders.new --allow-hold",
-      "allow-hold timeout", 1, 1, cli_run_channel_create },
+    { "channel create", "NAME", "create a channel; --durable: its messages are kept",
+      "liminal channel create orders --durable --retain-age 168h", RETAIN_FLAGS " durable allow-hold timeout", 1, 1,
+      cli_run_channel_create },
     { "channel close", "NAME", "close a channel; its subscribers are told", "liminal channel close orders.new",
       "timeout", 1, 1, cli_run_channel_close },
+    { "channel configure", "NAME", "change what a durable channel keeps",
+      "liminal channel configure orders --retain-count 1000", RETAIN_FLAGS " timeout", 1, 1,
+      cli_run_channel_configure },
+    { "channel get", "CHANNEL KEY", "the newest message with a key", "liminal channel get prices EURUSD", "timeout", 2,
+      2, cli_run_channel_get },
+    { "channel peek", "CHANNEL", "look at stored messages; nothing is acknowledged",
+      "liminal channel peek orders --from 1 --max 10", "from max timeout", 1, 1, cli_run_channel_peek },
+    { "channel purge", "CHANNEL", "forget its messages, or those before a number",
+      "liminal channel purge orders --before 1000", "before timeout", 1, 1, cli_run_channel_purge },
+    { "channel delete", "CHANNEL", "end a durable channel, with all that is stored of it",
+      "liminal channel delete orders", "timeout", 1, 1, cli_run_channel_delete },
     NOUN_ROWS("group", "echo"),
     REMOVE_ROW("group", "forget its routing function, and the group when nobody is in it", "echo"),
     { "queue ls", "", "list them", "liminal queue ls --watch", LOOK, 0, 0, cli_run_list },
@@ -172,7 +188,7 @@ static bool word_in(const char *words, const char *word)
 
 bool cli_command_takes(const cli_command *command, const cli_flag *flag)
 {
-    return flag->everywhere || word_in(command->flags, flag->name);
+    return flag->everywhere || word_in(command->flags, cli_flag_listed(flag));
 }
 
 static bool two_words(const cli_command *command)
@@ -267,7 +283,7 @@ static bool flags_fit(cli_args *a, const cli_command *command)
     size_t count;
     const cli_flag *flags = cli_flags(&count);
     for (size_t i = 0; i < count; i++) {
-        if ((a->given >> i & 1) == 0 || cli_command_takes(command, &flags[i]))
+        if ((a->given[i / 64] >> i % 64 & 1) == 0 || cli_command_takes(command, &flags[i]))
             continue;
         snprintf(a->problem, sizeof a->problem, "--%s: %s does not take this flag; see liminal help %s", flags[i].name,
                  command->name, command->name);

@@ -93,6 +93,29 @@ bool cli_size(const char *text, uint32_t *out, const char **why)
     return true;
 }
 
+bool cli_bytes(const char *text, uint64_t *out, const char **why)
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    uint64_t n;
+    const char *unit;
+    *why = "not a size; write bytes, or 64KiB, 1MiB, 10GiB, 2TiB";
+    if (!digits(text, UINT64_MAX >> 1, &n, &unit) || n == 0)
+        return false;
+    for (size_t i = 0; i < LIM_COUNT(units); i++) {
+        if (*unit && strcmp(unit, units[i]) != 0)
+            continue;
+        *out = n << (*unit ? 10 * i : 0);
+        return *out >> (*unit ? 10 * i : 0) == n && *out <= UINT64_MAX >> 1;
+    }
+    return false;
+}
+
+bool cli_seq(const char *text, uint64_t *out)
+{
+    const char *rest;
+    return digits(text, UINT64_MAX - 1, out, &rest) && *rest == 0;
+}
+
 /* Bytes of the UTF-8 character at p, 0 if it is none: shortest form, no surrogates, up to U+10FFFF. */
 static size_t character(const uint8_t *p, size_t left)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * publish.c - publishes in flight.
  *
- * PUBLISHED answers those to ephemeral channels in their order, many with one frame; STORED those to durable channels, in
- * theirs, when they are stored. Which a channel is only the server knows. So whatever an answer overtakes must be of
+ * PUBLISHED answers those to ephemeral channels in their order, many with one frame; STORED those to durable channels,
+ * in theirs, when they are stored. Which a channel is only the server knows. So whatever an answer overtakes must be of
  * durable channels, and moves from one queue to the other:
  *
- *      fresh:  | 300 x NULL | f, ctx | f, ctx | 12 x NULL |       PUBLISHED{first_corr, count}: what stands before first_corr
- *      late:   | f, ctx | 7 x NULL |                              goes to `late`, then `count` leave from the left
- *                                                                 STORED{corr}: the first of late, else of fresh
+ *      fresh:  | 300 x NULL | f, ctx | f, ctx | 12 x NULL |       PUBLISHED{first_corr, count}: what stands before
+ * first_corr late:   | f, ctx | 7 x NULL |                              goes to `late`, then `count` leave from the
+ * left STORED{corr}: the first of late, else of fresh
  *
  * Consecutive publishes without a callback are one run, a counter.
  *
@@ -260,9 +260,9 @@ static lim_err publish(lim_client *c, const char *channel, lim_bytes payload, co
     if (err == LIM_OK && opts)
         err = lim__options_publish(&options, opts, NULL);
     if (err == LIM_OK)
-        err = LIM__SAY(c, publish, .flags = opts && opts->mandatory ? LIM__FLAG_MANDATORY : 0,
-                       .corr = c->pubs.next_corr, .channel = lim__str(channel), .options = lim__buf_bytes(&options),
-                       .payload = payload);
+        err =
+            LIM__SAY(c, publish, .flags = opts && opts->mandatory ? LIM__FLAG_MANDATORY : 0, .corr = c->pubs.next_corr,
+                     .channel = lim__str(channel), .options = lim__buf_bytes(&options), .payload = payload);
     if (err == LIM_OK)
         push(&c->pubs, run);
     lim__buf_fini(&options);

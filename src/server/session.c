@@ -17,7 +17,8 @@
  * Invariants (session_check):
  *   N1  `busy` says whether calls or held requests exist, and is counted once in the porter.
  *   N2  a ping timer runs only if it was busy since the timer's last look; an idle connection has no timer.
- *   N3  paused implies more than LIM__OUT_RESUME bytes waiting for a writable socket, or publishes at the store: it ends. */
+ *   N3  paused implies more than LIM__OUT_RESUME bytes waiting for a writable socket, or publishes at the store: it
+ * ends. */
 #include "server/session.h"
 #include "bus/durable.h"
 
@@ -35,7 +36,7 @@ static void read_in(session *s);
 
 static void session_check(const session *s)
 {
-    LIM_CHECK(s->busy == (s->calls.count + s->held > 0)); /* N1 */
+    LIM_CHECK(s->busy == (s->calls.count + s->held > 0));                  /* N1 */
     LIM_CHECK(s->over || !s->paused || !s->writable || s->logged != NULL); /* N3 */
     LIM_CHECK(s->over || s->streams.count >= s->peers.count);
     (void)s;

@@ -33,10 +33,10 @@ typedef struct lim__logged_box {
     lim_runtime *rt;
     lim_pid session;
     lim__mutex lock;
-    uint32_t refs;       /* the session's, and one per ticket that is at the store */
-    bool dead;           /* the session has ended */
+    uint32_t refs; /* the session's, and one per ticket that is at the store */
+    bool dead;     /* the session has ended */
     ticket *first, **last;
-    void *letter;        /* NULL: it is on its way */
+    void *letter; /* NULL: it is on its way */
 } box;
 
 struct lim__logged_state { /* the session's */
@@ -198,9 +198,8 @@ static void refused(ticket *t, lim_why why, const char *detail)
 
 static const char *message_of(const lim__f_publish *f, lim__log_message *m)
 {
-    *m = (lim__log_message){ .payload = f->payload,
-                             .headers = f->headers,
-                             .mandatory = f->flags & LIM__FLAG_MANDATORY };
+    *m =
+        (lim__log_message){ .payload = f->payload, .headers = f->headers, .mandatory = f->flags & LIM__FLAG_MANDATORY };
     if (!lim__log_message_options(f->options, m))
         return "an option is unknown, or is not what it should be";
     return f->headers.len > UINT16_MAX ? "the headers are over 65535 bytes" : NULL;
