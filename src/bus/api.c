@@ -5,6 +5,7 @@
 #include "base/base.h"
 #include "bus/agent.h"
 #include "bus/api.h"
+#include "bus/durable.h"
 #include "bus/participant.h"
 #include "route/route.h"
 #include "data/outcome.h"
@@ -100,7 +101,7 @@ lim_err lim__api_outcome(lim__blocker *b, lim_outcome *out)
  * LIM_OK the blocker is the caller's to end. */
 lim_err lim__api_call(lim_bus *bus, lim__blocker *b, lim_conv conv, void *letter, uint64_t deadline_ns)
 {
-    lim_pid to = pid_of(conv.id), agent = lim__agent_for(bus, to);
+    lim_pid to = lim__alias_pid(bus, conv.id), agent = lim__agent_for(bus, to);
     if (lim__conv_kind_of(bus, to) == 0) { /* it has ended, or it is something else */
         lim__letter_free(NULL, letter);
         return LIM_E_GONE;
@@ -122,7 +123,7 @@ lim_err lim__api_command(lim_bus *bus, lim__blocker *b, const lim__letter_type *
     lim__command *c = lim__letter_new(NULL, type, sizeof *c);
     if (c == NULL)
         return LIM_E_NOMEM;
-    *c = (lim__command){ .from = lim__agent_for(bus, pid_of(conv.id)) };
+    *c = (lim__command){ .from = lim__agent_for(bus, lim__alias_pid(bus, conv.id)) };
     return lim__api_call(bus, b, conv, c, deadline_ns);
 }
 

@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "bus/agent.h"
 #include "bus/api.h"
+#include "bus/durable.h"
 #include "data/options.h"
 #include "data/outcome.h"
 #include <stdlib.h>
@@ -24,7 +25,7 @@ static lim_err text_check(const lim_bus *bus, const char *name, lim_bytes payloa
 static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o)
 {
     if (o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
-        (group == NULL) == (o->participant.id == 0) || (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
+        (o->durable && bus->durable == NULL) || (group == NULL) == (o->participant.id == 0) || (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
         return LIM_E_MISUSE;
     lim_err err = text_check(bus, group, request, o->type);
     return err == LIM_OK && lim__api_closing(bus) ? LIM_E_CLOSED : err;
@@ -142,12 +143,18 @@ static bool pending_letter(lim__wait *w, lim__wait_end end, const lim_signal *si
     return true;
 }
 
+static bool opts_durable(const lim_ask_opts *o)
+{
+    return o != NULL && o->size >= sizeof *o && o->durable; /* parts are not stored */
+}
+
 static lim_err ask_pending(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o, manner how,
                            lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out)
 {
     lim_pid conv;
     lim_err err =
-        on_outcome == NULL || (on_part == NULL) != (how == ONE) ? LIM_E_MISUSE : ask_check(bus, group, request, o);
+        on_outcome == NULL || (on_part == NULL) != (how == ONE) || (how != ONE && opts_durable(o))
+            ? LIM_E_MISUSE : ask_check(bus, group, request, o);
     pending *p = err == LIM_OK ? calloc(1, sizeof *p) : NULL;
     if (p == NULL)
         return err == LIM_OK ? LIM_E_NOMEM : err;
@@ -257,7 +264,8 @@ static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal 
 
 static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *o)
 {
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) || queue == NULL)
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
+        queue == NULL || (o->durable && bus->durable == NULL))
         return LIM_E_MISUSE;
     lim_err err = queue[0] == '$' ? LIM_E_INVALID : text_check(bus, queue, task, o->type);
     return err == LIM_OK && lim__api_closing(bus) ? LIM_E_CLOSED : err;
@@ -323,8 +331,9 @@ static void unawait(lim_bus *bus, lim_conv task, uint64_t ref)
     lim__command *c = lim__letter_new(NULL, &lim__type_unawait, sizeof *c);
     if (c == NULL)
         return;
-    *c = (lim__command){ ref, lim__agent_for(bus, pid_of(task.id)) };
-    (void)!lim__post_reserved(bus->rt, pid_of(task.id), c);
+    lim_pid to = lim__alias_pid(bus, task.id);
+    *c = (lim__command){ ref, lim__agent_for(bus, to) };
+    (void)!lim__post_reserved(bus->rt, to, c);
 }
 
 lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out)

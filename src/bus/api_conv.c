@@ -4,6 +4,7 @@
 #include "base/base.h"
 #include "bus/agent.h"
 #include "bus/api.h"
+#include "bus/durable.h"
 #include "bus/ended.h"
 #include "data/options.h"
 #include <stdio.h>
@@ -185,13 +186,14 @@ lim_err lim_conv_ask(lim_bus *bus, lim_conv conv, lim_participant to, lim_bytes 
 
 static lim_err post_command(lim_bus *bus, const lim__letter_type *type, lim_conv conv)
 {
-    if (lim__conv_kind_of(bus, pid_of(conv.id)) == 0)
+    lim_pid to = lim__alias_pid(bus, conv.id);
+    if (lim__conv_kind_of(bus, to) == 0)
         return LIM_E_GONE; /* it has ended, or it is something else */
     lim__command *c = lim__letter_new(NULL, type, sizeof *c);
     if (c == NULL)
         return LIM_E_NOMEM;
     *c = (lim__command){ 0 };
-    return lim__post_reserved(bus->rt, pid_of(conv.id), c);
+    return lim__post_reserved(bus->rt, to, c);
 }
 
 lim_err lim_conv_close(lim_bus *bus, lim_conv conv)
@@ -306,7 +308,8 @@ lim_err lim_conv_signal(lim_bus *bus, lim_conv conv, const char *name, lim_bytes
         return LIM_E_INVALID;
     if (payload.len > bus->opts.payload_bytes_max)
         return LIM_E_TOOBIG;
-    if (lim__conv_kind_of(bus, pid_of(conv.id)) == 0)
+    lim_pid to = lim__alias_pid(bus, conv.id);
+    if (lim__conv_kind_of(bus, to) == 0)
         return LIM_E_GONE;
     lim__msg *msg = lim__msg_new(payload);
     lim__signal_in *m = msg == NULL ? NULL : lim__letter_new(NULL, &lim__type_signal_in, sizeof *m + text.len);
@@ -316,7 +319,7 @@ lim_err lim_conv_signal(lim_bus *bus, lim_conv conv, const char *name, lim_bytes
     }
     *m = (lim__signal_in){ .payload = msg, .name_len = (uint8_t)text.len };
     memcpy(m->name, text.ptr, text.len);
-    return lim__post(bus->rt, pid_of(conv.id), m);
+    return lim__post(bus->rt, to, m);
 }
 
 lim_err lim_conv_say_to(lim_bus *bus, const lim_delivery *d, lim_participant to, lim_bytes payload)

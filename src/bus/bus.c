@@ -9,6 +9,7 @@
 #include "bus/letters.h"
 #include "bus/box.h"
 #include "bus/durable.h"
+#include "bus/ended.h"
 #include "bus/held.h"
 #include "bus/history.h"
 #include "bus/log_inside.h"
@@ -37,6 +38,7 @@ static void bus_free(lim_bus *bus)
     lim__sagas_free(bus->sagas);
     lim__aliases_free(bus->aliases);
     lim__readers_free(bus->readers);
+    lim__kept_free(bus->kept);
     lim__durable_free(bus);
     free(bus->system);
     free(bus);
@@ -56,9 +58,11 @@ static lim_err open_parts(lim_bus *bus)
     bus->sagas = lim__sagas_new();
     bus->aliases = lim__aliases_new(bus->os->random(bus->os));
     bus->readers = lim__readers_new(bus->os->random(bus->os));
+    bus->kept = lim__kept_new(bus->os->random(bus->os));
     if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
                           bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL ||
-                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL || bus->readers == NULL))
+                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL || bus->readers == NULL ||
+                          bus->kept == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)
         lim__list_init(&bus->convs[i]);

@@ -45,6 +45,7 @@ struct lim_bus {
     struct lim__durable *durable; /* the store; NULL: this bus keeps nothing (durable.h) */
     struct lim__logs *logs;       /* durable channels; NULL as long as `durable` is (log_inside.h) */
     struct lim__readers *readers; /* of logs (reader.h) */
+    struct lim__kept *kept;    /* outcomes of durable tasks and asks; any thread */
     struct lim__aliases *aliases; /* conversations that were made again after a restart; any thread */
     lim_bus_opts opts;         /* with defaults filled in */
     _Atomic uint64_t conv_count[64]; /* each written by its scheduler only: conversations spawned by its processes, less those
@@ -52,6 +53,7 @@ struct lim_bus {
     _Atomic uint64_t conv_hosted;    /* and those spawned by host threads, so far; the sum of all is how many there are */
     _Atomic uint32_t conv_entering; /* host threads that are about to spawn one, unless the bus is closing */
     uint64_t opened_ns, opened_wall_ns;
+    _Atomic uint64_t next_order; /* of admission of durable tasks and asks */
     _Atomic uint64_t next_name, next_ref; /* participant-<n>; numbers of waits */
     _Atomic uint32_t closing;   /* 1: refuses new work */
 };

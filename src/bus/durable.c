@@ -540,12 +540,34 @@ static lim_err format_restore(lim_bus *bus, lim_diag *diag)
     return lim__durable_submit(bus, b, nothing, NULL);
 }
 
+uint64_t lim__durable_birth(lim_bus *bus)
+{
+    uint64_t birth = bus->os->random(bus->os);
+    void *was = NULL;
+    size_t len = 0;
+    uint8_t value[8];
+    if (bus->durable == NULL)
+        return birth;
+    bool known = lim__store_get(bus->durable->store, LIM__TABLE_META, lim__str("birth"), &was, &len) == 0 && len == 8;
+    if (known)
+        birth = lim__key_get_u64(was);
+    free(was);
+    lim__batch *b = known ? NULL : lim__batch_new();
+    if (b == NULL)
+        return birth;
+    lim__key_u64(value, birth);
+    lim__batch_put(b, LIM__TABLE_META, lim__str("birth"), lim__bytes(value, sizeof value));
+    (void)!lim__durable_submit(bus, b, nothing, NULL); /* if it is lost, those of this run are not known at the next */
+    return birth;
+}
+
 lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
 {
     static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
         format_restore,
         lim__logs_restore,
         lim__readers_restore,
+        lim__queues_restore,
         lim__schedules_restore,
         lim__sagas_restore,
     };

@@ -59,6 +59,11 @@ bool lim__durable_turn(lim_bus *bus);
 uint64_t lim__durable_next_due_ns(lim_bus *bus);
 void lim__durable_on_poke(lim_bus *bus, void (*poke)(void *ctx), void *ctx);
 
+lim_err lim__queues_restore(lim_bus *bus, lim_diag *diag); /* group_store.c */
+
+/* A random number that stays the same as long as the data does; without a store one of this run. At start-up. */
+uint64_t lim__durable_birth(lim_bus *bus);
+
 /* ---- writing; both take the batch, whatever they answer ---- */
 typedef struct lim__stored { /* letter: what became of a batch */
     uint64_t ref;

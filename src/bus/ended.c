@@ -234,7 +234,7 @@ bool lim__ended_find(lim_bus *bus, lim_pid conv, lim__ended_info *out)
     ring *r;
     const summary *at = find(bus, conv, &r);
     if (at == NULL)
-        return false;
+        return lim__kept_find(bus, conv, out);
     *out = (lim__ended_info){ (lim_phase)at->phase, (lim__conv_kind)at->kind, at->accepted_lease };
     pthread_mutex_unlock(&r->mutex);
     return true;
@@ -245,7 +245,7 @@ lim__outcome_letter *lim__ended_outcome(lim_bus *bus, lim__sched *s, lim_pid con
     ring *r;
     const summary *at = find(bus, conv, &r);
     if (at == NULL)
-        return NULL;
+        return lim__kept_outcome(bus, s, conv, ref);
     lim__outcome_letter *copy = lim__letter_new(s, &lim__type_outcome, at->outcome_bytes);
     if (copy != NULL) {
         memcpy(copy, at->outcome, at->outcome_bytes);

@@ -16,6 +16,7 @@
  * What an idle exchange takes is kept small: all that few of them need is in `trouble` and `extra`, made on demand. */
 #include "bus/exchange_inside.h"
 #include "base/base.h"
+#include <stdatomic.h>
 #include <stdio.h>
 
 extra *lim__ex_extra(exchange *x, lim_process *self)
@@ -70,6 +71,10 @@ static void trace(const exchange *x, lim__ex_event e, const lim__ex_facts *f, co
 
 static void finish(exchange *x, lim_process *self)
 {
+    if (x->keeping) { /* once all of it is told */
+        x->extra->keep->ending = true;
+        return;
+    }
     /* Unlinked first: those who only had to do with a normal end need not hear of it. */
     if (!is_task(x))
         lim_unlink(self, x->open->owner);
@@ -86,12 +91,12 @@ static void act_first(exchange *x, uint32_t todo, occasion *now)
         lim__ex_count_loss(x, now);
     if (todo & LIM__EX_DO_ATTEMPT)
         x->attempts++;
-    if ((todo & LIM__EX_DO_SETTLE) && is_task(x)) /* who answers an ask keeps nothing: the first answer counts */
+    if ((todo & LIM__EX_DO_SETTLE) && task_like(x)) /* who answers an ask keeps nothing: the first answer counts */
         lim__ex_settle(x, now, true);
     if (todo & LIM__EX_DO_SETTLE_NOT)
         lim__ex_settle(x, now, false);
     if ((todo & LIM__EX_DO_REVOKE) && x->current != NULL)
-        lim__ex_revoke(self, x->current->participant, x->current->lease,
+        lim__ex_revoke(x, self, x->current->participant, x->current->lease,
                        todo & (LIM__EX_DO_OUT_TIMEOUT | LIM__EX_DO_STICK) ? LIM__REVOKE_TIMEOUT
                                                                           : LIM__REVOKE_CANCELLED);
     if (todo & LIM__EX_DO_SHUN)
@@ -129,19 +134,20 @@ static void act(exchange *x, uint32_t todo, occasion *now)
     act_first(x, todo, now);
     act_leases(x, todo, now);
     bool handed = !(todo & LIM__EX_DO_HAND) || lim__ex_hand(x, self);
-    if ((todo & LIM__EX_DO_OFFER_TIMER) && handed &&
-        lim_timer_start(self, LIM__EX_OFFER_MS * 1000000ull, LIM__EX_TAG_OFFER, &x->offer_timer) != LIM_OK)
-        lim_exit(self, LIM_FAULT);
+    if ((todo & LIM__EX_DO_OFFER_TIMER) && handed && !x->durable) /* else it is handed over in a moment */
+        lim__ex_offer_timer(x, self);
     if (todo & LIM__EX_DO_START)
         lim__ex_start(x, self);
     if (todo & LIM__EX_DO_PROGRESS)
         lim__ex_progress(x, self);
     if (todo & LIM__EX_DO_PART)
         lim__ex_part(x, now);
-    if (todo & LIM__EX_DO_WANT)
-        lim__ex_want(x, self, true, 0);
-    if (todo & LIM__EX_DO_LATER)
-        lim__ex_want(x, self, true, now->pause_ns != 0 ? lim_now_ns(self) + now->pause_ns : 0);
+    if (todo & (LIM__EX_DO_WANT | LIM__EX_DO_LATER)) {
+        uint64_t pause = todo & LIM__EX_DO_LATER ? now->pause_ns : 0;
+        if (x->durable)
+            x->extra->keep->due_wall_ns = pause != 0 ? x->bus->os->wall_ns(x->bus->os) + pause : 0;
+        lim__ex_want(x, self, true, pause != 0 ? lim_now_ns(self) + pause : 0);
+    }
     if (todo & LIM__EX_DO_END)
         finish(x, self);
     if (!handed)
@@ -182,15 +188,17 @@ static uint32_t losses_max(const exchange *x, const lim__policy *p)
 
 static lim__ex_facts facts_of(const exchange *x, lim__ex_event e, const lim__policy *p)
 {
-    bool task = is_task(x), crowded = lim__ex_crowded(x);
+    bool task = task_like(x), crowded = lim__ex_crowded(x);
+    bool moves = is_task(x) || !x->durable || x->open->on_crash == LIM_CRASH_NEXT; /* to another one of the group */
     uint32_t stuck = lim__ex_stuck(x) - (e == LIM__EX_STUCK_DONE ? 1 : 0);
     bool draining = x->state == LIM__EX_DRAINING && x->current != NULL && e == LIM__EX_STUCK_DONE;
     return (lim__ex_facts){ .task = task,
                             .next = x->open->on_crash == LIM_CRASH_NEXT && (x->extra == NULL || x->extra->parts == 0),
-                            .group = x->open->participant.id == 0,
+                            .group = x->open->participant.id == 0 && moves,
                             .last_loss = crowded || x->losses + 1u >= losses_max(x, p),
-                            .retry = task && !crowded && x->attempts + 1u < p->attempts_max,
+                            .retry = is_task(x) && !crowded && x->attempts + 1u < p->attempts_max,
                             .report = x->open->flags & LIM__OPEN_REPORT,
+                            .weary = x->untaken + 1u >= LIM__EX_UNTAKEN_MAX,
                             .others = stuck > 0 || draining };
 }
 
@@ -269,6 +277,10 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
         return;
     }
     lim__open_carry_trace(x->open);
+    if (x->keeping && x->extra->keep->relive != NULL) {
+        lim__ex_relived(x, self);
+        return;
+    }
     bool stream = terms->window > 0 && !is_task(x);
     if (stream && lim__ex_extra(x, self) != NULL)
         x->extra->granted = terms->window;
@@ -286,6 +298,25 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
 
 /* ---- the group's words ---- */
 
+/* The group's first word: from here on it is stored. */
+static bool keep_from_now(exchange *x, lim_process *self, const lim__policy *policy, uint64_t remember_ns)
+{
+    bool durable = lim__terms_or_default(x->open->terms)->durable || (policy->durable && is_task(x));
+    if (!durable || x->durable)
+        return true;
+    if (!lim__ex_make_durable(x, self)) {
+        lim_exit(self, LIM_FAULT);
+        return false;
+    }
+    keep *k = x->extra->keep;
+    const lim__terms *terms = lim__terms_or_default(x->open->terms);
+    uint64_t now_wall = x->bus->os->wall_ns(x->bus->os);
+    k->order = atomic_fetch_add(&x->bus->next_order, 1);
+    k->due_wall_ns = is_task(x) && terms->delay_ns != 0 ? now_wall + terms->delay_ns : 0;
+    k->seen_until_wall_ns = is_task(x) && terms->idempotency_key.len > 0 ? now_wall + remember_ns : 0;
+    return true;
+}
+
 static void assigned(exchange *x, lim_process *self, const lim_signal *signal)
 {
     const lim__assigned *a = signal->body.ptr;
@@ -295,6 +326,8 @@ static void assigned(exchange *x, lim_process *self, const lim_signal *signal)
     }
     LIM_ASSERT(x->current == NULL);
     lim__ex_trace(x, self, a->policy.trace);
+    if (!keep_from_now(x, self, &a->policy, a->remember_ns))
+        return;
     x->current = lim__ex_given(x, self, a);
     if (x->current == NULL) {
         lim_exit(self, LIM_FAULT);
@@ -309,52 +342,30 @@ static void queued(exchange *x, lim_process *self, const lim_signal *signal)
 {
     const lim__queued *q = signal->body.ptr;
     x->group = signal->from;
+    if (!keep_from_now(x, self, &q->policy, q->remember_ns))
+        return;
     lim__ex_trace(x, self, q->policy.trace);
     lim__ex_admit(x, self, lim_self(self), &q->admission);
 }
 
-static void stands(exchange *x, lim_process *self, const lim_signal *signal)
-{
-    const lim__stands_for *s = signal->body.ptr;
-    if (x->state != LIM__EX_PLACING || x->admitted || !is_task(x))
-        return;
-    lim__ex_admit(x, self, s->task, &(lim_admission){ .verdict = LIM_ACCEPT });
-    simply(x, self, LIM__EX_STANDS);
-    if (x->state != LIM__EX_FOLLOWING)
-        return;
-    if (s->outcome != NULL)
-        lim__ex_happens(x, LIM__EX_FOLLOWED, &(occasion){ .self = self, .followed = s->outcome });
-    else
-        lim__ex_follow(x, self, s->task);
-}
-
-static void followed(exchange *x, lim_process *self, lim_pid from, const lim__outcome_letter *o)
-{
-    if (x->state == LIM__EX_FOLLOWING && from.id == x->extra->follows.id)
-        lim__ex_happens(x, LIM__EX_FOLLOWED, &(occasion){ .self = self, .followed = o });
-}
-
-static void followed_is_gone(exchange *x, lim_process *self, lim_pid who)
-{
-    if (x->state != LIM__EX_FOLLOWING || who.id != x->extra->follows.id)
-        return;
-    lim__outcome_letter *o = lim__ex_vanished(x, self);
-    if (o == NULL) {
-        lim_exit(self, LIM_FAULT);
-        return;
-    }
-    followed(x, self, who, o);
-    lim__letter_free(lim__proc_sched(self), o);
-}
-
 /* ---- the participants' words ---- */
 
-typedef enum whose { NOBODYS = 1, CURRENT, CLAIMED /* the current one, somebody else says */, SUSPENDED, STUCK } whose;
+typedef enum whose {
+    NOBODYS = 1,
+    CURRENT,
+    CLAIMED, /* the current one, somebody else says */
+    VACANT,  /* the current one; who had it before the restart comes back under a new pid */
+    SUSPENDED,
+    STUCK
+} whose;
 
 static whose whose_lease(const exchange *x, uint64_t lease, lim_pid from)
 {
     if (x->current != NULL && x->current->lease == lease)
-        return x->current->participant.id == from.id ? CURRENT : is_task(x) ? CLAIMED : NOBODYS;
+        return x->current->participant.id == from.id ? CURRENT
+               : x->current->participant.id == 0     ? VACANT
+               : is_task(x)                          ? CLAIMED
+                                                     : NOBODYS;
     const old_lease *old = lim__ex_old(x, lease);
     if (old == NULL)
         return NOBODYS;
@@ -364,22 +375,60 @@ static whose whose_lease(const exchange *x, uint64_t lease, lim_pid from)
 }
 
 /* The letter is heard once the current participant has been found dead. One at a time. */
-static bool hear_later(exchange *x, lim_process *self, const lim_signal *signal, bool is_answer)
+static bool hear_later(exchange *x, lim_process *self, const lim_signal *signal)
 {
-    extra *e = signal == NULL ? NULL : lim__ex_extra(x, self);
+    extra *e = lim__ex_extra(x, self);
     if (e == NULL || e->claimed != NULL)
         return false;
+    e->claim = *signal;
     e->claimed = lim__letter_keep(self, signal);
-    e->claimed_is_answer = is_answer;
     return true;
 }
 
-/* signal NULL: it was kept, and is not again. */
+/* A lease of before the break: whose it is its group knows, by identity and session. True: it was asked, and the letter is
+ * heard again with its word. */
+static bool ask_who(exchange *x, lim_process *self, const lim_signal *signal, lim_pid who, uint64_t lease)
+{
+    lim__sched *s = lim__proc_sched(self);
+    const keep *k = x->keeping ? x->extra->keep : NULL;
+    if (k != NULL && k->vouched.id != 0 && k->vouched_lease == lease)
+        return false; /* this is that letter */
+    lim__vouch *v = lim__ex_keep(x, self) != NULL ? lim__letter_new(s, &lim__type_vouch, sizeof *v) : NULL;
+    if (v == NULL)
+        return false;
+    *v = (lim__vouch){ lease, who };
+    if (lim__send_reserved(self, x->group, v) != LIM_OK)
+        return false;
+    lim__ex_pause_signal(x, self, signal, PAUSE_VOUCHED);
+    return true;
+}
+
+/* Whose it is, by all that can be known. False: that is not known yet. */
+static bool judge(exchange *x, lim_process *self, const lim_signal *signal, lim_pid who, uint64_t lease, whose *out)
+{
+    *out = whose_lease(x, lease, who);
+    if (*out != VACANT && *out != SUSPENDED)
+        return true;
+    if (ask_who(x, self, signal, who, lease))
+        return false;
+    if (!lim__ex_vouched(x, who, lease))
+        *out = NOBODYS;
+    else if (*out == VACANT)
+        lim__ex_occupy(x, self, who);
+    if (*out == VACANT)
+        *out = CURRENT;
+    return true;
+}
+
 static void answered(exchange *x, lim_process *self, lim__answer *a, const lim_signal *signal)
 {
     occasion now = { .self = self, .answer = a, .speaker = a->from, .lease = a->lease };
     bool silent = a->how == LIM__ANSWER_NOTHING, failed = a->how == LIM__ANSWER_FAILED;
-    switch (whose_lease(x, a->lease, a->from)) {
+    whose it;
+    if (!judge(x, self, signal, a->from, a->lease, &it))
+        return;
+    switch (it) {
+    case VACANT:
     case CURRENT:
         lim__ex_happens(x, silent ? LIM__EX_SILENT : failed ? LIM__EX_FAILED : LIM__EX_ANSWERED, &now);
         return;
@@ -393,7 +442,7 @@ static void answered(exchange *x, lim_process *self, lim__answer *a, const lim_s
         lim__ex_happens(x, LIM__EX_STUCK_DONE, &now);
         return;
     case CLAIMED:
-        if (hear_later(x, self, signal, true))
+        if (hear_later(x, self, signal))
             return;
         break;
     case NOBODYS:
@@ -405,12 +454,15 @@ static void answered(exchange *x, lim_process *self, lim__answer *a, const lim_s
 static void holding(exchange *x, lim_process *self, lim__holding *h, const lim_signal *signal)
 {
     occasion now = { .self = self, .holding = h, .speaker = h->participant, .lease = h->lease };
-    whose it = whose_lease(x, h->lease, h->participant);
-    if (it == CURRENT || (it == CLAIMED && hear_later(x, self, signal, false)))
+    whose it;
+    bool vacant = x->current != NULL && x->current->participant.id == 0;
+    if (!judge(x, self, signal, h->participant, h->lease, &it))
         return;
-    if (it == SUSPENDED)
+    if (it == CURRENT && vacant && x->state == LIM__EX_HELD)
+        lim__ex_start(x, self);
+    else if (it == SUSPENDED || (it == CURRENT && vacant))
         lim__ex_happens(x, LIM__EX_HOLDING, &now);
-    else
+    else if (it != CURRENT && !(it == CLAIMED && hear_later(x, self, signal)))
         lim__ex_settle(x, &now, false);
 }
 
@@ -419,12 +471,9 @@ static void hear_claimed(exchange *x, lim_process *self)
     void *letter = x->extra != NULL ? x->extra->claimed : NULL;
     if (letter == NULL)
         return;
+    lim_signal signal = x->extra->claim;
     x->extra->claimed = NULL;
-    if (x->extra->claimed_is_answer)
-        answered(x, self, letter, NULL);
-    else
-        holding(x, self, letter, NULL);
-    lim__letter_free(lim__proc_sched(self), letter);
+    lim__letter_replay(self, &signal, letter, lim__ex_hear_again, x);
 }
 
 static bool from_current(const exchange *x, lim_pid from, uint64_t lease)
@@ -441,6 +490,7 @@ static void taken(exchange *x, lim_process *self, const lim_signal *signal)
     if (!from_current(x, from, t->lease))
         return;
     x->taken = x->was_taken = true;
+    x->untaken = 0;
     simply(x, self, LIM__EX_TAKEN);
 }
 
@@ -507,6 +557,8 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
     void *body = (void *)(uintptr_t)signal->body.ptr;
     if (t == &lim__type_open)
         opened(x, self, signal);
+    else if (t == &lim__type_relive)
+        lim__ex_relive(x, self, signal);
     else if (x->open == NULL)
         return; /* killed before it was told what for */
     else if (t == &lim__type_answer)
@@ -520,15 +572,21 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
     else if (t == &lim__type_refused && x->state == LIM__EX_PLACING)
         lim__ex_happens(x, LIM__EX_REFUSED, &(occasion){ .self = self, .refused = body });
     else if (t == &lim__type_stands_for)
-        stands(x, self, signal);
+        lim__ex_stands(x, self, signal);
     else if (t == &lim__type_outcome)
-        followed(x, self, signal->from, body);
+        lim__ex_followed(x, self, signal->from, body);
     else if (t == &lim__type_holding)
         holding(x, self, body, signal);
     else if (t == &lim__type_part)
         part(x, self, signal);
     else if (t == &lim__type_progress)
         progress(x, self, signal);
+    else if (t == &lim__type_vacated)
+        lim__ex_vacated(x, self, ((const lim__vacated *)body)->lease);
+    else if (t == &lim__type_revived)
+        lim__ex_revived(x, self, body);
+    else if (t == &lim__type_sound)
+        lim__ex_sound(x, self, signal);
     else
         on_others_message(x, self, signal);
 }
@@ -580,8 +638,14 @@ static void on_timer(exchange *x, lim_process *self, const lim_signal *signal)
     uint64_t *stalled = x->extra != NULL ? &x->extra->progress_timer : &none;
     if (signal->tag == LIM__EX_TAG_DEADLINE) {
         simply(x, self, LIM__EX_DEADLINE);
+    } else if (signal->tag == LIM__EX_TAG_KEEP) {
+        lim__ex_grace_over(x, self, signal->ref);
     } else if (signal->ref == x->offer_timer) {
         x->offer_timer = 0;
+        x->untaken += x->untaken < UINT8_MAX;
+        trouble *t = lim__ex_trouble(x, self);
+        if (t != NULL)
+            t->last_reason = LIM_SILENT;
         simply(x, self, LIM__EX_UNTAKEN);
     } else if (signal->ref == *slow) {
         *slow = 0;
@@ -595,13 +659,8 @@ static void on_timer(exchange *x, lim_process *self, const lim_signal *signal)
     }
 }
 
-static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+void lim__ex_hear(exchange *x, lim_process *self, const lim_signal *signal)
 {
-    exchange *x = state;
-    if (x->state == 0) {
-        lim__conv_enter(x->bus, self, &x->node, x, &lim__as_exchange);
-        x->state = LIM__EX_PLACING;
-    }
     switch (signal->kind) {
     case LIM_SIGNAL_MESSAGE:
         if (signal->type != NULL)
@@ -614,11 +673,32 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         on_timer(x, self, signal);
         return;
     case LIM_SIGNAL_DOWN:
-        followed_is_gone(x, self, signal->from);
+        lim__ex_followed_is_gone(x, self, signal);
         return;
     case LIM_SIGNAL_RESPONSE:
         return;
     }
+}
+
+void lim__ex_hear_again(lim_process *self, const lim_signal *signal, void *state)
+{
+    lim__ex_hear(state, self, signal);
+}
+
+static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+{
+    exchange *x = state;
+    if (x->state == 0) {
+        lim__conv_enter(x->bus, self, &x->node, x, &lim__as_exchange);
+        x->state = LIM__EX_PLACING;
+    }
+    if (LIM_UNLIKELY(x->keeping)) {
+        lim__ex_kept_signal(x, self, signal);
+        return;
+    }
+    lim__ex_hear(x, self, signal);
+    if (LIM_UNLIKELY(x->keeping))
+        lim__ex_store(x, self);
 }
 
 static void extra_free(extra *e, lim__sched *s)
@@ -641,6 +721,8 @@ static void on_end(void *state, lim_reason reason)
     lim__sched *s = lim__sched_current();
     (void)reason;
     lim__conv_leave(x->bus, &x->node);
+    if (x->keeping)
+        lim__ex_keep_free(x, NULL);
     if (x->open != NULL) {
         lim__msg_unref(x->open->payload);
         lim__terms_unref(x->open->terms);

@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <liminal/types.h>
+#include "store/store.h"
+
 typedef enum lim__ex_state {
     LIM__EX_PLACING = 1, /* waiting for a participant */
     LIM__EX_OFFERED,     /* handed to one that shall acknowledge (tasks) */
@@ -54,6 +57,7 @@ typedef struct lim__ex_facts {
     bool last_loss; /* one more lost delivery is one too many */
     bool retry;     /* one more failed attempt is not the last */
     bool report;    /* somebody waits for what happens to it */
+    bool weary;     /* one more hand-over in vain counts as a lost delivery */
     bool others;    /* beside the one that the event is about, somebody stuck keeps a place */
 } lim__ex_facts;
 
@@ -108,5 +112,21 @@ const char *lim__ex_event_text(lim__ex_event event);
 /* A participant on the exchange's own scheduler has taken an ask out of its mailbox: noted at once, without a letter. */
 struct lim_process;
 void lim__exchange_taken(struct lim_process *exchange, uint64_t lease);
+
+/* ---- a worker's result as part of a step ----
+ * The task's own process adds the rows of its end to somebody's batch and submits it: all of it is stored, or nothing. */
+typedef struct lim__step_reply {
+    uint64_t task, lease, from;  /* as the delivery said; from: the participant's pid */
+    lim_bytes payload;           /* copied */
+    /* Exactly one of them, after LIM_OK. on_done: as of lim__store_submit (the store's thread; owns the batch); what is told
+     * there the task does by itself. refused: the batch was not submitted, and is yours again (any scheduler): GONE, the
+     * lease is not that participant's any more; MISUSE, the task is not durable; NOMEM, TOOBIG, CLOSED. */
+    lim__on_committed *on_done;
+    void (*refused)(void *ctx, lim__batch *batch, lim_err err);
+    void *ctx;
+} lim__step_reply;
+/* Takes the batch after LIM_OK only. One in a batch. Any thread. GONE, NOMEM, TOOBIG. */
+struct lim_bus;
+lim_err lim__exchange_step_reply(struct lim_bus *bus, lim__batch *batch, const lim__step_reply *r);
 
 #endif

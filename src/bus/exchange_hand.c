@@ -29,32 +29,57 @@ static size_t given_text(const given *g)
     return sizeof *g + g->identity_len + g->router_len;
 }
 
-static size_t given_bytes(size_t text, bool policy)
+static size_t given_bytes(size_t text, bool policy, bool kept)
 {
-    return policy ? (text + 7) / 8 * 8 + sizeof(lim__policy) : text;
+    return policy ? (text + 7) / 8 * 8 + sizeof(lim__policy) + (kept ? sizeof(known) : 0) : text;
 }
 
 given *lim__ex_given(exchange *x, lim_process *self, const lim__assigned *a)
 {
     size_t text = sizeof(given) + a->identity_len + a->router_len;
-    given *g = lim__alloc(lim__proc_sched(self), given_bytes(text, is_task(x)));
+    given *g = lim__alloc(lim__proc_sched(self), given_bytes(text, task_like(x), x->durable));
     if (g == NULL)
         return NULL;
-    *g = (given){
-        .participant = a->participant, .lease = a->lease, .identity_len = a->identity_len, .router_len = a->router_len
-    };
+    *g = (given){ .participant = a->participant,
+                  .lease = a->lease,
+                  .identity_len = a->identity_len,
+                  .router_len = a->router_len,
+                  .kept = x->durable };
     memcpy(g->text, a->text, text - sizeof *g);
-    if (is_task(x)) {
-        char *at = (char *)g + given_bytes(text, true) - sizeof a->policy;
+    if (task_like(x)) {
+        char *at = (char *)g + given_bytes(text, true, false) - sizeof a->policy;
         g->policy = memcpy(at, &a->policy, sizeof a->policy);
     }
+    if (x->durable) {
+        known k = { .member_kind = a->member_kind };
+        memcpy(k.session, a->session, sizeof k.session);
+        memcpy(lim__ex_known(g), &k, sizeof k);
+    }
     return g;
+}
+
+known *lim__ex_known(const given *g)
+{
+    return g->kept ? (known *)(void *)((char *)(uintptr_t)g + given_bytes(given_text(g), true, false)) : NULL;
 }
 
 void lim__ex_given_free(lim__sched *s, given *g)
 {
     if (g != NULL)
-        lim__free(s, g, given_bytes(given_text(g), g->policy != NULL));
+        lim__free(s, g, given_bytes(given_text(g), g->policy != NULL, g->kept));
+}
+
+static void policy_is(given *g, const lim__policy *policy)
+{
+    if (g != NULL && g->policy != NULL)
+        *(lim__policy *)(uintptr_t)g->policy = *policy;
+}
+
+void lim__ex_policy_is(exchange *x, const lim__policy *policy)
+{
+    policy_is(x->current, policy);
+    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
+        policy_is(x->trouble->old[i].was, policy);
 }
 
 const lim__policy *lim__ex_policy(const given *g)
@@ -91,6 +116,8 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
         return;
     }
     *w = (lim__want){ .conv = lim_self(self),
+                      .id = lim__ex_id(x, self),
+                      .kept = lim__terms_or_default(x->open->terms)->durable,
                       .kind = x->open->kind,
                       .only = x->open->participant,
                       .wait = x->open->flags & LIM__OPEN_WAIT,
@@ -163,7 +190,7 @@ static lim__request *request_new(const exchange *x, lim_process *self, lim_bytes
     lim__request *r = lim__letter_new(lim__proc_sched(self), &lim__type_request, sizeof *r + type.len);
     if (r == NULL)
         return NULL;
-    *r = (lim__request){ .conv = lim_self(self),
+    *r = (lim__request){ .conv = lim__ex_id(x, self),
                          .lease = x->current->lease,
                          .deadline_ns = x->open->deadline_ns,
                          .attempt = (uint16_t)(x->attempts + 1),
@@ -189,7 +216,7 @@ static void pass_signal(exchange *x, lim_process *self, const lim__signal_in *in
                                            .who = identity_of(x->current),
                                            .detail = lim__bytes(in->name, in->name_len),
                                            .bytes = lim__msg_bytes(in->payload).len });
-    (void)!lim__send_reserved(self, x->current->participant, r);
+    lim__ex_send(x, self, x->current->participant, r);
 }
 
 void lim__ex_signal(exchange *x, lim_process *self, const lim_signal *signal)
@@ -211,7 +238,7 @@ void lim__ex_signal(exchange *x, lim_process *self, const lim_signal *signal)
     e->signal_count++;
 }
 
-static void pass_signals(exchange *x, lim_process *self)
+void lim__ex_pass_signals(exchange *x, lim_process *self)
 {
     lim__sched *s = lim__proc_sched(self);
     while (x->extra != NULL && x->extra->signals != NULL) {
@@ -235,15 +262,19 @@ bool lim__ex_hand(exchange *x, lim_process *self)
         lim_exit(self, LIM_FAULT);
         return true;
     }
-    bool again = is_task(x) || x->open->on_crash != LIM_CRASH_FAIL; /* somebody may need it once more */
+    bool again = task_like(x) || x->open->on_crash != LIM_CRASH_FAIL; /* somebody may need it once more */
     r->payload = again ? lim__msg_ref(x->open->payload) : x->open->payload;
     if (!again)
         x->open->payload = NULL;
     r->credit = x->extra != NULL && !is_task(x) ? x->extra->granted : 0;
-    r->flags = is_task(x) ? LIM__REQUEST_ACK : 0;
+    r->flags = task_like(x) ? LIM__REQUEST_ACK : 0;
+    if (x->durable) {
+        lim__ex_later_hand(x, self, x->current->participant, r);
+        return true;
+    }
     if (lim__send(self, x->current->participant, r) == LIM_E_FULL)
         return false;
-    pass_signals(x, self); /* behind it */
+    lim__ex_pass_signals(x, self); /* behind it */
     return true;
 }
 
@@ -261,8 +292,8 @@ void lim__ex_credit(exchange *x, lim_process *self, uint32_t parts)
         e->granted -= parts; /* it knows nothing of these */
         return;
     }
-    *c = (lim__credit){ lim_self(self), x->current->lease, parts };
-    (void)!lim__send_reserved(self, x->current->participant, c);
+    *c = (lim__credit){ lim__ex_id(x, self), x->current->lease, parts };
+    lim__ex_send(x, self, x->current->participant, c);
 }
 
 /* ---- time ---- */
@@ -271,6 +302,11 @@ static void timer(lim_process *self, uint64_t delay_ns, uint32_t tag, uint64_t *
 {
     if (lim_timer_start(self, delay_ns, tag, timer_out) != LIM_OK)
         lim_exit(self, LIM_FAULT);
+}
+
+void lim__ex_offer_timer(exchange *x, lim_process *self)
+{
+    timer(self, LIM__EX_OFFER_MS * 1000000ull, LIM__EX_TAG_OFFER, &x->offer_timer);
 }
 
 static void stop(lim_process *self, uint64_t *timer_at)
@@ -328,13 +364,13 @@ void lim__ex_stop_timers(exchange *x, lim_process *self, lim__ex_state before)
 
 /* ---- leases ---- */
 
-void lim__ex_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why)
+void lim__ex_revoke(exchange *x, lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why)
 {
     lim__revoke *r = lim__letter_new(lim__proc_sched(self), &lim__type_revoke, sizeof *r);
     if (r == NULL)
         return;
-    *r = (lim__revoke){ lim_self(self), lease, why };
-    (void)!lim__send_reserved(self, to, r);
+    *r = (lim__revoke){ lim__ex_id(x, self), lease, why };
+    lim__ex_send(x, self, to, r);
 }
 
 static void release(exchange *x, lim_process *self, uint64_t lease, bool unheard)
@@ -344,8 +380,8 @@ static void release(exchange *x, lim_process *self, uint64_t lease, bool unheard
     lim__release *r = lim__letter_new(lim__proc_sched(self), &lim__type_release, sizeof *r);
     if (r == NULL)
         return; /* the group gives it back when this process ends */
-    *r = (lim__release){ lease, unheard };
-    (void)!lim__send_reserved(self, x->group, r);
+    *r = (lim__release){ lease, unheard, false };
+    lim__ex_send(x, self, x->group, r);
 }
 
 void lim__ex_release(exchange *x, lim_process *self, uint64_t lease)
@@ -414,9 +450,16 @@ void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
         make_room(t, self);
     bool kept = t != NULL && t->old_count < LIM__EX_OLD_MAX;
     if (kept)
-        t->old[t->old_count++] = (old_lease){ was, x->extra != NULL ? x->extra->taken_ns : 0, is, lost };
+        t->old[t->old_count++] = (old_lease){
+            .was = was, .taken_ns = x->extra != NULL ? x->extra->taken_ns : 0, .is = is, .lost = lost
+        };
     if (x->extra != NULL)
         x->extra->taken_ns = 0;
+    if (kept && lost) {
+        old_lease *o = &t->old[t->old_count - 1];
+        o->lost_ns = t->crashed_ns;
+        o->lost_wall_us = t->crashed_wall_us;
+    }
     if (is == OLD_PAST || !kept) /* not kept though it should: no memory; its place is free a little early */
         release(x, self, was->lease, is_task(x) && !x->taken);
     unlink_unused(x, self, was->participant);
@@ -439,6 +482,16 @@ void lim__ex_drop_old(exchange *x, lim_process *self, uint64_t lease)
         unlink_unused(x, self, who);
 }
 
+/* Somebody has it again. */
+static void rerouted(trouble *t, uint64_t now_ns)
+{
+    if (t->crashed_ns != 0 && t->rerouted_ns == 0)
+        t->rerouted_ns = now_ns - t->crashed_ns;
+    for (uint32_t i = 0; i < t->old_count; i++)
+        if (t->old[i].lost_ns != 0 && t->old[i].rerouted_us == 0)
+            t->old[i].rerouted_us = (now_ns - t->old[i].lost_ns) / 1000 + 1;
+}
+
 void lim__ex_revoke_old(exchange *x, lim_process *self)
 {
     trouble *t = x->trouble;
@@ -447,11 +500,10 @@ void lim__ex_revoke_old(exchange *x, lim_process *self)
     for (uint32_t i = 0; i < t->old_count; i++)
         if (t->old[i].is == OLD_SUSPENDED) {
             t->old[i].is = OLD_PAST;
-            lim__ex_revoke(self, t->old[i].was->participant, t->old[i].was->lease, LIM__REVOKE_TAKEN);
+            lim__ex_revoke(x, self, t->old[i].was->participant, t->old[i].was->lease, LIM__REVOKE_TAKEN);
             lim__ex_release(x, self, t->old[i].was->lease);
         }
-    if (t->crashed_ns != 0 && t->rerouted_ns == 0)
-        t->rerouted_ns = lim_now_ns(self) - t->crashed_ns;
+    rerouted(t, lim_now_ns(self));
 }
 
 /* One that was away has come back, under a new pid. */
@@ -466,10 +518,23 @@ void lim__ex_resume(exchange *x, occasion *now)
     memmove(o, o + 1, (size_t)(&t->old[--t->old_count] - o) * sizeof *o);
     x->current->participant = now->speaker;
     x->taken = x->was_taken = true;
-    if (t->crashed_ns != 0)
-        t->rerouted_ns = lim_now_ns(now->self) - t->crashed_ns;
+    t->rerouted_ns = 0;
+    rerouted(t, lim_now_ns(now->self));
     if (lim_link(now->self, now->speaker) != LIM_OK)
         lim_exit(now->self, LIM_FAULT);
+}
+
+void lim__ex_occupy(exchange *x, lim_process *self, lim_pid who)
+{
+    keep *k = x->extra->keep;
+    x->current->participant = who;
+    x->taken = x->was_taken = true;
+    if (k->grace) {
+        k->grace = false;
+        stop(self, &k->timer);
+    }
+    if (lim_link(self, who) != LIM_OK)
+        lim_exit(self, LIM_FAULT);
 }
 
 void lim__ex_count_loss(exchange *x, const occasion *now)
@@ -489,14 +554,14 @@ void lim__ex_settle(exchange *x, const occasion *now, bool accepted)
     if (now->answer == NULL && now->holding == NULL)
         return; /* it ended without a word */
     if (x->bus->ear.on_settled != NULL && is_task(x) && now->answer != NULL)
-        x->bus->ear.on_settled(x->bus->ear.ctx, lim_self(self).id, now->lease, accepted);
+        x->bus->ear.on_settled(x->bus->ear.ctx, lim__ex_id(x, self).id, now->lease, accepted);
     if (!accepted && now->holding != NULL) {
-        lim__ex_revoke(self, now->speaker, now->lease, LIM__REVOKE_TAKEN);
+        lim__ex_revoke(x, self, now->speaker, now->lease, LIM__REVOKE_TAKEN);
         return;
     }
     lim__settled *s = lim__letter_new(lim__proc_sched(self), &lim__type_settled, sizeof *s);
     if (s == NULL)
         return;
-    *s = (lim__settled){ lim_self(self), now->lease, accepted };
-    (void)!lim__send_reserved(self, now->speaker, s);
+    *s = (lim__settled){ lim__ex_id(x, self), now->lease, accepted, !is_task(x) && x->durable };
+    lim__ex_send(x, self, now->speaker, s);
 }

@@ -10,14 +10,16 @@
 
 void lim__ex_admit(exchange *x, lim_process *self, lim_pid as, const lim_admission *admission)
 {
-    if (!is_task(x) || x->admitted)
+    if (x->admitted || !task_like(x))
         return;
     x->admitted = true;
+    if (!is_task(x))
+        return;
     lim__admitted *a = lim__letter_new(lim__proc_sched(self), &lim__type_admitted, sizeof *a);
     if (a == NULL)
         return;
     *a = (lim__admitted){ x->open->ref, as, *admission };
-    (void)!lim__send_reserved(self, x->open->owner, a);
+    lim__ex_send(x, self, x->open->owner, a);
 }
 
 /* ---- making the letter ---- */
@@ -31,11 +33,6 @@ static size_t excluded_bytes(const exchange *x)
     return bytes;
 }
 
-static size_t letter_bytes(const lim__outcome_letter *o)
-{
-    return sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
-}
-
 static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const given *by, lim_bytes detail)
 {
     size_t names = excluded_bytes(x);
@@ -44,7 +41,7 @@ static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const gi
     if (o == NULL)
         return NULL;
     *o = (lim__outcome_letter){
-        .ref = x->open->ref, .conv = lim_self(self), .attempts = x->attempts, .losses = x->losses
+        .ref = x->open->ref, .conv = lim__ex_id(x, self), .attempts = x->attempts, .losses = x->losses
     };
     char *at = o->text;
     if (by != NULL) {
@@ -161,10 +158,10 @@ static const given *speaker(const exchange *x, const occasion *now)
 
 static lim__outcome_letter *copy_of(lim_process *self, const lim__outcome_letter *o, uint64_t ref)
 {
-    lim__outcome_letter *copy = lim__letter_new(lim__proc_sched(self), &lim__type_outcome, letter_bytes(o));
+    lim__outcome_letter *copy = lim__letter_new(lim__proc_sched(self), &lim__type_outcome, lim__outcome_bytes(o));
     if (copy == NULL)
         return NULL;
-    memcpy(copy, o, letter_bytes(o));
+    memcpy(copy, o, lim__outcome_bytes(o));
     copy->ref = ref;
     copy->payload = lim__msg_ref(o->payload);
     return copy;
@@ -172,18 +169,18 @@ static lim__outcome_letter *copy_of(lim_process *self, const lim__outcome_letter
 
 /* ---- telling ---- */
 
-static void tell(lim_process *self, const lim__outcome_letter *o, lim_pid who, uint64_t ref)
+static void tell(exchange *x, lim_process *self, const lim__outcome_letter *o, lim_pid who, uint64_t ref)
 {
     lim__outcome_letter *copy = copy_of(self, o, ref);
     if (copy != NULL) /* else the waiter's monitor on this process tells it */
-        (void)!lim__send_reserved(self, who, copy);
+        lim__ex_send(x, self, who, copy);
 }
 
 static void tell_waiters(exchange *x, lim_process *self, const lim__outcome_letter *o)
 {
     for (lim__waiter *w = x->extra != NULL ? x->extra->waiters : NULL, *next; w != NULL; w = next) {
         next = w->next;
-        tell(self, o, w->who, w->ref);
+        tell(x, self, o, w->who, w->ref);
         lim__free(lim__proc_sched(self), w, sizeof *w);
     }
     if (x->extra != NULL)
@@ -211,11 +208,12 @@ static void outcome_json(const lim__outcome_letter *o, lim__buf *out)
 }
 
 /* Into the conversation that wants to hear of it, as a signal named `outcome`: a reply as it is, all else as JSON. */
-static void report(const exchange *x, lim_process *self, const lim__outcome_letter *o)
+static void report(exchange *x, lim_process *self, const lim__outcome_letter *o)
 {
     static const char name[] = "outcome";
     lim_conv to = lim__terms_or_default(x->open->terms)->report_to;
-    if (to.id == 0 || lim__conv_kind_of(x->bus, (lim_pid){ to.id }) == 0)
+    lim_pid there = lim__alias_pid(x->bus, to.id);
+    if (to.id == 0 || lim__conv_kind_of(x->bus, there) == 0)
         return;
     lim__signal_in *in = lim__letter_new(lim__proc_sched(self), &lim__type_signal_in, sizeof *in + sizeof name);
     if (in == NULL)
@@ -229,7 +227,7 @@ static void report(const exchange *x, lim_process *self, const lim__outcome_lett
         lim__buf_fini(&json);
     }
     if (in->payload != NULL)
-        (void)!lim__send_reserved(self, (lim_pid){ to.id }, in);
+        lim__ex_send(x, self, there, in);
     else
         lim__letter_free(lim__proc_sched(self), in);
 }
@@ -249,7 +247,7 @@ static bool nobody_hears(const exchange *x)
     return x->open->ref == 0;
 }
 
-static void bury(const exchange *x, lim_process *self, const lim__outcome_letter *o)
+static void bury(exchange *x, lim_process *self, const lim__outcome_letter *o)
 {
     bool begun = x->admitted || nobody_hears(x); /* else its dispatcher has the verdict, and no id to look for */
     bool other_does_it = x->extra != NULL && x->extra->follows.id != 0; /* it only stopped waiting for that one */
@@ -260,7 +258,9 @@ static void bury(const exchange *x, lim_process *self, const lim__outcome_letter
     lim__dead *d = lim__letter_new(lim__proc_sched(self), &lim__type_dead, sizeof *d + type.len + detail.len);
     if (d == NULL)
         return;
-    *d = (lim__dead){ .conv = lim_self(self),
+    *d = (lim__dead){ .conv = lim__ex_id(x, self),
+                      .at_wall_us = x->bus->os->wall_ns(x->bus->os) / 1000,
+                      .durable = x->durable,
                       .how = o->how,
                       .why = o->why,
                       .reason = o->reason,
@@ -274,14 +274,16 @@ static void bury(const exchange *x, lim_process *self, const lim__outcome_letter
         memcpy(d->text, type.ptr, type.len);
     if (detail.len > 0)
         memcpy(d->text + type.len, detail.ptr, detail.len);
-    (void)!lim__send_reserved(self, x->group, d);
+    if (x->durable)
+        lim__ex_dead_row(d, &x->extra->keep->dead);
+    lim__ex_send(x, self, x->group, d);
 }
 
 /* Who dispatches it again hears the same; so the queue is told before anybody else. */
-static void remember(const exchange *x, lim_process *self, const lim__outcome_letter *o)
+static void remember(exchange *x, lim_process *self, const lim__outcome_letter *o)
 {
     if (is_task(x) && x->group.id != 0 && lim__terms_or_default(x->open->terms)->idempotency_key.len > 0)
-        tell(self, o, x->group, 0);
+        tell(x, self, o, x->group, 0);
 }
 
 /* A task that the queue will not have: the dispatcher hears the verdict, and nothing was begun. One that the bus itself
@@ -299,7 +301,7 @@ static void reject(exchange *x, const occasion *now)
             lim__letter_free(lim__proc_sched(now->self), o);
         }
     }
-    lim__ex_admit(x, now->self, lim_self(now->self),
+    lim__ex_admit(x, now->self, lim__ex_id(x, now->self),
                   &(lim_admission){ .verdict = LIM_REJECT,
                                     .why = r->why,
                                     .limit = r->limit,
@@ -323,6 +325,32 @@ static void trace_end(const exchange *x, lim_process *self, const lim__outcome_l
                                            .bytes = o->payload != NULL ? lim__msg_bytes(o->payload).len : 0 });
 }
 
+/* It is remembered; of one that is durable on disk, too, and not before that is done. */
+static void ended(exchange *x, const occasion *now, const lim__outcome_letter *o)
+{
+    lim_process *self = now->self;
+    uint64_t lease = now->answer != NULL ? now->lease : 0;
+    if (!x->durable) {
+        lim__ended_add(x->bus, lim__proc_sched(self), x->open->kind,
+                       o->how == LIM_HOW_REPLY ? LIM_PHASE_ENDED : LIM_PHASE_BROKEN, lease, o, lim__outcome_bytes(o));
+        return;
+    }
+    if (x->extra->keep->stored)
+        lim__ex_end_row(x, self, o, lease, &x->extra->keep->end);
+    lim__outcome_letter *copy = copy_of(self, o, 0);
+    if (copy != NULL)
+        lim__ex_later_ended(x, self, copy, lease);
+}
+
+lim__outcome_letter *lim__ex_answer_outcome(exchange *x, occasion *now)
+{
+    lim__outcome_letter *o =
+        outcome_new(x, now->self, speaker(x, now), outcome_detail(LIM__EX_DO_OUT_ANSWER, now));
+    if (o != NULL)
+        fill_outcome(x, LIM__EX_DO_OUT_ANSWER, now, o);
+    return o;
+}
+
 void lim__ex_outcome(exchange *x, uint32_t todo, occasion *now)
 {
     lim_process *self = now->self;
@@ -339,21 +367,19 @@ void lim__ex_outcome(exchange *x, uint32_t todo, occasion *now)
     }
     if (!followed)
         fill_outcome(x, todo, now, o);
-    if (x->bus->ear.on_outcome != NULL)
-        x->bus->ear.on_outcome(x->bus->ear.ctx, lim_self(self).id);
+    if (x->bus->ear.on_outcome != NULL && !x->durable)
+        x->bus->ear.on_outcome(x->bus->ear.ctx, lim__ex_id(x, self).id);
     trace_end(x, self, o);
     if (!followed) { /* all this the other task has done for itself */
         lim__ex_undo(x, self, o);
         bury(x, self, o);
         remember(x, self, o);
-        lim__ended_add(x->bus, lim__proc_sched(self), x->open->kind,
-                       o->how == LIM_HOW_REPLY ? LIM_PHASE_ENDED : LIM_PHASE_BROKEN,
-                       now->answer != NULL ? now->lease : 0, o, letter_bytes(o));
+        ended(x, now, o);
     }
     tell_waiters(x, self, o);
     report(x, self, o);
     if (!is_task(x) || (x->open->flags & LIM__OPEN_REPORT))
-        (void)!lim__send_reserved(self, x->open->owner, o);
+        lim__ex_send(x, self, x->open->owner, o);
     else
         lim__letter_free(lim__proc_sched(self), o);
 }
@@ -369,14 +395,14 @@ void lim__ex_part(exchange *x, const occasion *now)
         return;
     }
     *p = (lim__partial){ .ref = x->open->ref,
-                         .conv = lim_self(now->self),
+                         .conv = lim__ex_id(x, now->self),
                          .seq = x->extra->parts,
                          .how = LIM_HOW_REPLY,
                          .payload = lim__msg_ref(now->part->payload),
                          .participant_len = (uint8_t)who.len };
     if (who.len > 0)
         memcpy(p->text, who.ptr, who.len);
-    (void)!lim__send_reserved(now->self, x->open->owner, p);
+    lim__ex_send(x, now->self, x->open->owner, p);
 }
 
 /* ---- another task stands for this one ---- */
@@ -386,14 +412,16 @@ void lim__ex_follow(exchange *x, lim_process *self, lim_pid task)
     uint64_t monitor;
     extra *e = lim__ex_extra(x, self);
     lim__command *c = e == NULL ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_await, sizeof *c);
-    if (c == NULL || lim_monitor(self, task, &monitor) != LIM_OK) {
+    lim_pid there = lim__alias_pid(x->bus, task.id);
+    if (c == NULL || lim_monitor(self, there, &monitor) != LIM_OK) {
         lim__letter_free(lim__proc_sched(self), c);
         lim_exit(self, LIM_FAULT);
         return;
     }
     e->follows = task;
+    e->followed = there;
     *c = (lim__command){ x->open->ref, lim_self(self) };
-    (void)!lim__send_reserved(self, task, c); /* gone: the monitor says so */
+    (void)!lim__send_reserved(self, there, c); /* gone: the monitor says so */
 }
 
 lim__outcome_letter *lim__ex_vanished(exchange *x, lim_process *self)

@@ -32,7 +32,7 @@ void lim__ex_inspect(exchange *x, lim_process *self, const lim_signal *signal)
     lim__done *d = lim__letter_new(lim__proc_sched(self), &lim__type_done, sizeof *d);
     if (d == NULL)
         return;
-    *d = (lim__done){ .ref = c->ref, .conv = lim_self(self), .err = LIM_OK };
+    *d = (lim__done){ .ref = c->ref, .conv = lim__ex_id(x, self), .err = LIM_OK };
     d->info =
         (lim_conv_info){ .phase = lim__ex_phase(x),
                          .alive = x->current != NULL,
@@ -83,7 +83,7 @@ static void exchange_json(const void *state, lim__json *j, const char *key)
     if (x->open == NULL)
         return; /* born, not yet told what for */
     lim__json_open(j, key, '{');
-    lim__json_id(j, "id", x->node.pid.id);
+    lim__json_id(j, "id", x->keeping ? x->extra->keep->id.id : x->node.pid.id);
     lim__json_str(j, "kind", lim__conv_kind_text(x->open->kind));
     lim__json_str(j, "phase", lim_phase_text(lim__ex_phase(x)));
     lim__json_bytes(j, "group", group_name(x->open));
@@ -94,6 +94,11 @@ static void exchange_json(const void *state, lim__json *j, const char *key)
     if (x->open->deadline_ns != UINT64_MAX)
         lim__json_u64(j, "remaining_ms", left_ms(x, now_ns));
     lim__json_bool(j, "acknowledged", x->taken);
+    lim__json_bool(j, "durable", x->durable);
+    if (x->durable) {
+        lim__json_str(j, "class", lim_class_text((lim_class)lim__durable_class(x->bus)));
+        lim__json_bool(j, "suspended", x->current != NULL && x->current->participant.id == 0);
+    }
     lim__json_u64(j, "attempts", x->attempts);
     lim__json_u64(j, "losses", x->losses);
     old_json(x, j);

@@ -124,6 +124,16 @@ static uint32_t stuck(lim__ex_state *state, bool last, uint32_t count, uint32_t 
     return last ? todo | outcome | LIM__EX_DO_REVOKE_OLD : todo | LIM__EX_DO_SHUN | again;
 }
 
+/* It was never delivered, so nothing was lost; but it is not handed about for ever. */
+static uint32_t untaken(lim__ex_state *state, const lim__ex_facts *f)
+{
+    uint32_t todo = LIM__EX_DO_REVOKE | LIM__EX_DO_SHUN | LIM__EX_DO_DROP_LEASE;
+    if (f->weary && f->last_loss)
+        return over(state, f, todo | LIM__EX_DO_LOSS | LIM__EX_DO_OUT_KILLER);
+    *state = LIM__EX_PLACING;
+    return todo | LIM__EX_DO_WANT | (f->weary ? LIM__EX_DO_LOSS : 0u);
+}
+
 static uint32_t step_in_hand(lim__ex_state *state, lim__ex_event event, const lim__ex_facts *f)
 {
     bool held = *state == LIM__EX_HELD;
@@ -156,8 +166,7 @@ static uint32_t step_in_hand(lim__ex_state *state, lim__ex_event event, const li
     case LIM__EX_UNTAKEN:
         if (held)
             return 0;
-        *state = LIM__EX_PLACING; /* it was never delivered, so nothing was lost */
-        return LIM__EX_DO_REVOKE | LIM__EX_DO_SHUN | LIM__EX_DO_DROP_LEASE | LIM__EX_DO_WANT;
+        return untaken(state, f);
     case LIM__EX_UNHANDED:
         if (!f->task)
             return over(state, f, LIM__EX_DO_DROP_LEASE | LIM__EX_DO_OUT_REFUSED);
@@ -324,7 +333,7 @@ enum { FACT_BITS = 8 };
 
 uint32_t lim__ex_code(lim__ex_event event, const lim__ex_facts *f)
 {
-    const bool facts[] = { f->task, f->next, f->group, f->last_loss, f->retry, f->report, f->others };
+    const bool facts[] = { f->task, f->next, f->group, f->last_loss, f->retry, f->report, f->others, f->weary };
     uint32_t code = (uint32_t)event;
     for (uint32_t i = 0; i < LIM_COUNT(facts); i++)
         code |= (uint32_t)facts[i] << (FACT_BITS + i);
@@ -342,8 +351,9 @@ lim__ex_state lim__ex_replay(const uint32_t *codes, size_t count)
                             .last_loss = bits >> 3 & 1,
                             .retry = bits >> 4 & 1,
                             .report = bits >> 5 & 1,
-                            .others = bits >> 6 & 1 };
-        if (event == 0 || event >= LIM__EX_EVENTS || bits >> 7 != 0)
+                            .others = bits >> 6 & 1,
+                            .weary = bits >> 7 & 1 };
+        if (event == 0 || event >= LIM__EX_EVENTS || bits >> 8 != 0)
             return (lim__ex_state)0;
         (void)lim__ex_step(&state, (lim__ex_event)event, &f);
     }

@@ -76,6 +76,7 @@ static lim__ex_facts facts_of(const world *w, const lim__ex_facts *base, lim__ex
     lim__ex_facts f = *base;
     f.last_loss = w->losses + 1 >= LOSSES_MAX;
     f.retry = f.task && w->attempts + 1 < ATTEMPTS_MAX;
+    f.weary = base->weary && w->losses + w->attempts > 0; /* from some time on */
     f.others = (w->in_hand && w->state == LIM__EX_DRAINING && !about_current(e)) ||
                w->stuck > (e == LIM__EX_STUCK_DONE ? 1u : 0u);
     return f;
@@ -190,6 +191,24 @@ static void test_every_path_of_a_task_has_one_outcome(void **state) /* proves CV
     assert_true(paths > 1000);
     every_path((lim__ex_facts){ .task = true, .group = true });
     assert_true(paths > 1000);
+    every_path((lim__ex_facts){ .task = true, .group = true, .weary = true });
+    assert_true(paths > 1000);
+}
+
+static void test_a_task_that_nobody_acknowledges_is_not_handed_about_for_ever(void **state) /* proves GR4 GR5 */
+{
+    (void)state;
+    lim__ex_state s = LIM__EX_OFFERED;
+    lim__ex_facts f = { .task = true, .group = true };
+    assert_int_equal(lim__ex_step(&s, LIM__EX_UNTAKEN, &f) & LIM__EX_DO_LOSS, 0);
+    s = LIM__EX_OFFERED;
+    f.weary = true;
+    assert_true(lim__ex_step(&s, LIM__EX_UNTAKEN, &f) & LIM__EX_DO_LOSS);
+    assert_int_equal(s, LIM__EX_PLACING);
+    s = LIM__EX_OFFERED;
+    f.last_loss = true;
+    assert_true(lim__ex_step(&s, LIM__EX_UNTAKEN, &f) & LIM__EX_DO_OUT_KILLER);
+    assert_int_equal(s, LIM__EX_ENDED);
 }
 
 static void test_a_draining_exchange_waits_for_its_participant(void **state) /* proves GR2 */
@@ -230,7 +249,7 @@ static void test_a_history_that_is_none_leads_nowhere(void **state)
 {
     (void)state;
     lim__ex_facts f = { .task = true };
-    uint32_t no_event[] = { 0 }, beyond[] = { LIM__EX_EVENTS }, facts[] = { 1u << 15 | LIM__EX_CANCEL };
+    uint32_t no_event[] = { 0 }, beyond[] = { LIM__EX_EVENTS }, facts[] = { 1u << 16 | LIM__EX_CANCEL };
     uint32_t good[] = { lim__ex_code(LIM__EX_ASSIGNED, &f), lim__ex_code(LIM__EX_TAKEN, &f) };
     assert_int_equal(lim__ex_replay(no_event, 1), 0);
     assert_int_equal(lim__ex_replay(beyond, 1), 0);
@@ -246,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_path_of_an_ask_has_one_outcome),
         cmocka_unit_test(test_every_path_of_a_task_has_one_outcome),
+        cmocka_unit_test(test_a_task_that_nobody_acknowledges_is_not_handed_about_for_ever),
         cmocka_unit_test(test_a_draining_exchange_waits_for_its_participant),
         cmocka_unit_test(test_a_stuck_worker_keeps_its_place_while_another_one_has_the_task),
         cmocka_unit_test(test_a_history_that_is_none_leads_nowhere),

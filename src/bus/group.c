@@ -137,7 +137,8 @@ static void forget_name(group *g)
 
 static bool idle(const group *g)
 {
-    return !g->slot.deployed && !g->configured && lim__list_empty(&g->members) && g->watched.count == 0 &&
+    return !g->slot.deployed && !g->configured && lim__list_empty(&g->answers) &&
+           lim__list_empty(&g->members) && g->watched.count == 0 &&
            g->dead_count == 0 &&
            (g->retired || lim__list_empty(&g->onces)); /* without its name nobody asks for those */
 }
@@ -192,6 +193,7 @@ static void on_deploy(group *g, const lim__deploy *d)
                       lim__group_queued(g));
     } else {
         g->slot.deployed = g->configured = false;
+        lim__group_config_gone(g);
         forget_name(g);
     }
     snprintf(r->version, sizeof r->version, "%s", lim__group_router_name(g));
@@ -217,6 +219,8 @@ static void on_show(group *g, const lim__show *show)
 
 static void on_resume(group *g)
 {
+    lim__group_purge_go_on(g);
+    lim__group_replay_go_on(g);
     lim__group_resume(g);
     lim__group_dispatch(g);
 }
@@ -244,6 +248,16 @@ static void on_message(group *g, const lim_signal *signal)
         lim__group_outcome(g, signal);
     else if (t == &lim__type_dead)
         lim__group_dead_add(g, signal);
+    else if (t == &lim__type_vouch)
+        lim__group_vouch(g, signal);
+    else if (t == &lim__type_admitted)
+        lim__group_dead_admitted(g, signal);
+    else if (t == &lim__type_stored)
+        lim__group_stored(g, signal->body.ptr);
+    else if (t == &lim__type_revive)
+        lim__group_revive(g, signal);
+    else if (t == &lim__type_row)
+        lim__group_row(g, signal->body.ptr);
     else if (t == &lim__type_admin)
         lim__group_admin(g, signal->body.ptr);
     else if (t == &lim__type_show)
@@ -290,7 +304,7 @@ static void group_check(const group *g)
         const claim *c = value;
         if (c->watched.is_member)
             continue;
-        LIM_ASSERT(c->monitor == key && (!c->is_task || lim__map_get(&g->claims, c->conv.id) == c)); /* K1 */
+        LIM_ASSERT(c->monitor == key && (!(c->is_task || c->kept) || lim__map_get(&g->claims, c->conv.id) == c)); /* K1 */
         LIM_ASSERT((c->lease.id != 0) == (c->state == CLAIM_LEASED));                                /* K2 */
         LIM_ASSERT((c->want == NULL) == (c->state == CLAIM_LEASED || c->state == CLAIM_RESTING));
         asks += !c->is_task && c->want != NULL;
@@ -339,6 +353,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__list_init(&g->routing);
         lim__list_init(&g->onces);
         lim__list_init(&g->dead);
+        lim__list_init(&g->answers);
         uint64_t seed = g->bus->os->random(g->bus->os);
         lim__map_init(&g->watched, seed);
         lim__map_init(&g->claims, seed);
@@ -363,6 +378,9 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
             lim__group_resume(g);
         lim__group_unpark(g, NULL, true);
         lim__group_dispatch(g);
+    } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_SWEEP) {
+        g->sweep_timer = 0;
+        lim__group_sweep_now(g);
     } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_LINE) {
         g->line_timer = 0;
         lim__group_dispatch(g);
@@ -384,6 +402,7 @@ static void on_end(void *state, lim_reason reason)
         lim__member_free(g, m);
     }
     lim__group_dead_fini(g);
+    lim__group_store_fini(g);
     lim__map_fini(&g->watched);
     lim__slot_fini(&g->slot);
     free(g->candidates);

@@ -7,6 +7,7 @@
  *   group_place.c  who gets what: routing decisions, the one wake path
  *   group_slot.c   its router slot (slot.h): deploy, unfinished calls
  *   group_dead.c   tasks that ended without a result
+ *   group_store.c  what of this is also on disk, and after a restart here again
  *   group_admin.c  what operators ask and change; group_show.c what they see
  *
  * Everything here belongs to one process and changes one signal at a time. */
@@ -17,6 +18,7 @@
 #include "base/map.h"
 #include "bus/bus.h"
 #include "bus/conv.h"
+#include "bus/durable.h"
 #include "bus/letters.h"
 #include "bus/line.h"
 #include "bus/slot.h"
@@ -27,8 +29,10 @@ enum {
     LIM__GROUP_QUEUE_MAX = 1000000,   /* defaults of the configuration: tasks */
     LIM__GROUP_HIGH_WATER = 100000,
     LIM__GROUP_DEAD_MAX = 10000,
-    LIM__GROUP_REMEMBER_MAX = 100000  /* idempotency keys */
+    LIM__GROUP_REMEMBER_MAX = 100000, /* idempotency keys */
+    LIM__GROUP_PURGE_MAX = 256        /* tasks that one turn purges, dead letters that one replays */
 };
+#define LIM__GROUP_GRACE_NS    (10ull * 1000000000)
 #define LIM__GROUP_REMEMBER_NS (600ull * 1000000000)
 
 typedef struct group group;
@@ -79,6 +83,7 @@ typedef enum claim_state {
 struct claim { /* a task: from its first wish until it ends; an ask: one wish and its lease */
     watched watched;
     bool is_task;
+    bool kept;          /* an ask that is durable: its lease has a number of its own, and it is in g->claims */
     bool unheard;       /* those who could take it were given it, and did not acknowledge */
     bool fell_back;     /* another version decides about it, after a fault: there is no third */
     claim_state state;
@@ -96,13 +101,15 @@ typedef struct task { /* a claim with a place in the line, that lasts as long as
     lim__item item;
     lim__terms *terms;
     uint16_t attempts, losses;
+    bool durable;
     lim_bytes unique;   /* its key in g->unique while it is there; a view of terms */
 } task;
 
 typedef struct once { /* an idempotency key, and what became of its task */
     lim__list node;                /* in g->onces, oldest first */
-    lim_pid task;
+    lim_pid task;                  /* its id */
     lim__outcome_letter *outcome;  /* NULL: it has not ended */
+    bool durable;                  /* there is a row of it */
     uint64_t until_ns;
     uint8_t key_len;
     char key[];
@@ -111,16 +118,23 @@ typedef struct once { /* an idempotency key, and what became of its task */
 typedef struct dead { /* a task that ended without a result */
     lim__list node;      /* in g->dead, oldest first */
     lim__dead *letter;
-    uint64_t at_wall_us;
+    lim_pid replayed;    /* as this task, which is not admitted yet; or {0} */
 } dead;
 
 typedef struct config { /* of a queue; what was never said is the default */
     lim__policy policy;
     uint32_t high_water, limit, dead_max, remember_max;
-    uint64_t remember_ns;
+    bool durable;
+    uint64_t remember_ns, grace_ns;
     lim__line_limit line, key;
     lim__lane_policy lane;
 } config;
+typedef struct answering { /* an operator who is told when it is stored */
+    lim__list node;
+    uint64_t ref, to_ref;
+    lim_pid reply_to;
+    lim__buf json;
+} answering;
 
 struct group {
     lim_bus *bus;
@@ -129,6 +143,15 @@ struct group {
     uint8_t name_len;
     bool retired; /* no longer found by name */
     bool configured, paused, draining;
+    bool row;          /* of its configuration, on disk */
+    bool urgent;       /* rows of `sweep` are gone before the operator is answered */
+    bool changed;      /* what is configured is not what is on disk */
+    uint64_t next_ref;
+    lim__list answers; /* of changes whose commit is under way */
+    lim__batch *sweep; /* rows that nobody needs any more: deleted with others, a moment later; or NULL */
+    uint32_t swept;
+    uint64_t sweep_timer, purge_upto; /* purge_upto: the item up to which all that waits is being purged; 0: none */
+    bool replaying;    /* all dead letters, some a turn */
     config config;
     lim__list members;
     uint32_t member_count, serve_count, work_count;
@@ -152,9 +175,15 @@ struct group {
     uint32_t candidate_cap;
     uint64_t dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
 };
-enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE };
+enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE, LIM__GROUP_TAG_SWEEP };
 enum { LIM__GROUP_RETRY_MS = 100 };
 
+/* As people know it; of an ask that was made again after a restart its process. */
+static inline lim_pid lim__claim_id(const claim *c)
+{
+    return c->is_task ? (lim_pid){ ((const task *)(const void *)c)->item.id } : c->conv;
+}
+lim__policy lim__group_policy(const group *g); /* of its tasks, from now on */
 static inline task *lim__claim_task(claim *c)
 {
     LIM_ASSERT(c->is_task);
@@ -168,6 +197,7 @@ void lim__group_join(group *g, const lim_signal *signal);
 void lim__group_joined(group *g, const lim__join *j, lim_err err, lim_bytes name);
 void lim__group_report(group *g, const lim__report *r);
 void lim__group_members(group *g, const lim__members *m);
+member *lim__member_away(group *g, lim__member_kind kind, const uint8_t *session, lim_bytes identity); /* as of before */
 void lim__member_down(group *g, member *m, const lim_signal *signal);
 void lim__member_free(group *g, member *m);
 void lim__member_drain(group *g, member *m, bool on);
@@ -186,6 +216,9 @@ void lim__claim_routing(group *g, claim *c);
 void lim__claim_lease(group *g, claim *c, member *m);
 void lim__claim_end(group *g, claim *c, bool demonitor);     /* and its leases */
 void lim__group_forget_once(group *g, lim_bytes key);
+void lim__group_vouch(group *g, const lim_signal *signal);
+void lim__group_revive(group *g, const lim_signal *signal);
+bool lim__group_once_restore(group *g, lim_bytes key, uint64_t id, uint64_t until_wall_ns);
 void lim__group_claims_fini(group *g);
 void lim__group_expire(group *g);                            /* idempotency keys whose time is over */
 
@@ -205,9 +238,27 @@ const char *lim__group_router_name(const group *g);
 /* group_dead.c */
 void lim__group_dead_add(group *g, const lim_signal *signal);
 dead *lim__group_dead_find(group *g, uint64_t conv);
-lim_err lim__group_dead_replay(group *g, dead *d, lim_pid *out); /* as a new task; forgets the old one */
-void lim__group_dead_drop(group *g, dead *d);
+lim_err lim__group_dead_replay(group *g, dead *d, lim_pid *out); /* as a new task; forgets the old one when that is admitted */
+void lim__group_dead_admitted(group *g, const lim_signal *signal);
+void lim__group_dead_drop(group *g, dead *d);    /* its row, too, a moment later */
 void lim__group_dead_fini(group *g);
+lim_err lim__group_dead_restore(group *g, uint64_t id, lim_bytes row);
+
+/* group_store.c */
+bool lim__group_durable(const group *g);         /* what is dispatched here is */
+void lim__group_config_changed(group *g);        /* it is stored, before `answer` does */
+void lim__group_config_gone(group *g);           /* and so is its row */
+void lim__group_answer(group *g, const lim__admin *a, lim__buf *json); /* takes its contents; at once, or when it is stored */
+void lim__group_stored(group *g, const lim__stored *s);
+void lim__group_row(group *g, const lim__row *r);
+void lim__group_sweep(group *g, lim__table table, lim_bytes key); /* key: of this queue */
+void lim__group_sweep_now(group *g);
+void lim__group_purge_go_on(group *g);
+void lim__group_replay_go_on(group *g);
+void lim__group_store_fini(group *g);
+/* The configuration as a row, and from one. */
+void lim__group_config_pack(const group *g, lim__buf *out);
+lim_err lim__group_config_unpack(group *g, lim_bytes row);
 void lim__dead_json(const dead *d, const char *queue, bool full, lim__json *j);
 
 /* group_admin.c */

@@ -54,6 +54,7 @@ void lim__group_config_init(group *g)
         .dead_max = LIM__GROUP_DEAD_MAX,
         .remember_max = LIM__GROUP_REMEMBER_MAX,
         .remember_ns = LIM__GROUP_REMEMBER_NS,
+        .grace_ns = LIM__GROUP_GRACE_NS,
         .lane = LIM__LANE_WAIT,
     };
 }
@@ -80,6 +81,7 @@ static const setting settings[] = {
     { "dead_max", offsetof(config, dead_max), false, 0, 1000000 },
     { "remember_max", offsetof(config, remember_max), false, 1, 10000000 },
     { "remember_ms", offsetof(config, remember_ns), true, 1, MS_MAX },
+    { "reconnect_grace_ms", offsetof(config, grace_ns), true, 0, MS_MAX },
     { "in_flight_max", offsetof(config, line.in_flight_max), false, 0, UINT32_MAX },
     { "rate", offsetof(config, line.rate_max), false, 0, LIM__LINE_RATE_MAX },
     { "rate_period_ms", offsetof(config, line.period_ns), true, 0, MS_MAX },
@@ -123,6 +125,16 @@ static bool configure_one(request *r, config *c, lim_bytes key, lim__val v)
         c->policy.trace = v.truth;
         return true;
     }
+    if (lim__bytes_eq(key, lim__str("durable")) && v.kind == LIM__BOOL) {
+        lim_diag diag;
+        if (v.truth && r->g->bus->durable == NULL) {
+            lim_err err = lim__durable_missing(&diag);
+            refuse(r, err, "%s", diag.text);
+            return false;
+        }
+        c->durable = v.truth;
+        return true;
+    }
     if (lim__bytes_eq(key, lim__str("on_failing_head")) && v.kind == LIM__TEXT) {
         for (uint32_t i = 1; i < LIM_COUNT(lanes); i++)
             if (lim__bytes_eq(v.text, lim__str(lanes[i]))) {
@@ -164,6 +176,7 @@ static void config_json(const group *g, lim__json *j)
         lim__json_u64(j, settings[i].name, setting_get(&g->config, &settings[i]));
     lim__json_str(j, "on_failing_head", lanes[g->config.lane]);
     lim__json_bool(j, "trace", g->config.policy.trace);
+    lim__json_bool(j, "durable", g->config.durable);
     lim__json_close(j);
 }
 
@@ -187,6 +200,7 @@ static void queue_configure(request *r)
     lim__line_policy(&g->line, next.lane);
     g->config = next;
     g->configured = true;
+    lim__group_config_changed(g);
     LIM__EVENT(g->bus, g->self, "configure", { "queue", queue_name(g) });
     config_json(g, r->j);
 }
@@ -204,6 +218,7 @@ static void queue_limit(request *r)
     } else if (lim__val_bool(r->root, "clear", false)) {
         lim__json_bool(r->j, "cleared", lim__line_limit_clear(&g->line, key, now_ns));
         g->configured = true;
+        lim__group_config_changed(g);
     } else {
         lim_err err = lim__line_limit_set(&g->line, key, &limit, now_ns);
         if (err != LIM_OK) {
@@ -211,6 +226,7 @@ static void queue_limit(request *r)
             return;
         }
         g->configured = true;
+        lim__group_config_changed(g);
         lim__json_bytes(r->j, "key", key);
         lim__json_u64(r->j, "in_flight_max", limit.in_flight_max);
         lim__json_u64(r->j, "rate", limit.rate_max);
@@ -255,6 +271,7 @@ static void queue_pause(request *r)
     if (!r->g->paused)
         LIM__EVENT(r->g->bus, r->g->self, "pause", { "queue", queue_name(r->g) });
     r->g->paused = r->g->configured = true;
+    lim__group_config_changed(r->g);
     state_of(r);
 }
 
@@ -263,6 +280,7 @@ static void queue_resume(request *r)
     if (r->g->paused || r->g->draining)
         LIM__EVENT(r->g->bus, r->g->self, "resume", { "queue", queue_name(r->g) });
     r->g->paused = r->g->draining = false;
+    lim__group_config_changed(r->g);
     lim__group_unpark(r->g, NULL, true);
     lim__group_dispatch(r->g);
     state_of(r);
@@ -273,28 +291,21 @@ static void queue_drain(request *r)
     if (!r->g->draining)
         LIM__EVENT(r->g->bus, r->g->self, "drain", { "queue", queue_name(r->g) });
     r->g->draining = r->g->configured = true;
+    lim__group_config_changed(r->g);
     state_of(r);
 }
 
-/* Those that wait, not those that somebody works on. */
+/* Those that wait now, not those that somebody works on: some in each turn, and nobody is handed any meanwhile. */
 static void queue_purge(request *r)
 {
     group *g = r->g;
-    lim__item *page[64];
-    uint64_t after = 0, purged = 0;
-    for (uint32_t n; (n = lim__line_items(&g->line, after, page, LIM_COUNT(page))) > 0;) {
-        after = page[n - 1]->no;
-        for (uint32_t i = 0; i < n; i++) {
-            claim *c = &LIM_CONTAINER(page[i], task, item)->claim;
-            if (c->state == CLAIM_LEASED || c->state == CLAIM_RESTING)
-                continue;
-            lim__group_refuse(g, c->conv, LIM_WHY_PURGED, 0, 0, "the queue was purged");
-            lim__claim_end(g, c, true);
-            purged++;
-        }
+    uint32_t waiting = lim__group_queued(g);
+    if (waiting > 0) {
+        g->purge_upto = g->line.items.last;
+        lim__group_purge_go_on(g);
     }
     LIM__EVENT(g->bus, g->self, "purge", { "queue", queue_name(g) });
-    lim__json_u64(r->j, "purged", purged);
+    lim__json_u64(r->j, "purged", waiting);
 }
 
 static uint32_t page_of(const request *r)
@@ -391,6 +402,7 @@ static void task_json(group *g, lim__item *i, lim__json *j)
     lim__json_bytes(j, "order_key", i->order_key);
     lim__json_u64(j, "attempts", t->attempts);
     lim__json_u64(j, "losses", t->losses);
+    lim__json_bool(j, "durable", t->durable);
     lim__json_bytes(j, "worker", t->claim.lease.id != 0 ? t->claim.lease.member->view.name : lim__bytes("", 0));
     lim__json_u64(j, "age_ms", (now_ns - t->claim.since_ns) / 1000000);
     if (i->state == LIM__ITEM_DELAYED)
@@ -437,7 +449,7 @@ static void task_retry(request *r)
     uint64_t id = 0, now_ns = lim_now_ns(g->self);
     if (!id_in(r, &id))
         return;
-    claim *c = lim__map_get(&g->claims, id);
+    claim *c = lim__map_get(&g->claims, lim__alias_pid(g->bus, id).id);
     if (c == NULL || !c->is_task) {
         refuse(r, LIM_E_NOTFOUND, "no task %" PRIx64 " waits in this queue; `dead replay` is for those that ended", id);
         return;
@@ -496,7 +508,7 @@ static void replay_one(request *r, dead *d)
 {
     lim_pid fresh;
     uint64_t was = d->letter->conv.id;
-    if (lim__group_dead_replay(r->g, d, &fresh) != LIM_OK)
+    if (d->replayed.id != 0 || lim__group_dead_replay(r->g, d, &fresh) != LIM_OK)
         return;
     lim__json_open(r->j, NULL, '{');
     lim__json_id(r->j, "id", was);
@@ -513,10 +525,22 @@ static void dead_replay(request *r)
     lim__json_open(r->j, "replayed", '[');
     if (one != NULL)
         replay_one(r, one);
-    LIM__LIST_EACH_SAFE(node, tmp, &r->g->dead)
-        if (all)
-            replay_one(r, LIM_CONTAINER(node, dead, node));
+    uint32_t n = 0, left = 0;
+    LIM__LIST_EACH(node, &r->g->dead) {
+        dead *d = LIM_CONTAINER(node, dead, node);
+        if (!all || d->replayed.id != 0)
+            continue;
+        if (n < LIM__GROUP_PURGE_MAX)
+            replay_one(r, d);
+        else
+            left++;
+        n++;
+    }
     lim__json_close(r->j);
+    lim__json_u64(r->j, "left", left); /* some in each turn */
+    r->g->replaying = left > 0;
+    if (left > 0)
+        lim__group_go_on(r->g);
 }
 
 static void dead_drop(request *r)
@@ -530,8 +554,10 @@ static void dead_drop(request *r)
         dropped = 1;
     } else {
         dropped = r->g->dead_count;
-        lim__group_dead_fini(r->g);
+        while (!lim__list_empty(&r->g->dead))
+            lim__group_dead_drop(r->g, LIM_CONTAINER(r->g->dead.next, dead, node));
     }
+    r->g->urgent = true;
     lim__json_u64(r->j, "dropped", dropped);
 }
 
@@ -601,5 +627,92 @@ void lim__group_admin(group *g, const lim__admin *a)
     lim__json_close(&j);
     lim__doc_free(doc);
     lim__group_dispatch(g); /* a limit may have been lifted, or time may pass differently: GR8 */
-    lim__shown_send(g->self, &(lim__show){ .reply_to = a->reply_to, .ref = a->ref }, &buf);
+    lim__group_answer(g, a, &buf);
+}
+
+/* ---- as a row ---- */
+
+static void pack_key_limits(const group *g, lim__buf *out)
+{
+    lim__line_key page[64];
+    uint64_t after = 0, now_ns = lim_now_ns(g->self);
+    uint32_t count = 0;
+    lim__buf keys = { 0 };
+    for (uint32_t n; (n = lim__line_keys(&g->line, after, page, LIM_COUNT(page), now_ns)) > 0;) {
+        after = page[n - 1].no;
+        for (uint32_t i = 0; i < n; i++) {
+            if (!page[i].own_limit)
+                continue;
+            lim__pack_bytes(&keys, page[i].key);
+            lim__pack_u32(&keys, page[i].limit.in_flight_max);
+            lim__pack_u32(&keys, page[i].limit.rate_max);
+            lim__pack_u64(&keys, page[i].limit.period_ns);
+            count++;
+        }
+    }
+    lim__pack_u32(out, count);
+    lim__buf_add(out, keys.ptr != NULL ? keys.ptr + keys.start : NULL, lim__buf_len(&keys));
+    out->failed |= keys.failed;
+    lim__buf_fini(&keys);
+}
+
+/* Settings by name, so that one that comes later, or goes, is no other format. */
+void lim__group_config_pack(const group *g, lim__buf *out)
+{
+    lim__pack_u8(out, 1);
+    lim__pack_u8(out, g->config.durable);
+    lim__pack_u8(out, g->paused);
+    lim__pack_u8(out, g->draining);
+    lim__pack_u8(out, g->config.policy.trace);
+    lim__pack_u8(out, (uint8_t)g->config.lane);
+    lim__pack_u32(out, (uint32_t)LIM_COUNT(settings));
+    for (size_t i = 0; i < LIM_COUNT(settings); i++) {
+        lim__pack_bytes(out, lim__str(settings[i].name));
+        lim__pack_u64(out, setting_get(&g->config, &settings[i]));
+    }
+    pack_key_limits(g, out);
+}
+
+static lim_err unpack_key_limits(group *g, lim__unpack *u)
+{
+    lim_err err = LIM_OK;
+    for (uint32_t n = lim__unpack_u32(u); n > 0 && !u->bad && err == LIM_OK; n--) {
+        lim_bytes key = lim__unpack_bytes(u);
+        lim__line_limit limit = { .in_flight_max = lim__unpack_u32(u),
+                                  .rate_max = lim__unpack_u32(u),
+                                  .period_ns = lim__unpack_u64(u) };
+        err = u->bad ? LIM_E_INVALID : lim__line_limit_set(&g->line, key, &limit, lim_now_ns(g->self));
+    }
+    return err;
+}
+
+lim_err lim__group_config_unpack(group *g, lim_bytes row)
+{
+    lim__unpack u = lim__unpack_begin(row);
+    uint64_t now_ns = lim_now_ns(g->self);
+    config next = g->config;
+    if (lim__unpack_u8(&u) != 1)
+        return LIM_E_INVALID;
+    next.durable = lim__unpack_u8(&u) != 0;
+    bool paused = lim__unpack_u8(&u) != 0, draining = lim__unpack_u8(&u) != 0;
+    next.policy.trace = lim__unpack_u8(&u) != 0;
+    next.lane = (lim__lane_policy)lim__unpack_u8(&u);
+    for (uint32_t n = lim__unpack_u32(&u); n > 0 && !u.bad; n--) {
+        lim_bytes name = lim__unpack_bytes(&u);
+        uint64_t value = lim__unpack_u64(&u);
+        const setting *s = setting_named(name);
+        if (s != NULL && value >= s->min && value <= s->max)
+            setting_put(&next, s, value);
+    }
+    if (u.bad || next.lane < LIM__LANE_WAIT || next.lane > LIM__LANE_PARK ||
+        lim__line_limit_line(&g->line, &next.line, now_ns) != LIM_OK ||
+        lim__line_limit_keys(&g->line, &next.key, now_ns) != LIM_OK)
+        return LIM_E_INVALID;
+    lim_err err = unpack_key_limits(g, &u);
+    lim__line_policy(&g->line, next.lane);
+    g->config = next;
+    g->paused = paused;
+    g->draining = draining;
+    g->configured = g->row = true;
+    return err == LIM_OK && !lim__unpack_end(&u) ? LIM_E_INVALID : err;
 }

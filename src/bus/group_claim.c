@@ -85,7 +85,8 @@ void lim__claim_lease(group *g, claim *c, member *m)
     c->state = CLAIM_LEASED;
     c->unheard = false;
     c->member = NULL;
-    c->lease.id = c->is_task ? lim__wait_ref(g->bus) : c->monitor; /* no other number is needed for the only one */
+    /* Of an ask no other number is needed for the only one, unless it is to be known after a restart. */
+    c->lease.id = c->is_task || c->kept ? lim__wait_ref(g->bus) : c->monitor;
     c->lease.member = m;
     c->lease.claim = c;
     c->lease.since_ns = lim_now_ns(g->self);
@@ -173,7 +174,8 @@ static void send_queued(group *g, const claim *c)
     uint32_t waiting = lim__group_queued(g);
     *q = (lim__queued){
         .admission = { .verdict = LIM_ACCEPT, .limit = g->config.limit, .current = waiting },
-        .policy = g->config.policy,
+        .policy = lim__group_policy(g),
+        .remember_ns = g->config.remember_ns,
     };
     if (waiting > g->config.high_water) {
         q->admission.verdict = LIM_DEFER;
@@ -187,7 +189,7 @@ static void send_queued(group *g, const claim *c)
 
 static lim__outcome_letter *outcome_copy(group *g, const lim__outcome_letter *o)
 {
-    size_t bytes = sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
+    size_t bytes = lim__outcome_bytes(o);
     lim__outcome_letter *copy = lim__letter_new(lim__proc_sched(g->self), &lim__type_outcome, bytes);
     if (copy == NULL)
         return NULL;
@@ -196,11 +198,11 @@ static lim__outcome_letter *outcome_copy(group *g, const lim__outcome_letter *o)
     return copy;
 }
 
-static void send_stands_for(group *g, lim_pid to, lim_pid other, const lim__outcome_letter *outcome)
+static void send_stands_for(group *g, lim_pid to, lim_pid other, bool durable, const lim__outcome_letter *outcome)
 {
     lim__stands_for *s = lim__letter_new(lim__proc_sched(g->self), &lim__type_stands_for, sizeof *s);
     if (s != NULL)
-        *s = (lim__stands_for){ .task = other };
+        *s = (lim__stands_for){ .task = other, .durable = durable };
     if (s != NULL && outcome != NULL && (s->outcome = outcome_copy(g, outcome)) == NULL) {
         lim__letter_free(lim__proc_sched(g->self), s);
         s = NULL;
@@ -213,6 +215,11 @@ static void send_stands_for(group *g, lim_pid to, lim_pid other, const lim__outc
 
 /* ---- idempotency keys ---- */
 
+static bool task_lives(const group *g, lim_pid id)
+{
+    return lim__map_get(&g->claims, lim__alias_pid(g->bus, id.id).id) != NULL;
+}
+
 static void once_free(group *g, once *o)
 {
     lim__list_remove(&o->node);
@@ -222,6 +229,14 @@ static void once_free(group *g, once *o)
     lim__free(lim__sched_current(), o, sizeof *o + o->key_len);
 }
 
+/* And its row. */
+static void once_forget(group *g, once *o)
+{
+    if (o->durable)
+        lim__group_sweep(g, LIM__TABLE_SEEN, lim__bytes(o->key, o->key_len));
+    once_free(g, o);
+}
+
 void lim__group_expire(group *g)
 {
     uint64_t now_ns = lim_now_ns(g->self);
@@ -229,8 +244,8 @@ void lim__group_expire(group *g)
         once *o = LIM_CONTAINER(node, once, node);
         if (o->until_ns > now_ns)
             return;
-        if (o->outcome != NULL || lim__map_get(&g->claims, o->task.id) == NULL)
-            once_free(g, o);
+        if (o->outcome != NULL || !task_lives(g, o->task))
+            once_forget(g, o);
     }
 }
 
@@ -238,7 +253,7 @@ void lim__group_forget_once(group *g, lim_bytes key)
 {
     once *o = key.len > 0 ? lim__smap_get(&g->once, key) : NULL;
     if (o != NULL)
-        once_free(g, o);
+        once_free(g, o); /* who comes instead writes a row of the same key */
 }
 
 static once *once_new(group *g, lim_bytes key, lim_pid conv)
@@ -255,6 +270,18 @@ static once *once_new(group *g, lim_bytes key, lim_pid conv)
     lim__list_init(&o->node);
     lim__list_push(&g->onces, &o->node);
     return o;
+}
+
+bool lim__group_once_restore(group *g, lim_bytes key, uint64_t id, uint64_t until_wall_ns)
+{
+    uint64_t now_wall = g->bus->os->wall_ns(g->bus->os);
+    once *o = lim__smap_get(&g->once, key) == NULL ? once_new(g, key, (lim_pid){ id }) : NULL;
+    if (o == NULL)
+        return false;
+    o->durable = true;
+    o->until_ns = lim_now_ns(g->self) + (until_wall_ns > now_wall ? until_wall_ns - now_wall : 0);
+    o->outcome = lim__ended_outcome(g->bus, lim__proc_sched(g->self), o->task, 0);
+    return true;
 }
 
 void lim__group_outcome(group *g, const lim_signal *signal)
@@ -280,7 +307,7 @@ static bool is_known(group *g, const lim__want *w)
     lim__group_expire(g);
     const once *o = terms->idempotency_key.len > 0 ? lim__smap_get(&g->once, terms->idempotency_key) : NULL;
     if (o != NULL) {
-        send_stands_for(g, w->conv, o->task, o->outcome);
+        send_stands_for(g, w->conv, o->task, o->durable, o->outcome);
         return true;
     }
     task *other = terms->unique_key.len > 0 ? lim__smap_get(&g->unique, terms->unique_key) : NULL;
@@ -295,7 +322,7 @@ static bool is_known(group *g, const lim__want *w)
     if (terms->on_duplicate == LIM_UNIQUE_REJECT)
         lim__group_refuse(g, w->conv, LIM_WHY_DUPLICATE, 0, 0, "a task with this unique key waits or runs already");
     else
-        send_stands_for(g, w->conv, other->claim.conv, NULL);
+        send_stands_for(g, w->conv, lim__claim_id(&other->claim), other->durable, NULL);
     return true;
 }
 
@@ -321,7 +348,7 @@ static lim_err line_up(group *g, task *t, const lim__want *w, uint64_t delay_ns)
 {
     const lim__terms *terms = lim__terms_or_default(t->terms);
     uint64_t now_ns = lim_now_ns(g->self);
-    t->item = (lim__item){ .id = w->conv.id,
+    t->item = (lim__item){ .id = w->id.id,
                            .type = lim__bytes(w->type, w->type_len),
                            .key = terms->key,
                            .order_key = terms->order_key,
@@ -346,10 +373,13 @@ static lim_err task_enter(group *g, task *t, const lim__want *w)
     if (first && lim__smap_put(&g->unique, terms->unique_key, t) != LIM_OK)
         return LIM_E_NOMEM;
     t->unique = first ? terms->unique_key : lim__bytes(NULL, 0);
-    if (terms->idempotency_key.len > 0 && lim__smap_get(&g->once, terms->idempotency_key) == NULL &&
-        once_new(g, terms->idempotency_key, w->conv) == NULL)
-        return LIM_E_NOMEM;
-    return LIM_OK;
+    t->durable = lim__group_durable(g) || terms->durable;
+    if (terms->idempotency_key.len == 0 || lim__smap_get(&g->once, terms->idempotency_key) != NULL)
+        return LIM_OK;
+    once *o = once_new(g, terms->idempotency_key, w->id);
+    if (o != NULL)
+        o->durable = t->durable;
+    return o != NULL ? LIM_OK : LIM_E_NOMEM;
 }
 
 static void claim_free(claim *c)
@@ -370,13 +400,17 @@ static lim_err claim_new(group *g, lim__want *w, claim **out)
     if (c == NULL)
         return LIM_E_NOMEM;
     memset(c, 0, bytes);
-    *c = (claim){ .conv = w->conv, .state = CLAIM_WAITING, .is_task = is_task, .since_ns = lim_now_ns(g->self) };
+    *c = (claim){ .conv = w->conv,
+                  .state = CLAIM_WAITING,
+                  .is_task = is_task,
+                  .kept = w->kept && !is_task,
+                  .since_ns = lim_now_ns(g->self) };
     lim__list_init(&c->node);
     lim__list_init(&c->lease.node);
     lim_err err = lim_monitor(g->self, w->conv, &c->monitor);
     if (err == LIM_OK)
         err = lim__map_put(&g->watched, c->monitor, c);
-    if (err == LIM_OK && is_task)
+    if (err == LIM_OK && (is_task || c->kept))
         err = lim__map_put(&g->claims, w->conv.id, c);
     if (err == LIM_OK && is_task)
         err = task_enter(g, lim__claim_task(c), w);
@@ -387,7 +421,7 @@ static lim_err claim_new(group *g, lim__want *w, claim **out)
     }
     if (is_task && lim__claim_task(c)->terms != NULL) {
         const once *o = lim__smap_get(&g->once, lim__claim_task(c)->terms->idempotency_key);
-        if (o != NULL && o->task.id == w->conv.id)
+        if (o != NULL && o->task.id == w->id.id)
             once_free(g, (once *)(uintptr_t)o);
     }
     c->node.next = c->node.prev = &c->node;
@@ -418,7 +452,7 @@ static void want_new(group *g, lim__want *w)
     bool again = w->again;
     lim__group_dispatch(g);
     c = lim__map_get(&g->watched, monitor); /* it may have been refused meanwhile */
-    if (c != NULL && c->is_task && !again && c->state != CLAIM_LEASED)
+    if (c != NULL && (c->is_task || c->kept) && !again && c->state != CLAIM_LEASED)
         send_queued(g, c);
 }
 
@@ -496,12 +530,26 @@ static void release_ask(group *g, lim_pid conv, uint64_t id)
         lim__claim_end(g, c, true);
 }
 
+/* It could not be stored: its keys are free again. */
+static void never_admitted(group *g, const claim *c)
+{
+    const lim__terms *terms = c->is_task ? ((const task *)(const void *)c)->terms : NULL;
+    once *o = terms != NULL ? lim__smap_get(&g->once, terms->idempotency_key) : NULL;
+    if (o != NULL && o->task.id == lim__claim_id(c).id)
+        once_free(g, o);
+}
+
 void lim__group_release(group *g, const lim_signal *signal)
 {
     const lim__release *r = signal->body.ptr;
     claim *c = lim__map_get(&g->claims, signal->from.id);
+    if (r->never && c != NULL)
+        never_admitted(g, c);
     if (c == NULL) {
         release_ask(g, signal->from, r->lease);
+    } else if (!c->is_task) {
+        if (r->lease == 0 || c->lease.id == r->lease)
+            lim__claim_end(g, c, true);
     } else if (r->lease == 0) {
         if (c->state != CLAIM_LEASED && c->state != CLAIM_RESTING)
             rest(g, c);
@@ -529,7 +577,7 @@ void lim__claim_end(group *g, claim *c, bool demonitor)
         old_end(g, &c->old);
     if (c->monitor != 0)
         lim__map_remove(&g->watched, c->monitor);
-    if (c->is_task && lim__map_get(&g->claims, c->conv.id) == c)
+    if ((c->is_task || c->kept) && lim__map_get(&g->claims, c->conv.id) == c)
         lim__map_remove(&g->claims, c->conv.id);
     if (demonitor && c->monitor != 0)
         lim_demonitor(g->self, c->monitor);
@@ -546,6 +594,123 @@ void lim__claim_end(group *g, claim *c, bool demonitor)
     }
     claim_free(c);
     lim__group_unpark(g, NULL, false);
+}
+
+/* ---- who is it ---- */
+
+static const lease *lease_of(const claim *c, uint64_t id)
+{
+    if (c->lease.id == id)
+        return &c->lease;
+    const lease *l = c->old;
+    while (l != NULL && l->id != id)
+        l = l->next;
+    return l;
+}
+
+void lim__group_vouch(group *g, const lim_signal *signal)
+{
+    const lim__vouch *v = signal->body.ptr;
+    const claim *c = lim__map_get(&g->claims, signal->from.id);
+    const lease *l = c != NULL ? lease_of(c, v->lease) : NULL;
+    lim__vouched *answer = lim__letter_new(lim__proc_sched(g->self), &lim__type_vouched, sizeof *answer);
+    if (answer == NULL) {
+        lim_exit_process(g->self, signal->from, LIM_KILL); /* it hears nothing until it is answered */
+        return;
+    }
+    *answer = (lim__vouched){ v->lease, v->who, l != NULL && v->who.id != 0 && l->member->pid.id == v->who.id };
+    (void)!lim__send_reserved(g->self, signal->from, answer);
+}
+
+/* ---- again, after a restart ---- */
+
+static void lease_again(group *g, claim *c, const lim__revive_lease *r)
+{
+    member *m = lim__member_away(g, (lim__member_kind)r->kind, r->session, r->identity);
+    lease *l = m == NULL || r->current ? &c->lease : lim__alloc(lim__proc_sched(g->self), sizeof *l);
+    if (m == NULL || l == NULL)
+        return; /* its place is free a little early */
+    *l = (lease){ .id = r->lease, .member = m, .claim = c, .since_ns = lim_now_ns(g->self) };
+    if (r->current) {
+        c->state = CLAIM_LEASED;
+    } else {
+        l->next = c->old;
+        c->old = l;
+    }
+    lim__list_init(&l->node);
+    lim__list_push(&m->leases, &l->node);
+    m->view.in_flight++;
+    m->view.stamp = ++g->stamp;
+    g->leased_count++;
+}
+
+static lim__want *want_of(group *g, lim__revive *r)
+{
+    lim__want *w = lim__letter_new(lim__proc_sched(g->self), &lim__type_want, sizeof *w + r->type_len);
+    if (w == NULL)
+        return NULL;
+    *w = (lim__want){ .conv = r->conv,
+                      .id = r->id,
+                      .kind = r->kind,
+                      .wait = true, /* nobody is here yet */
+                      .again = true,
+                      .kept = r->kind != LIM__KIND_TASK,
+                      .attempts = r->attempts,
+                      .losses = r->losses,
+                      .due_ns = r->due_ns != 0 ? r->due_ns : r->kind == LIM__KIND_TASK ? 1 : 0,
+                      .terms = r->terms,
+                      .payload = r->payload,
+                      .type_len = r->type_len };
+    memcpy(w->type, r->text, r->type_len);
+    r->terms = NULL;
+    r->payload = NULL;
+    return w;
+}
+
+static void take_leases(group *g, claim *c, const lim__revive *r)
+{
+    lim__unpack u = lim__unpack_begin(lim__bytes(r->text + r->type_len, r->leases_len));
+    if (r->lease_count == 0)
+        return;
+    if (c->is_task) {
+        rest(g, c);
+    } else { /* it has been placed */
+        lim__letter_free(lim__proc_sched(g->self), c->want);
+        c->want = NULL;
+        c->state = CLAIM_RESTING;
+    }
+    for (uint32_t i = 0; i < r->lease_count; i++) {
+        lim__revive_lease l = { .lease = lim__unpack_u64(&u), .current = lim__unpack_u8(&u), .kind = lim__unpack_u8(&u) };
+        for (uint32_t b = 0; b < sizeof l.session; b++)
+            l.session[b] = lim__unpack_u8(&u);
+        l.identity = lim__unpack_bytes(&u);
+        lease_again(g, c, &l);
+    }
+}
+
+void lim__group_revive(group *g, const lim_signal *signal)
+{
+    lim__revive *r = (lim__revive *)(uintptr_t)signal->body.ptr;
+    lim_pid conv = r->conv;
+    lim__want *w = want_of(g, r);
+    lim__revived *answer = lim__letter_new(lim__proc_sched(g->self), &lim__type_revived, sizeof *answer);
+    claim *c = NULL;
+    if (w == NULL || answer == NULL || claim_new(g, w, &c) != LIM_OK) {
+        lim__letter_free(lim__proc_sched(g->self), w);
+        lim__letter_free(lim__proc_sched(g->self), answer);
+        lim_exit_process(g->self, conv, LIM_KILL); /* its rows are there for the next start */
+        return;
+    }
+    c->since_ns = r->since_ns;
+    if (!c->is_task && r->lease_count == 0) {
+        c->order = ++g->back;
+        g->ask_count++;
+        lim__claim_wait(g, c);
+    }
+    take_leases(g, c, r);
+    *answer = (lim__revived){ lim__group_policy(g), g->config.grace_ns };
+    (void)!lim__send_reserved(g->self, conv, answer);
+    lim__group_dispatch(g);
 }
 
 void lim__group_claims_fini(group *g)

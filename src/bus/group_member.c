@@ -155,7 +155,7 @@ static lim_err member_new(group *g, lim__join *j, uint64_t monitor, member **out
     lim_err err = scratch_grow(g);
     if (err == LIM_OK)
         err = member_names(m, s, lim__bytes(j->text, j->identity_len));
-    if (err == LIM_OK)
+    if (err == LIM_OK && monitor != 0)
         err = lim__map_put(&g->watched, monitor, m);
     if (err != LIM_OK) {
         m->join = NULL;
@@ -166,6 +166,28 @@ static lim_err member_new(group *g, lim__join *j, uint64_t monitor, member **out
     lim__list_push(&g->members, &m->node);
     member_attach(g, m, j);
     *out = m;
+    return LIM_OK;
+}
+
+/* Of one that was made again after a restart: what it says now. For want of memory it stays what it was. */
+static lim_err member_said(group *g, member *m, lim__join *j)
+{
+    lim__sched *s = lim__proc_sched(g->self);
+    lim__join *before = m->join;
+    lim_bytes *names = m->names, name = m->view.name;
+    uint32_t count = m->name_count;
+    m->join = j;
+    lim_err err = member_names(m, s, lim__bytes(j->text, j->identity_len));
+    if (err != LIM_OK) {
+        m->join = before;
+        m->names = names;
+        m->name_count = count;
+        m->view.name = name;
+        lim__letter_free(s, j);
+        return LIM_OK;
+    }
+    lim__letter_free(s, before);
+    lim__free(s, names, count * sizeof *names + 1);
     return LIM_OK;
 }
 
@@ -185,8 +207,36 @@ static lim_err member_again(group *g, member *m, lim__join *j, uint64_t monitor)
         lim__group_unpark(g, m, true);
     }
     m->monitor = monitor;
+    if (m->join->capacity == 0) /* made again after a restart: it has not said more than who it is */
+        return member_said(g, m, j);
     lim__letter_free(lim__proc_sched(g->self), j); /* what it said the first time still holds, but for its capacity */
     return LIM_OK;
+}
+
+/* One that was there before the restart, and may come back: its leases are its own until others take them. */
+member *lim__member_away(group *g, lim__member_kind kind, const uint8_t *session, lim_bytes identity_text)
+{
+    lim__sched *s = lim__proc_sched(g->self);
+    LIM__LIST_EACH(node, &g->members) {
+        member *m = LIM_CONTAINER(node, member, node);
+        if (m->join->kind == kind && memcmp(m->join->session, session, 16) == 0 &&
+            lim__bytes_eq(lim__bytes(m->join->text, m->join->identity_len), identity_text))
+            return m;
+    }
+    lim__join *j = lim__letter_new(s, &lim__type_join, sizeof *j + identity_text.len);
+    member *m = NULL;
+    if (j == NULL)
+        return NULL;
+    *j = (lim__join){ .kind = kind, .text_len = (uint16_t)identity_text.len, .identity_len = (uint8_t)identity_text.len };
+    memcpy(j->session, session, sizeof j->session);
+    if (identity_text.len > 0)
+        memcpy(j->text, identity_text.ptr, identity_text.len);
+    if (member_new(g, j, 0, &m) != LIM_OK) {
+        lim__letter_free(s, j);
+        return NULL;
+    }
+    count_out(g, m);
+    return m;
 }
 
 void lim__group_join(group *g, const lim_signal *signal)
@@ -229,6 +279,19 @@ void lim__group_join(group *g, const lim_signal *signal)
     lim__group_dispatch(g);
 }
 
+/* It does not come back. Who waits for it though it is not linked to it, since it was away before, hears of that. */
+static void vacate(group *g, const member *m)
+{
+    LIM__LIST_EACH(node, &m->leases) {
+        const lease *l = LIM_CONTAINER(node, lease, node);
+        lim__vacated *v = lim__letter_new(lim__proc_sched(g->self), &lim__type_vacated, sizeof *v);
+        if (v == NULL)
+            return; /* the grace ends, too */
+        v->lease = l->id;
+        (void)!lim__send_reserved(g->self, l->claim->conv, v);
+    }
+}
+
 void lim__member_down(group *g, member *m, const lim_signal *signal)
 {
     char leases[16];
@@ -246,6 +309,8 @@ void lim__member_down(group *g, member *m, const lim_signal *signal)
     lim__group_unpark(g, m, true);
     if (lim__list_empty(&m->leases))
         lim__member_free(g, m);
+    else if (signal->reason != LIM_LOST && signal->reason != LIM_SILENT && signal->reason != LIM_REPLACED)
+        vacate(g, m);
     lim__group_dispatch(g);
 }
 

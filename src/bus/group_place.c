@@ -70,9 +70,12 @@ static void send_assigned(group *g, claim *c, const char *router)
     }
     *a = (lim__assigned){ .participant = m->pid,
                           .lease = c->lease.id,
-                          .policy = g->config.policy,
+                          .policy = lim__group_policy(g),
+                          .remember_ns = g->config.remember_ns,
+                          .member_kind = (uint8_t)m->join->kind,
                           .identity_len = (uint8_t)m->view.name.len,
                           .router_len = (uint8_t)router_len };
+    memcpy(a->session, m->join->session, sizeof a->session);
     memcpy(a->text, m->view.name.ptr, m->view.name.len);
     memcpy(a->text + m->view.name.len, router, router_len);
     (void)!lim__send_reserved(g->self, c->conv, a);
@@ -324,7 +327,7 @@ static void dispatch_tasks(group *g)
     uint64_t now = lim_now_ns(g->self);
     uint32_t tries = 0;
     g->more = lim__line_wake(&g->line, now);
-    if (g->paused || !any_place(g, true))
+    if (g->paused || g->purge_upto != 0 || !any_place(g, true))
         return;
     do {
         lim__item *i;

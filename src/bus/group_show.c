@@ -155,7 +155,7 @@ static void member_json(const group *g, const member *m, lim__json *j)
     names(j, "types", m->view.types, m->view.type_count);
     lim__json_open(j, "tasks", '[');
     LIM__LIST_EACH(node, &m->leases)
-        lim__json_id(j, NULL, LIM_CONTAINER(node, lease, node)->claim->conv.id);
+        lim__json_id(j, NULL, lim__claim_id(LIM_CONTAINER(node, lease, node)->claim).id);
     lim__json_close(j);
     lim__json_u64(j, "completed", m->completed);
     lim__json_u64(j, "latency_us", m->view.latency_us);

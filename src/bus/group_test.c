@@ -67,7 +67,7 @@ static void test_holding_may_arrive_before_the_old_connection_ends(void **state)
     settle(w);
     take(w, &first->requests[0]);
     hold(w, again, &first->requests[0]);
-    lose(w, first, LIM_LOST);
+    worker_is(w, again, "q", "w", 1, NULL);
     assert_int_equal(again->revoked, 0);
     answer(w, again, &first->requests[0]);
     assert_int_equal(again->accepted, 1);

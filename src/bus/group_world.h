@@ -15,6 +15,7 @@
 
 #include "base/base.h"
 #include "bus/bus.h"
+#include "bus/durable.h"
 #include "bus/letters.h"
 #include "bus/participant.h"
 #include "data/options.h"
@@ -237,20 +238,20 @@ static inline void take(world *w, const seen *r)
 {
     lim__taken *t = lim__letter_new(NULL, &lim__type_taken, sizeof *t);
     t->lease = r->lease;
-    (void)!lim__post_reserved(w->bus->rt, r->conv, t);
+    (void)!lim__post_reserved(w->bus->rt, lim__alias_pid(w->bus, r->conv.id), t);
     settle(w);
 }
 
 static inline void answer_failed(world *w, puppet *p, const seen *r, const char *why)
 {
-    (void)!lim__post_reserved(w->bus->rt, r->conv,
+    (void)!lim__post_reserved(w->bus->rt, lim__alias_pid(w->bus, r->conv.id),
                               lim__answer_new(NULL, p->pid, r->lease, LIM__ANSWER_FAILED, NULL, lim__str(why)));
     settle(w);
 }
 
 static inline void answer(world *w, puppet *p, const seen *r)
 {
-    (void)!lim__post_reserved(w->bus->rt, r->conv,
+    (void)!lim__post_reserved(w->bus->rt, lim__alias_pid(w->bus, r->conv.id),
                               lim__answer_new(NULL, p->pid, r->lease, LIM__ANSWER_REPLY, lim__msg_new(lim__str("done")),
                                               lim__bytes(NULL, 0)));
     settle(w);
@@ -260,7 +261,7 @@ static inline void hold(world *w, puppet *p, const seen *r)
 {
     lim__holding *h = lim__letter_new(NULL, &lim__type_holding, sizeof *h);
     *h = (lim__holding){ r->lease, p->pid };
-    (void)!lim__post_reserved(w->bus->rt, r->conv, h);
+    (void)!lim__post_reserved(w->bus->rt, lim__alias_pid(w->bus, r->conv.id), h);
     settle(w);
 }
 

@@ -141,7 +141,7 @@ static void test_who_claims_a_lease_before_its_holder_is_found_dead_is_heard_aft
         else
             hold(w, back, &p->requests[0]);
         assert_int_equal(asker->outcome_count + back->accepted + back->revoked + back->refused, 0);
-        lose(w, p, LIM_LOST);
+        worker_is(w, back, "q", "w", 1, NULL); /* which replaces the one before: its connection ends */
         if (!answers)
             answer(w, back, &p->requests[0]);
         assert_int_equal(asker->outcome_count, 1);
@@ -161,13 +161,15 @@ test_a_failure_of_one_that_was_away_is_an_attempt_only_while_nobody_has_the_task
     task(w, asker, "q", "", "x");
     settle(w);
     lose(w, a, LIM_LOST);
-    answer_failed(w, puppet_new(w), &a->requests[0], "no"); /* back, under another pid, with bad news */
+    puppet *back = puppet_new(w);
+    back->takes = true;
+    answer_failed(w, puppet_new(w), &a->requests[0], "not I"); /* who is not that worker is not heard */
+    worker_is(w, back, "q", "a", 1, NULL);
+    answer_failed(w, back, &a->requests[0], "no"); /* back, under another pid, with bad news */
     assert_int_equal(asker->outcome_count, 0);
-    puppet *b = worker(w, "q", "b", 1, NULL);
-    b->takes = true;
     settle(w);
-    assert_int_equal(b->request_count, 1);
-    answer_failed(w, b, &b->requests[0], "no");
+    assert_int_equal(back->request_count, 1);
+    answer_failed(w, back, &back->requests[0], "no");
     assert_int_equal(asker->outcome_count, 1); /* the second, and the last */
     assert_int_equal(asker->outcomes[0].why, LIM_WHY_ATTEMPTS);
 }

@@ -71,6 +71,11 @@ static void drop_payload_want(void *body)
     lim__msg_unref(((lim__want *)body)->payload);
     lim__terms_unref(((lim__want *)body)->terms);
 }
+static void drop_payload_revive(void *body)
+{
+    lim__msg_unref(((lim__revive *)body)->payload);
+    lim__terms_unref(((lim__revive *)body)->terms);
+}
 static void drop_artifact_deploy(void *body)
 {
     lim__artifact_unref(((lim__deploy *)body)->artifact);
@@ -110,6 +115,7 @@ HOLDS(dead, drop_payload_dead)
 HOLDS(stands_for, drop_outcome_stands_for)
 HOLDS(member_list, drop_member_list)
 HOLDS(deploy, drop_artifact_deploy)
+HOLDS(revive, drop_payload_revive)
 PLAIN(receive)
 PLAIN(join_conv)
 PLAIN(notify)
@@ -146,6 +152,13 @@ PLAIN(progress)
 PLAIN(members)
 PLAIN(admin)
 PLAIN(stored)
+PLAIN(vouch)
+PLAIN(vouched)
+PLAIN(vacated)
+PLAIN(row)
+PLAIN(revived)
+PLAIN(relive)
+PLAIN(sound)
 
 const char *lim__conv_kind_text(lim__conv_kind kind)
 {
@@ -177,6 +190,11 @@ lim_bytes lim__name_get(const char **at)
     lim_bytes name = { *at + 1, len };
     *at += len + 1;
     return name;
+}
+
+size_t lim__outcome_bytes(const lim__outcome_letter *o)
+{
+    return sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
 }
 
 void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out)

@@ -59,7 +59,8 @@ typedef struct lim__grant { uint32_t parts; } lim__grant; /* so many more parts 
 /* From anybody who knows the id; nobody is answered. */
 typedef struct lim__signal_in { lim__msg *payload; uint8_t name_len; char name[]; } lim__signal_in;
 typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__notify;
-typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command; /* close, cancel, inspect, await, unawait, push */
+/* close, cancel, inspect, await, unawait, push; sound: answered with a `sound` when it is stored that there is such a task */
+typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command;
 
 /* ---- conversation -> owner ---- */
 typedef struct lim__outcome_letter { /* text: participant, router, detail, then excluded_count x (u8 length, name) */
@@ -80,6 +81,7 @@ typedef struct lim__outcome_letter { /* text: participant, router, detail, then 
 } lim__outcome_letter;
 /* Fills a view of the letter; excluded (LIM__EXCLUDED_MAX places) holds the names. */
 #define LIM__EXCLUDED_MAX 16
+size_t lim__outcome_bytes(const lim__outcome_letter *letter); /* of the letter, without its payload */
 void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out);
 typedef struct lim__admitted { uint64_t ref; lim_pid conv; lim_admission admission; } lim__admitted;
 typedef struct lim__message { /* text: the reason, or name, of an event */
@@ -130,7 +132,11 @@ typedef enum lim__revoke_why {
     LIM__REVOKE_CANCELLED = 1, LIM__REVOKE_TIMEOUT, LIM__REVOKE_TAKEN, LIM__REVOKE_ENDED
 } lim__revoke_why;
 typedef struct lim__revoke { lim_pid conv; uint64_t lease; lim__revoke_why why; } lim__revoke;
-typedef struct lim__settled { lim_pid conv; uint64_t lease; bool accepted; } lim__settled;
+typedef struct lim__settled { /* kept: of an ask that is durable; of others only tasks' answers are settled */
+    lim_pid conv;
+    uint64_t lease;
+    bool accepted, kept;
+} lim__settled;
 
 /* ---- participant -> conversation ---- */
 typedef enum lim__answer_how { LIM__ANSWER_REPLY = 1, LIM__ANSWER_FAILED, LIM__ANSWER_NOTHING } lim__answer_how;
@@ -172,13 +178,14 @@ typedef struct lim__policy {
     uint32_t attempts_max, losses_max;     /* losses_max 0: nothing said */
     uint32_t backoff_min_ms, backoff_max_ms, backoff_factor_percent, backoff_jitter_percent;
     uint64_t start_to_close_ns, progress_ns; /* 0: none */
-    bool trace;
+    bool trace, durable;                     /* durable: its tasks are */
 } lim__policy;
 typedef struct lim__want {
-    lim_pid conv;
+    lim_pid conv, id;      /* id: as people know it */
     lim__conv_kind kind;
     bool wait;
     bool again;            /* a task that was queued before: no new admission, goes to the front */
+    bool kept;             /* it is durable by its own wish */
     lim_pid only;          /* asks: nobody else will do; {0}: the router chooses */
     uint16_t attempts, losses; /* for people */
     uint64_t due_ns;       /* again: not before; 0: now */
@@ -192,7 +199,9 @@ typedef struct lim__assigned { /* text: identity, router */
     lim_pid participant;
     uint64_t lease;
     lim__policy policy;
-    uint8_t identity_len, router_len;
+    uint64_t remember_ns;  /* its idempotency key, from now on */
+    uint8_t session[16];   /* of the participant's connection */
+    uint8_t member_kind, identity_len, router_len;
     char text[];
 } lim__assigned;
 typedef struct lim__refused {
@@ -201,11 +210,12 @@ typedef struct lim__refused {
     uint16_t detail_len;
     char detail[];
 } lim__refused;
-typedef struct lim__queued { lim_admission admission; lim__policy policy; } lim__queued;
+typedef struct lim__queued { lim_admission admission; lim__policy policy; uint64_t remember_ns; } lim__queued;
 /* Another task stands for it: JOIN of a unique key, or an idempotency key that was seen before. */
 typedef struct lim__stands_for {
     lim_pid task;
     lim__outcome_letter *outcome; /* a copy, owned (lim__letter_free): how it ended; NULL: it lives, and can be awaited */
+    bool durable;                 /* it is perhaps not stored yet: `sound` it before anybody is told of it */
 } lim__stands_for;
 /* A task with an idempotency key also sends a copy of its `outcome` letter to its queue, which remembers it. */
 /* A task that ended without a result, for the queue's dead letters. text: type, detail. */
@@ -215,8 +225,10 @@ typedef struct lim__dead {
     lim_why why;
     lim_reason reason;
     uint32_t attempts, losses;
+    uint64_t at_wall_us;
     lim__terms *terms;
     lim__msg *payload;
+    bool durable;          /* there is a row of it */
     uint8_t type_len;
     uint16_t detail_len;
     char text[];
@@ -230,7 +242,36 @@ typedef struct lim__member_list { /* text: count x (u8 length, identity), in the
     char text[];
 } lim__member_list;
 /* lease 0: whatever the sender still waits for. unheard: its worker never said that it has it */
-typedef struct lim__release { uint64_t lease; bool unheard; } lim__release;
+typedef struct lim__release { uint64_t lease; bool unheard, never; } lim__release; /* never: it was not admitted after all */
+/* Is that participant the one who has, or had, this lease of mine? By the group's books: token, identity and session. */
+typedef struct lim__vouch { uint64_t lease; lim_pid who; } lim__vouch;
+typedef struct lim__vouched { uint64_t lease; lim_pid who; bool yes; } lim__vouched;
+/* Who had this lease came back without it, or will not come back: group -> conversation. */
+typedef struct lim__vacated { uint64_t lease; } lim__vacated;
+
+/* ---- after a restart: whoever reads the store -> group, exchange ---- */
+typedef struct lim__row { /* of the group's own: its configuration, a dead letter, an idempotency key */
+    uint8_t table;
+    uint32_t key_len, len;
+    uint8_t bytes[];       /* key, value */
+} lim__row;
+typedef struct lim__revive_lease { uint64_t lease; bool current; uint8_t kind, session[16]; lim_bytes identity; } lim__revive_lease;
+/* A claim of before. text: type, then for each lease, packed as rows are: u64 lease, u8 current, u8 kind of member, its
+ * session (16 bytes), its identity. */
+typedef struct lim__revive {
+    lim_pid conv, id;
+    lim__conv_kind kind;
+    uint16_t attempts, losses;
+    uint64_t due_ns, since_ns;
+    lim__terms *terms;
+    lim__msg *payload;
+    uint8_t lease_count, type_len;
+    uint32_t leases_len;
+    char text[];
+} lim__revive;
+typedef struct lim__revived { lim__policy policy; uint64_t grace_ns; } lim__revived; /* group -> exchange */
+/* The first letter of an exchange of before; its `open` comes next. */
+typedef struct lim__relive { lim_pid id; uint64_t order, seen_until_wall_ns; uint32_t len; uint8_t row[]; } lim__relive;
 
 /* ---- system groups -> group or agent: render yourself, or your conversations ---- */
 typedef enum lim__show_what {
@@ -283,7 +324,8 @@ typedef struct lim__deployed {
     X(outcome) X(admitted) X(message) X(done) X(exited) X(closed) X(request) X(revoke) X(settled) X(answer) X(taken)   \
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
     X(deploy) X(deployed) X(resume) X(report) X(unawait) X(leave_conv) X(grant) X(signal_in) X(partial) X(credit)       \
-    X(part) X(progress) X(stands_for) X(dead) X(members) X(member_list) X(admin)
+    X(part) X(progress) X(stands_for) X(dead) X(members) X(member_list) X(admin) X(vouch) X(vouched) X(vacated) X(row)   \
+    X(revive) X(revived) X(relive) X(sound)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X

@@ -10,6 +10,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "bus/box.h"
+#include "bus/durable.h"
 #include "bus/exchange.h"
 #include "bus/held.h"
 #include "data/outcome.h"
@@ -78,13 +79,13 @@ static int64_t remaining_ms(uint64_t now_ns, uint64_t deadline_ns)
     return deadline_ns > now_ns ? (int64_t)((deadline_ns - now_ns + 999999) / 1000000) : 0;
 }
 
-static void acknowledge(lim_process *self, const lim__request *r)
+static void acknowledge(lim_bus *bus, lim_process *self, const lim__request *r)
 {
     lim__taken *t = lim__letter_new(lim__proc_sched(self), &lim__type_taken, sizeof *t);
     if (t == NULL)
         return;
     t->lease = r->lease;
-    (void)!lim__send_reserved(self, r->conv, t);
+    (void)!lim__send_reserved(self, lim__alias_pid(bus, r->conv.id), t);
 }
 
 static lim_delivery delivery(const lim__request *r, lim_pid self, uint64_t now_ns)
@@ -149,14 +150,14 @@ static void note_read(lim_bus *bus, lim_process *self, const lim__request *r)
     if (exchange != NULL)
         lim__exchange_taken(exchange, r->lease);
     else
-        acknowledge(self, r);
+        acknowledge(bus, self, r);
 }
 
 static void on_request(participant *p, lim_process *self, const lim_signal *signal)
 {
     const lim__request *r = signal->body.ptr;
     if (r->flags & LIM__REQUEST_ACK)
-        acknowledge(self, r);
+        acknowledge(p->bus, self, r);
     if (p->box != NULL) {
         on_boxed(p, self, signal);
         return;

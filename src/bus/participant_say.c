@@ -6,6 +6,7 @@
  * other threads, which are other senders. So of a stream everything passes through the participant's process: what the
  * handler sends leaves in its turn, what other threads send waits in its mailbox for the next. */
 #include "base/base.h"
+#include "bus/durable.h"
 #include "bus/held.h"
 #include "bus/participant.h"
 
@@ -56,7 +57,7 @@ static lim_err relay(lim_bus *bus, lim_participant who, lim_conv conv, void *let
         lim__letter_free(NULL, letter);
         return LIM_E_NOMEM;
     }
-    *r = (relayed){ { conv.id }, letter };
+    *r = (relayed){ lim__alias_pid(bus, conv.id), letter };
     return lim__post_reserved(bus->rt, (lim_pid){ who.id }, r);
 }
 
@@ -94,9 +95,10 @@ lim_err lim__participant_answer(lim_bus *bus, lim_participant who, lim_conv conv
         return LIM_E_NOMEM;
     bool stream = self == NULL && lim__held_is_stream(bus->held, delivery_id(who, conv, lease));
     lim__held_remove(bus->held, delivery_id(who, conv, lease));
-    return self != NULL ? lim__send_reserved(self, (lim_pid){ conv.id }, a)
+    lim_pid to = lim__alias_pid(bus, conv.id);
+    return self != NULL ? lim__send_reserved(self, to, a)
            : stream     ? relay(bus, who, conv, a)
-                        : lim__post_reserved(bus->rt, (lim_pid){ conv.id }, a);
+                        : lim__post_reserved(bus->rt, to, a);
 }
 
 static lim_err answer(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease, lim__answer_how how,
@@ -166,7 +168,8 @@ lim_err lim_progress(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t
 {
     lim_bytes text = lim__str(note);
     lim_process *process = here(bus, self);
-    lim__conv_kind kind = lim__conv_kind_of(bus, (lim_pid){ conv.id });
+    lim_pid to = lim__alias_pid(bus, conv.id);
+    lim__conv_kind kind = lim__conv_kind_of(bus, to);
     if (kind != LIM__KIND_TASK)
         return kind == 0 ? LIM_E_GONE : LIM_E_MISUSE;
     if (text.len > LIM__NOTE_MAX)
@@ -179,8 +182,7 @@ lim_err lim_progress(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t
     *p = (lim__progress){ .lease = lease, .from = { self.id }, .note_len = (uint8_t)text.len };
     if (text.len > 0)
         memcpy(p->note, text.ptr, text.len);
-    return process != NULL ? lim__send_reserved(process, (lim_pid){ conv.id }, p)
-                           : lim__post_reserved(bus->rt, (lim_pid){ conv.id }, p);
+    return process != NULL ? lim__send_reserved(process, to, p) : lim__post_reserved(bus->rt, to, p);
 }
 
 /* ---- messages ---- */

@@ -231,11 +231,11 @@ static void test_a_dead_letter_that_is_refused_again_is_not_lost(void **state) /
     task_with(w, boss, "q", "second", TASK(.unique_key = "u")); /* it runs, and has the key */
     has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"task\"");
     has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"count\":1");
-    has(boss->json, "\"why\":\"duplicate\"");
+    has(boss->json, "\"how\":\"failed\"");
     answer(w, one, &one->requests[1]);
     has(admin(w, boss, "q", "{\"op\":\"queue.drain\"}"), "\"draining\":true");
     has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"task\"");
-    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"why\":\"closing\"");
+    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"how\":\"failed\"");
     has(admin(w, boss, "q", "{\"op\":\"queue.resume\"}"), "\"draining\":false");
     has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"task\"");
     assert_string_equal(next_done(w, one), "first");

@@ -6,6 +6,7 @@
  * remembered is the answer. */
 #include "bus/system.h"
 #include "base/base64.h"
+#include "bus/durable.h"
 #include "bus/ended.h"
 #include "bus/history.h"
 #include <inttypes.h>
@@ -15,8 +16,9 @@
 
 /* ---- one of them ---- */
 
-static bool lives(const lim__system *s, lim_pid conv)
+static bool lives(const lim__system *s, lim_pid id)
 {
+    lim_pid conv = lim__alias_pid(s->bus, id.id);
     return lim_alive(s->bus->rt, conv) && lim__conv_kind_of(s->bus, conv) != 0 &&
            lim__pid_scheduler(conv) < lim__sched_count(s->bus->rt);
 }
@@ -88,7 +90,7 @@ static void show(lim__system *s, lim_pid conv, const lim__show *what, void (*non
     g->conv = conv;
     g->none = none;
     if (lives(s, conv))
-        lim__gather_show(s, g, s->bus->agents[lim__pid_scheduler(conv)], what, lim__bytes(NULL, 0));
+        lim__gather_show(s, g, s->bus->agents[lim__pid_scheduler(what->only)], what, lim__bytes(NULL, 0));
     lim__gather_ready(s, g);
 }
 
@@ -97,7 +99,7 @@ void lim__sys_conv_show(lim__system *s)
     lim_pid conv;
     if (!lim__sys_id(s, "id", &conv))
         return;
-    const lim__show what = { .only = conv, .max = 1, .what = LIM__SHOW_FULL };
+    const lim__show what = { .only = lim__alias_pid(s->bus, conv.id), .max = 1, .what = LIM__SHOW_FULL };
     show(s, conv, &what, show_ended);
 }
 
@@ -123,7 +125,7 @@ void lim__sys_task_show(lim__system *s)
     lim_pid task;
     if (!lim__sys_id(s, "id", &task))
         return;
-    const lim__show what = { .only = task, .max = 1, .what = LIM__SHOW_FULL };
+    const lim__show what = { .only = lim__alias_pid(s->bus, task.id), .max = 1, .what = LIM__SHOW_FULL };
     show(s, task, &what, show_dead);
 }
 
@@ -147,7 +149,7 @@ void lim__sys_task_cancel(lim__system *s)
     lim_pid task;
     if (!lim__sys_id(s, "id", &task))
         return;
-    if (lives(s, task) && lim__conv_kind_of(s->bus, task) != LIM__KIND_TASK)
+    if (lives(s, task) && lim__conv_kind_of(s->bus, lim__alias_pid(s->bus, task.id)) != LIM__KIND_TASK)
         lim__sys_refuse(s, LIM_E_INVALID, "%" PRIx64 " is a conversation; write conversation cancel", task.id);
     else
         lim__sys_conv_cancel(s);
@@ -285,7 +287,7 @@ void lim__sys_conv_history(lim__system *s)
     if (!lim__sys_id(s, "id", &conv))
         return;
     const lim__show what = {
-        .only = conv, .after = lim__val_u64(s->root, "after", 0), .max = 1, .what = LIM__SHOW_HISTORY
+        .only = lim__alias_pid(s->bus, conv.id), .after = lim__val_u64(s->root, "after", 0), .max = 1, .what = LIM__SHOW_HISTORY
     };
     lim__gather *g = lim__gather_begin(s, LIM__GATHER_FIRST, NULL, lim__bytes(NULL, 0));
     if (g == NULL)
@@ -294,6 +296,6 @@ void lim__sys_conv_history(lim__system *s)
     g->after = what.after;
     g->none = show_ended_history;
     if (lives(s, conv))
-        lim__gather_show(s, g, s->bus->agents[lim__pid_scheduler(conv)], &what, lim__bytes(NULL, 0));
+        lim__gather_show(s, g, s->bus->agents[lim__pid_scheduler(what.only)], &what, lim__bytes(NULL, 0));
     lim__gather_ready(s, g);
 }

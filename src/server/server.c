@@ -12,6 +12,8 @@
  * whole server still waits for something, and if not, or when the bound has passed, has its sessions say goodbye. */
 #include "server/session.h"
 
+#include "bus/durable.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -304,7 +306,7 @@ static lim__server *server_new(lim_bus *bus, const lim__server_opts *opts)
     server->os = bus->os;
     server->opts = *opts;
     server->opts.host = NULL; /* the caller's */
-    server->birth = bus->os->random(bus->os);
+    server->birth = lim__durable_birth(bus);
     if (server->opts.ping_ms == 0)
         server->opts.ping_ms = PING_DEFAULT_MS;
     if (server->opts.frame_max == 0)

@@ -12,6 +12,8 @@
  * ours, or an operator's doing). */
 #include "server/session.h"
 
+#include "bus/durable.h"
+
 /* ---- calls ---- */
 
 bool lim__session_corr_free(session *s, uint64_t corr)
@@ -275,14 +277,21 @@ static refusal no_memory(void)
     return (refusal){ LIM_HOW_REFUSED, LIM_WHY_MEMORY, 0, 0, "out of memory" };
 }
 
-static refusal judge_options(request *r)
+static refusal judge_options(const lim_bus *bus, request *r)
 {
     lim_err err = lim__terms_parse(r->options, &r->diag, &r->terms);
     if (err == LIM_E_NOMEM)
         return no_memory();
     if (err != LIM_OK)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, r->diag.text };
-    uint32_t hops = lim__terms_or_default(r->terms)->hops;
+    const lim__terms *terms = lim__terms_or_default(r->terms);
+    uint32_t hops = terms->hops;
+    if (terms->durable && bus->durable == NULL) {
+        (void)!lim__durable_missing(&r->diag);
+        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, r->diag.text };
+    }
+    if (terms->durable && (terms->window > 0 || terms->gather))
+        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "an ask in parts, or of everybody, is not durable" };
     if (hops > LIM_HOPS_MAX)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_HOP_LIMIT, LIM_HOPS_MAX, hops,
                           "too many conversations deep; is somebody asking itself?" };
@@ -308,7 +317,7 @@ static refusal judge(const session *s, request *r)
     if (s->calls.count >= LIM__CALLS_MAX)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BACKLOG_FULL, LIM__CALLS_MAX, (uint32_t)s->calls.count,
                           "too many calls of this connection are pending" };
-    return judge_options(r);
+    return judge_options(s->porter->bus, r);
 }
 
 /* Takes r->terms. */
@@ -506,7 +515,7 @@ void lim__session_await(session *s, const lim__frame *frame)
         lim__session_refuse(s, f.corr, &no);
         return;
     }
-    c->conv = (lim_pid){ f.task };
+    c->conv = lim__alias_pid(s->porter->bus, f.task);
     /* Watched first: if it ends before the letter arrives, or has ended, that is told, and what is remembered counts.
      */
     bool is_one = lim__conv_kind_of(s->porter->bus, c->conv) != 0; /* and not some other process */

@@ -5,6 +5,8 @@
  * whether anybody works on it, and takes signals, is theirs to know. */
 #include "server/session.h"
 
+#include "bus/durable.h"
+
 #include <stdio.h>
 
 /* ---- SIGNAL ---- */
@@ -23,7 +25,7 @@ static const char *objection(const session *s, const lim__f_signal *f, lim_err *
     if (f->payload.len > s->porter->bus->opts.payload_bytes_max)
         return "the payload is over the size limit";
     *code = LIM_E_GONE;
-    return lim__conv_kind_of(s->porter->bus, (lim_pid){ f->conversation }) == 0 ? lim_err_text(LIM_E_GONE) : NULL;
+    return lim__conv_kind_of(s->porter->bus, lim__alias_pid(s->porter->bus, f->conversation)) == 0 ? lim_err_text(LIM_E_GONE) : NULL;
 }
 
 static lim_err pass_signal(session *s, const lim__f_signal *f)
@@ -37,7 +39,7 @@ static lim_err pass_signal(session *s, const lim__f_signal *f)
     }
     *m = (lim__signal_in){ .payload = msg, .name_len = (uint8_t)f->name.len };
     memcpy(m->name, f->name.ptr, f->name.len);
-    return lim__send(s->self, (lim_pid){ f->conversation }, m);
+    return lim__send(s->self, lim__alias_pid(s->porter->bus, f->conversation), m);
 }
 
 void lim__session_signal(session *s, const lim__frame *frame)

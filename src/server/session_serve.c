@@ -17,6 +17,7 @@
  * an answer may be sent: NO_PARTS, or ROOM + that many. Who sends more breaks the protocol. */
 #include "server/session.h"
 
+#include "bus/durable.h"
 #include "bus/participant.h"
 #include <stdio.h>
 
@@ -168,7 +169,7 @@ static void on_settled(proxy *p, lim_process *self, const lim__settled *d)
         lim_demonitor(self, monitor);
         lim__free(lim__proc_sched(self), lim__map_remove(&p->unsettled, monitor), sizeof(unsettled_reply));
     }
-    if (p->kind == LIM__MEMBER_WORK) /* asks are not settled: exactly the first answer counts */
+    if (p->kind == LIM__MEMBER_WORK || d->kept) /* other asks are not settled: exactly the first answer counts */
         say_settled(p, d->conv, d->lease, d->accepted,
                     d->accepted ? NULL : "it is somebody else's by now, or has ended");
 }
@@ -457,7 +458,7 @@ void lim__session_taken(session *s, const lim__frame *frame)
     if (t == NULL)
         return;
     t->lease = f.lease;
-    (void)!lim__send_reserved(self, (lim_pid){ f.conversation }, t);
+    (void)!lim__send_reserved(self, lim__alias_pid(s->porter->bus, f.conversation), t);
 }
 
 /* On another scheduler a conversation can end while the answer is on its way: then nobody would settle it. */
@@ -465,13 +466,14 @@ static void watch_reply(proxy *p, lim_process *self, lim_pid conv, uint64_t leas
 {
     uint64_t monitor;
     lim__sched *sched = lim__proc_sched(self);
-    if (lim__pid_scheduler(conv) == lim__sched_index(sched))
+    lim_pid there = lim__alias_pid(p->session->porter->bus, conv.id);
+    if (lim__pid_scheduler(there) == lim__sched_index(sched))
         return;
     unsettled_reply *u = lim__alloc(sched, sizeof *u);
     if (u == NULL)
         return;
     *u = (unsettled_reply){ conv, lease };
-    if (lim_monitor(self, conv, &monitor) != LIM_OK) {
+    if (lim_monitor(self, there, &monitor) != LIM_OK) {
         lim__free(sched, u, sizeof *u);
     } else if (lim__map_put(&p->unsettled, monitor, u) != LIM_OK) {
         lim_demonitor(self, monitor);
@@ -513,7 +515,7 @@ void lim__session_reply(session *s, const lim__frame *frame)
     }
     if (work)
         watch_reply(reg->proxy, self, conv, f.lease);
-    if (lim__send_reserved(self, conv, a) == LIM_E_GONE && work &&
+    if (lim__send_reserved(self, lim__alias_pid(s->porter->bus, conv.id), a) == LIM_E_GONE && work &&
         unsettled_find(reg->proxy, conv, f.lease) == 0) /* else its DOWN says so */
         settle_late(reg->proxy, conv, f.lease);
 }
@@ -533,7 +535,7 @@ void lim__session_holding(session *s, const lim__frame *frame)
     lim__holding *h = lim__letter_new(s->porter->sched, &lim__type_holding, sizeof *h);
     if (hold(reg->proxy, conv, f.lease, NO_PARTS) && h != NULL) {
         *h = (lim__holding){ f.lease, reg->pid };
-        if (lim__send_reserved(self, conv, h) == LIM_OK)
+        if (lim__send_reserved(self, lim__alias_pid(s->porter->bus, conv.id), h) == LIM_OK)
             return;
     } else if (h != NULL) {
         lim__letter_free(s->porter->sched, h);
@@ -614,7 +616,7 @@ void lim__session_progress(session *s, const lim__frame *frame)
     *m = (lim__progress){ f.lease, reg->pid, (uint8_t)note.len };
     if (note.len > 0)
         memcpy(m->note, note.ptr, note.len);
-    (void)!lim__send_reserved(self, (lim_pid){ f.conversation }, m);
+    (void)!lim__send_reserved(self, lim__alias_pid(s->porter->bus, f.conversation), m);
 }
 
 /* ---- SAY, REPORT ---- */
