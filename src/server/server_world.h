@@ -14,6 +14,7 @@
 #ifndef LIM__SERVER_WORLD_H
 #define LIM__SERVER_WORLD_H
 
+#include "bus/durable.h"
 #include "server/session.h"
 #include "sim/sim_os.h"
 #include <errno.h>
@@ -57,6 +58,7 @@ struct world {
     lim__server *server;
     uint32_t schedulers, run;
     uint64_t seed;
+    bool keeps; /* it has a data directory; before world_open */
     client *clients[CLIENTS_MAX];
     uint32_t client_count;
     lim_bus_census before;
@@ -91,13 +93,35 @@ static inline void world_log(void *ctx, const char *line)
     snprintf(w->log + len, sizeof w->log - len, "%s\n", line);
 }
 
+static inline bool store_turn(void *ctx)
+{
+    return lim__durable_turn(((world *)ctx)->bus);
+}
+static inline uint64_t store_due(void *ctx)
+{
+    return lim__durable_next_due_ns(((world *)ctx)->bus);
+}
+static inline void store_poke(void *ctx)
+{
+    lim__sim_task_poke(ctx);
+}
+static inline void world_store(world *w)
+{
+    lim__sim_task *task = lim__sim_task_add(w->sim, w->os, "store", store_turn, store_due, w);
+    lim__durable_on_poke(w->bus, store_poke, task);
+}
+
 static inline void world_open(world *w)
 {
     w->sim = lim__sim_open(w->seed);
     w->os = lim__sim_host(w->sim, "server");
     lim__runtime_opts runtime = { .os = w->os, .scheduler_count = w->schedulers };
     lim_bus_opts bus = { .size = sizeof bus, .scheduler_count = w->schedulers, .on_log = world_log, .log_ctx = w };
+    bus.data_dir = w->keeps ? "data" : NULL;
+    bus.data_segment_bytes = 1 << 20;
     assert_int_equal(lim__bus_open(&bus, &runtime, &w->bus), LIM_OK);
+    if (w->keeps)
+        world_store(w);
     for (uint32_t i = 0; i < w->schedulers; i++)
         lim__sim_task_add(w->sim, w->os, "scheduler", scheduler_turn, scheduler_due, lim__sched_at(w->bus->rt, i));
     lim__server_opts opts = { .host = "0.0.0.0", .port = PORT, .spread = w->schedulers > 1 };
@@ -403,11 +427,13 @@ static inline void world_close(world *w)
     run_for(w, 10 * SECOND); /* groups that nobody needs go after a while */
     lim_bus_census after;
     lim_bus_census_take(w->bus, &after);
-    assert_int_equal(after.runtime.processes, w->before.runtime.processes);
+    if (!w->keeps) { /* cursors stay, and so do their processes */
+        assert_int_equal(after.runtime.processes, w->before.runtime.processes);
+        assert_int_equal(after.runtime.timers, w->before.runtime.timers);
+        assert_int_equal(after.subscriptions, w->before.subscriptions);
+    }
     assert_int_equal(after.runtime.links, w->before.runtime.links);
     assert_int_equal(after.runtime.monitors, w->before.runtime.monitors);
-    assert_int_equal(after.runtime.timers, w->before.runtime.timers);
-    assert_int_equal(after.subscriptions, w->before.subscriptions);
     assert_int_equal(after.conversations, w->before.conversations);
     assert_int_equal(after.groups, w->before.groups);
     lim_bus_close(w->bus);
@@ -424,12 +450,21 @@ static inline world *world_next(world *w, uint32_t seeds)
         return NULL;
     }
     uint32_t run = w->run;
-    *w = (world){ .schedulers = 1 + run % 2, .seed = 1 + run / 2, .run = run + 1 };
+    *w = (world){ .schedulers = 1 + run % 2, .seed = 1 + run / 2, .run = run + 1, .keeps = w->keeps };
     world_open(w);
     return w;
 }
 #define SOME_WORLDS(w, seeds)                                                                                          \
     for (world *w = world_next(calloc(1, sizeof(world)), seeds); w != NULL; w = world_next(w, seeds))
+static inline world *world_that_keeps(void)
+{
+    world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    w->keeps = true;
+    return w;
+}
+#define KEEPING_WORLDS(w, seeds)                                                                                       \
+    for (world *w = world_next(world_that_keeps(), seeds); w != NULL; w = world_next(w, seeds))
 #define EVERY_WORLD(w) SOME_WORLDS (w, SEEDS)
 #define FEW_WORLDS(w)  SOME_WORLDS (w, 3) /* for what takes long */
 

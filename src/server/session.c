@@ -299,6 +299,7 @@ static void on_frame(session *s, const lim__frame *frame)
         [LIM__PUBLISH] = lim__session_publish,
         [LIM__SUBSCRIBE] = lim__session_subscribe,
         [LIM__ACK] = lim__session_ack,
+        [LIM__CONFIRM] = lim__session_confirm,
         [LIM__UNSUBSCRIBE] = lim__session_unsubscribe,
         [LIM__ASK] = lim__session_ask,
         [LIM__CANCEL] = lim__session_cancel,
@@ -550,6 +551,12 @@ static void on_letter(session *s, const lim_signal *signal)
         lim__session_talk_done(s, body);
     } else if (t == &lim__type_closed) {
         lim__session_talk_closed(s, body);
+    } else if (t == &lim__type_read_msgs) {
+        lim__session_read_msgs(s, signal);
+    } else if (t == &lim__type_read_acked) {
+        lim__session_read_acked(s, body);
+    } else if (t == &lim__type_read_over) {
+        lim__session_read_over(s, body);
     } else if (t == &lim__type_goodbye) {
         lim__wire_bye(&s->wire);
         end(s, LIM_DRAINED, true);
@@ -597,6 +604,9 @@ static void streams_end(session *s)
         case STREAM_SUB:
             lim__session_sub_end((sub_stream *)st);
             lim__free(sched, st, sizeof(sub_stream));
+            break;
+        case STREAM_READ:
+            lim__session_read_end(st);
             break;
         case STREAM_REG:
             lim__session_reg_end((reg_stream *)st);

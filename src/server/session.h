@@ -16,6 +16,7 @@
 #include "base/map.h"
 #include "bus/letters.h"
 #include "bus/log.h"
+#include "bus/reader.h"
 #include "server/server.h"
 #include "wire/wire.h"
 
@@ -77,7 +78,7 @@ struct lim__server {
 };
 
 /* ---- streams ---- */
-typedef enum stream_kind { STREAM_SUB = 1, STREAM_REG, STREAM_TALK } stream_kind;
+typedef enum stream_kind { STREAM_SUB = 1, STREAM_REG, STREAM_TALK, STREAM_READ } stream_kind;
 typedef struct stream {
     session *session;
     uint32_t id;
@@ -239,6 +240,20 @@ lim_err lim__session_publish_logged(session *s, lim__log *log, const lim__f_publ
 bool lim__session_logged(session *s, lim_process *self, const lim_signal *signal); /* true: it was for it */
 bool lim__session_logged_full(const session *s); /* it is not to be read until some are answered */
 void lim__session_logged_end(session *s);        /* in on_end */
+
+/* ---- session_reader.c ---- */
+bool lim__session_reads(session *s, const lim__f_subscribe *f); /* it is to read a log */
+void lim__session_read_subscribe(session *s, const lim__f_subscribe *f);
+void lim__session_read_unsubscribe(stream *st);
+void lim__session_read_ack(stream *st, uint64_t upto_seq);
+void lim__session_confirm(session *s, const lim__frame *frame);
+bool lim__session_read_pump(stream *st);   /* false: it is over, and to be ended: */
+void lim__session_read_finish(stream *st);
+void lim__session_read_msgs(session *s, const lim_signal *signal);
+void lim__session_read_acked(session *s, const lim__read_acked *a);
+void lim__session_read_over(session *s, const lim__read_over *o);
+void lim__session_read_end(stream *st); /* in on_end; frees it */
+bool lim__session_reading(session *s, uint32_t id, lim__reading *out); /* for steps; false: no such stream */
 
 /* ---- session_ask.c ---- */
 void lim__session_ask(session *s, const lim__frame *frame);

@@ -338,7 +338,7 @@ static lim_err subscribe(session *s, const lim__f_subscribe *f, sub_stream *st, 
     lim__sub_config config = { .pattern = f->pattern,
                                .window = f->window,
                                .backlog = f->backlog,
-                               .policy = (lim_policy)f->policy,
+                               .policy = (lim_policy)st->policy,
                                .ops = &sub_ops,
                                .ctx = st,
                                .owner_name = s->client };
@@ -364,10 +364,14 @@ void lim__session_subscribe(session *s, const lim__frame *frame)
     }
     if (!lim__session_stream_free(s, frame))
         return;
+    if (may_subscribe(f.pattern) && lim__session_reads(s, &f)) {
+        lim__session_read_subscribe(s, &f);
+        return;
+    }
     sub_stream *st = lim__alloc(s->porter->sched, sizeof *st);
     lim_err err = st == NULL ? LIM_E_NOMEM : LIM_OK;
     if (st != NULL) {
-        *st = (sub_stream){ .policy = f.policy, .wild = is_wild(f.pattern) };
+        *st = (sub_stream){ .policy = f.policy != 0 ? f.policy : LIM_DROP_OLDEST, .wild = is_wild(f.pattern) };
         err = lim__session_stream_add(s, &st->base, STREAM_SUB, f.stream);
     }
     if (err == LIM_OK)
@@ -382,11 +386,23 @@ void lim__session_subscribe(session *s, const lim__frame *frame)
              .detail = lim__str(diag.text[0] != '\0' ? diag.text : lim_err_text(err)));
 }
 
+/* NULL: it is not one that reads a log. */
+static stream *reading_stream(session *s, const lim__frame *frame)
+{
+    stream *st = lim__map_get(&s->streams, frame->stream);
+    return st != NULL && st->kind == STREAM_READ ? st : NULL;
+}
+
 void lim__session_ack(session *s, const lim__frame *frame)
 {
     lim__f_ack f;
     if (!lim__get_ack(frame, &f)) {
         lim__session_malformed(s, frame);
+        return;
+    }
+    stream *reads = reading_stream(s, frame);
+    if (reads != NULL) {
+        lim__session_read_ack(reads, f.upto_seq);
         return;
     }
     sub_stream *st = (sub_stream *)lim__session_stream(s, frame, STREAM_SUB);
@@ -406,22 +422,38 @@ void lim__session_unsubscribe(session *s, const lim__frame *frame)
         lim__session_malformed(s, frame);
         return;
     }
+    stream *reads = reading_stream(s, frame);
+    if (reads != NULL) {
+        lim__session_read_unsubscribe(reads);
+        return;
+    }
     sub_stream *st = (sub_stream *)lim__session_stream(s, frame, STREAM_SUB);
     if (st != NULL)
         sub_over(st, LIM_OK, NULL);
 }
 
-void lim__session_pump(session *s)
+/* One that reads a log and has nothing more to say; NULL: none. */
+static stream *pump(session *s)
 {
     size_t pos = 0;
     uint64_t key;
     void *value;
-    s->starved = false; /* set again by whoever finds no room */
+    stream *over = NULL;
     while (!s->starved && lim__map_next(&s->streams, &pos, &key, &value)) {
         stream *st = value;
         if (st->kind == STREAM_SUB)
             lim__sub_pump(s->self, ((sub_stream *)st)->sub);
+        else if (st->kind == STREAM_READ && !lim__session_read_pump(st))
+            over = st;
     }
+    return over;
+}
+
+void lim__session_pump(session *s)
+{
+    s->starved = false; /* set again by whoever finds no room */
+    for (stream *over; (over = pump(s)) != NULL;)
+        lim__session_read_finish(over);
 }
 
 void lim__session_sub_end(sub_stream *st)

@@ -135,7 +135,7 @@
     X(u32, deferred, 0) X(u32, dropped, 0) X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0)               \
     X(text, detail, 0)
 #define LIM__FIELDS_subscribe(X)                                                                                       \
-    X(u32, window, 0) X(u32, backlog, 0) X(pick, policy, 4) X(name, pattern, 0) X(opt_headers, options, 0x08)
+    X(u32, window, 0) X(u32, backlog, 0) X(pick0, policy, 4) X(name, pattern, 0) X(opt_headers, options, 0x08)
 #define LIM__FIELDS_subscribed(X) X(u64, subscription, 0)
 #define LIM__FIELDS_deliver(X)                                                                                         \
     X(u64, seq, 0) X(opt_headers, headers, 0x01) X(opt_name, channel, 0x02) X(rest, payload, 0)

@@ -390,7 +390,7 @@ static void test_lengths_and_counts_that_lie_are_malformed(void **state) /* prov
     EXPECT_MALFORMED(LIM__CONNECT_ERROR, 0, "\0\7\2");                        /* a tag that is neither 0 nor 1 */
     EXPECT_MALFORMED(LIM__PING, 0, "x");                                      /* leftovers */
     EXPECT_MALFORMED(LIM__SUBSCRIBE, 0, "\0\0\0\1\0\0\0\1\5\1a");             /* policy 5 */
-    EXPECT_MALFORMED(LIM__SUBSCRIBE, 0, "\0\0\0\1\0\0\0\1\0\1a");             /* policy forgotten */
+    EXPECT_MALFORMED(LIM__DROPPED, 0, "\0\0\0\0\0\0\0\1\0");                  /* policy forgotten */
     EXPECT_MALFORMED(LIM__PUBLISH, 0, "\0\0\0\1\2\xc3(");                     /* not UTF-8 */
     EXPECT_MALFORMED(LIM__FAULT, 0, "\0\1\0\3\xed\xa0\x80");                  /* a surrogate */
 }
