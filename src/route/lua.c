@@ -107,7 +107,8 @@ static void drop(lim__lua_call *c)
     lua_pushnil(c->lua->L);
     lua_replace(c->lua->L, lim__lua_co_at(c));
     c->co = NULL;
-    c->lua->cycles_due = 2; /* the one under way may have marked it */
+    if (!LIM__MUTATION("dropped_and_kept"))
+        c->lua->cycles_due = 2; /* the one under way may have marked it */
 }
 
 /* One step of the collector, which runs nothing of a script's: there are no finalisers. */
