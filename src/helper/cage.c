@@ -94,7 +94,8 @@ static bool compile(bool strict, filter *out)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
     bool good = ctx != NULL && seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) == 0 &&
-                rules(ctx, strict) == 0 && export_to(ctx, out);
+                rules(ctx, strict) == 0 && seccomp_syscall_priority(ctx, SCMP_SYS(futex), 255) == 0 &&
+                export_to(ctx, out);
     if (ctx != NULL)
         seccomp_release(ctx);
     return good;

@@ -146,6 +146,27 @@ static void refresh(view *v, const lim__ring_record *r)
     }
 }
 
+/* Most calls have the candidates of the one before, and nothing has changed about them. */
+static void show(const uint16_t *slots, uint32_t count)
+{
+    static uint16_t shown[LIM__RING_CANDIDATES];
+    static uint32_t shown_count, changes;
+    const lim__ring_requests *q = self.requests;
+    uint32_t now = atomic_load_explicit(&q->changes, memory_order_acquire);
+    if (now == changes && count == shown_count && memcmp(shown, slots, count * sizeof *slots) == 0)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        const lim__ring_record *r = &q->records[slots[i]];
+        view *v = &views[slots[i]];
+        if (v->seen != atomic_load_explicit(&r->seq, memory_order_acquire))
+            refresh(v, r);
+        list[i] = &v->shown;
+        shown[i] = slots[i];
+    }
+    shown_count = count;
+    changes = now;
+}
+
 /* ---- calls ---- */
 
 static void one_call(uint32_t serial)
@@ -154,13 +175,7 @@ static void one_call(uint32_t serial)
     const lim__ring_call *c = &q->calls[serial % LIM__RING_CALLS];
     const uint64_t *ids = (const uint64_t *)(const void *)(q->messages + c->list);
     const uint16_t *slots = (const uint16_t *)(const void *)(ids + c->count);
-    for (uint32_t i = 0; i < c->count; i++) {
-        const lim__ring_record *r = &q->records[slots[i]];
-        view *v = &views[slots[i]];
-        if (v->seen != atomic_load_explicit(&r->seq, memory_order_acquire))
-            refresh(v, r);
-        list[i] = &v->shown;
-    }
+    show(slots, c->count);
     headers = lim__bytes(q->messages + c->headers, c->headers_len);
     parsed = UNREAD;
     chance = c->seed;
@@ -216,10 +231,13 @@ void serve_wake_bus(void)
     }
 }
 
-static void served(uint32_t done)
+/* Between two calls of a row a `want` that is being written may be missed: then the next one sees it. After the last it
+ * may not. */
+static void served(uint32_t done, bool last)
 {
     atomic_store_explicit(&self.answers->done, done, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the bus's, after it wrote `want` */
+    if (last)
+        atomic_thread_fence(memory_order_seq_cst); /* pairs with the bus's, after it wrote `want` */
     uint32_t want = atomic_load_explicit(&self.requests->want, memory_order_relaxed);
     if ((int32_t)(done - want) >= 0)
         serve_wake_bus();
@@ -254,7 +272,8 @@ _Noreturn void serve(void)
         while (active && done != upto) {
             atomic_store_explicit(&self.answers->started, done + 1, memory_order_relaxed);
             one_call(done);
-            served(++done);
+            done++;
+            served(done, done == upto);
         }
     }
 }

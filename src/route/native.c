@@ -17,7 +17,7 @@
  *
  * Invariants (ring_check):
  *   N1  the row holds calls in phase QUEUED or DROPPED, oldest first; tail - head of them.
- *   N2  done holds the calls in phase DONE; done_count counts them.
+ *   N2  done holds the calls in phase DONE; done_count counts them; pending_count these, QUEUED and DYING ones.
  *   N3  the router holds a reference to itself per call in QUEUED, DYING or DONE, but for one that lim__router_call is
  * in. N4  messages from first to last belong to the row. */
 #include "route/native_inside.h"
@@ -36,16 +36,19 @@ static uint64_t now_ns(const lim__ring *g)
 static void ring_check(lim__ring *g)
 {
 #ifdef LIM_DEBUG
-    uint32_t done = 0;
+    uint32_t done = 0, pending = 0;
     for (uint32_t s = g->head; s != g->tail; s++) {
         lim__native_phase phase = lim__ring_at(g, s)->phase;
         LIM_CHECK(phase == NATIVE__QUEUED || phase == NATIVE__DROPPED); /* N1 */
+        pending += phase == NATIVE__QUEUED;
     }
+    for (uint32_t i = 0; i < 2; i++)
+        pending += g->place[i].culprit != NULL;
     LIM__LIST_EACH(node, &g->done) {
         LIM_CHECK(LIM_CONTAINER(node, lim__native_call, link)->phase == NATIVE__DONE); /* N2 */
         done++;
     }
-    LIM_CHECK(done == g->done_count && lim__ring_waiting(g) <= LIM__RING_CALLS);
+    LIM_CHECK(done == g->done_count && pending + done == g->pending_count);
 #else
     (void)g;
 #endif
@@ -62,10 +65,17 @@ lim__native_call *lim__ring_pop(lim__ring *g)
     return c;
 }
 
+void lim__ring_idle(lim__ring *g, lim__native_call *c)
+{
+    c->phase = NATIVE__IDLE;
+    c->next_idle = g->idle;
+    g->idle = c;
+}
+
 void lim__ring_end_call(lim__ring *g, lim__native_call *c, const lim__route_result *result)
 {
     if (c->phase == NATIVE__DROPPED) {
-        c->phase = NATIVE__IDLE;
+        lim__ring_idle(g, c);
         return;
     }
     c->result = *result;
@@ -77,9 +87,9 @@ void lim__ring_end_call(lim__ring *g, lim__native_call *c, const lim__route_resu
 void lim__ring_fault(lim__ring *g, lim__native_call *c, lim__route_how how, uint64_t after_ns, const char *format, ...)
 {
     va_list args;
-    int n = snprintf(c->text, sizeof c->text, "%s: ", g->router->name);
+    int n = snprintf(c->text, LIM__NATIVE_TEXT, "%s: ", g->router->name);
     va_start(args, format);
-    vsnprintf(c->text + n, sizeof c->text - (size_t)n, format, args);
+    vsnprintf(c->text + n, LIM__NATIVE_TEXT - (size_t)n, format, args);
     va_end(args);
     lim__route_result result = { .how = how, .after_ns = after_ns, .text = c->text, .hash = g->router->artifact->hash };
     lim__ring_end_call(g, c, &result);
@@ -166,7 +176,7 @@ static void pump_quietly(lim__ring *g)
     lim__ring_fill_places(g);
     if (lim__ring_waiting(g) > 0) {
         if (g->seen != g->head)
-            lim__ring_observe(g, 0);
+            lim__ring_observe(g);
         want(g, g->head + 1, true);
         look_quickly(g); /* what was done before that was seen */
     }
@@ -240,15 +250,6 @@ static void wait_for_call(lim__ring *g, const lim__native_call *c, uint32_t done
 
 /* ---- calls ---- */
 
-static lim__native_call *idle_call(lim__ring *g)
-{
-    for (uint32_t i = 0; i < g->router->limits.unfinished_max; i++) {
-        if (g->calls[i].phase == NATIVE__IDLE)
-            return &g->calls[i];
-    }
-    return NULL;
-}
-
 static lim__route_how not_started(lim__ring *g, lim__route_result *out, const char *why)
 {
     lim__router *r = g->router;
@@ -263,12 +264,13 @@ static void take_result(lim__ring *g, lim__native_call *c, lim__route_result *ou
     lim__router *r = g->router;
     *out = c->result;
     if (out->text == c->text) {
-        memcpy(r->text, c->text, sizeof c->text);
+        memcpy(r->text, c->text, LIM__NATIVE_TEXT);
         out->text = r->text;
     }
     lim__list_remove(&c->link);
     g->done_count--;
-    c->phase = NATIVE__IDLE;
+    g->pending_count--;
+    lim__ring_idle(g, c);
 }
 
 static void hand_over(lim__ring *g)
@@ -314,8 +316,6 @@ static lim__route_how call_first(lim__ring *g, lim__native_call *c, void *call_c
             lim__ring_arm(g);
         return result->how;
     }
-    if (g->head == serial)
-        lim__ring_observe(g, c->begun_ns);
     pump_quietly(g);
     if (c->phase == NATIVE__DONE) {
         take_result(g, c, result);
@@ -329,12 +329,15 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
 {
     lim__ring *g = r->state;
     const char *why = "";
-    lim__native_call *c = idle_call(g);
+    lim__native_call *c = g->idle;
     if (c == NULL) {
         char text[80];
         snprintf(text, sizeof text, "%u calls are unfinished (routing.unfinished_max)", r->limits.unfinished_max);
         return not_started(g, result, text);
     }
+    if (LIM_UNLIKELY(g->place[0].phase != PLACE__READY || g->place[1].phase != PLACE__READY) &&
+        lim__list_empty(&g->link))
+        pump_quietly(g); /* there is no keeper to see to the places */
     if (LIM_UNLIKELY(g->current == LIM__NATIVE_NOBODY) && !lim__ring_has_helper(g)) {
         try_again(g);
         if (!lim__ring_has_helper(g) && g->failures >= LIM__NATIVE_FAILURES_MAX)
@@ -342,8 +345,14 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
     }
     if (!lim__ring_write(g, c, msg, candidates, n, &why))
         return not_started(g, result, why);
+    g->idle = c->next_idle;
+    g->pending_count++;
     c->phase = NATIVE__QUEUED;
     c->moves = 0;
+    if (g->head == g->tail) {
+        g->front = g->tail;
+        g->seen = g->tail - 1;
+    }
     g->row[g->tail % LIM__RING_CALLS] = (uint8_t)(c - g->calls);
     bool first = g->head == g->tail;
     g->tail++;
@@ -368,7 +377,6 @@ static void engine_batch(lim__router *r, bool on)
     want(g, g->tail, !lim__list_empty(&g->link));
     hand_over(g);
     g->idle_looks = 0;
-    lim__ring_observe(g, 0);
     lim__ring_arm(g);
 }
 
@@ -385,14 +393,6 @@ static void tell(lim__ring *g, lim__native_call *c)
     if (r->on_done != NULL)
         r->on_done(r->ctx, call_ctx, &result);
     lim__router_unref(r);
-}
-
-static uint32_t pending(const lim__ring *g)
-{
-    uint32_t n = g->done_count + g->dying_count;
-    for (uint32_t s = g->head; s != g->tail; s++)
-        n += g->calls[g->row[s % LIM__RING_CALLS]].phase == NATIVE__QUEUED;
-    return n;
 }
 
 /* Without a keeper: waits for something to end, at most a slice. */
@@ -412,40 +412,40 @@ static uint32_t engine_resume(lim__router *r)
 {
     lim__ring *g = r->state;
     g->notified = false;
-    if (lim__list_empty(&g->link) && g->done_count == 0 && pending(g) > 0)
+    if (lim__list_empty(&g->link) && g->done_count == 0 && g->pending_count > 0)
         pump_offline(g);
     for (uint32_t n = g->done_count; n > 0 && g->done_count > 0; n--)
         tell(g, LIM_CONTAINER(g->done.next, lim__native_call, link)); /* lim__router_resume holds the router */
-    return pending(g);
+    return g->pending_count;
 }
 
 static uint32_t engine_pending(const lim__router *r)
 {
-    return pending(r->state);
+    return ((const lim__ring *)r->state)->pending_count;
 }
 
 static uint32_t engine_runnable(const lim__router *r)
 {
     const lim__ring *g = r->state;
-    return lim__list_empty(&g->link) ? pending(g) : g->done_count;
+    return lim__list_empty(&g->link) ? g->pending_count : g->done_count;
 }
 
 /* Those that a helper has, or will have, are answered to nobody. */
 static uint32_t engine_abandon(lim__router *r)
 {
     lim__ring *g = r->state;
-    uint32_t dropped = pending(g);
+    uint32_t dropped = g->pending_count;
     lim__list *node;
     for (uint32_t s = g->head; s != g->tail; s++)
         lim__ring_at(g, s)->phase = NATIVE__DROPPED;
     while ((node = lim__list_pop(&g->done)) != NULL)
-        LIM_CONTAINER(node, lim__native_call, link)->phase = NATIVE__IDLE;
-    g->done_count = g->dying_count = 0;
+        lim__ring_idle(g, LIM_CONTAINER(node, lim__native_call, link));
     for (uint32_t i = 0; i < 2; i++) {
         if (g->place[i].culprit != NULL)
-            g->place[i].culprit->phase = NATIVE__IDLE;
+            lim__ring_idle(g, g->place[i].culprit);
         g->place[i].culprit = NULL;
     }
+    g->done_count = g->pending_count = 0;
     return dropped;
 }
 
@@ -472,6 +472,7 @@ static void ring_free(lim__ring *g)
     if (g->requests != NULL)
         lim__memory_unmap(g->requests, sizeof *g->requests);
     free(g->views);
+    free(g->texts);
     free(g->calls);
     free(g);
 }
@@ -501,9 +502,12 @@ static lim__ring *ring_new(lim__router *r)
     for (uint32_t i = 0; i < 2; i++)
         g->place[i] = (lim__native_place){ .phase = PLACE__EMPTY, .life = -1, .pidfd = -1, .pid = -1, .ring = g };
     g->calls = calloc(r->limits.unfinished_max, sizeof *g->calls);
-    for (uint32_t i = 0; g->calls != NULL && i < r->limits.unfinished_max; i++)
-        g->calls[i].phase = NATIVE__IDLE;
-    if (g->calls == NULL || !open_memory(g)) {
+    g->texts = calloc(r->limits.unfinished_max, LIM__NATIVE_TEXT);
+    for (uint32_t i = r->limits.unfinished_max; g->calls != NULL && g->texts != NULL && i-- > 0;) {
+        g->calls[i].text = g->texts + (size_t)i * LIM__NATIVE_TEXT;
+        lim__ring_idle(g, &g->calls[i]);
+    }
+    if (g->calls == NULL || g->texts == NULL || !open_memory(g)) {
         ring_free(g);
         return NULL;
     }
@@ -564,7 +568,7 @@ static lim_err ring_open(lim__router *r, lim_diag *diag)
 static void engine_close(lim__router *r)
 {
     lim__ring *g = r->state;
-    LIM_ASSERT(pending(g) == 0);
+    LIM_ASSERT(g->pending_count == 0);
     r->state = NULL;
     ring_free(g);
 }

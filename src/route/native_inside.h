@@ -43,8 +43,9 @@ typedef struct lim__native_call {
     uint32_t messages_end;    /* where its part of messages ends */
     uint64_t begun_ns;
     void *call_ctx;
-    lim__route_result result; /* DONE; its text is `text` */
-    char text[LIM__NATIVE_TEXT];
+    lim__route_result result; /* DONE */
+    char *text;               /* LIM__NATIVE_TEXT bytes of the ring's texts: what a fault says */
+    struct lim__native_call *next_idle;
     lim__list link;           /* in done */
 } lim__native_call;
 
@@ -76,10 +77,12 @@ typedef struct lim__ring {
     int requests_fd, code_fd, event;
     /* the row of calls */
     lim__native_call *calls; /* unfinished_max of them */
+    lim__native_call *idle;  /* first of a list */
+    char *texts;
     uint32_t head, tail;     /* serials: oldest that is not answered, next */
     uint8_t row[LIM__RING_CALLS]; /* serial % 64 -> calls */
     lim__list done;
-    uint32_t done_count, dying_count, bell;
+    uint32_t done_count, pending_count, bell; /* pending: QUEUED, DYING or DONE */
     bool batching, notified;
     /* messages: a ring of bytes */
     uint32_t first, last; /* used: from first to last, around the end if last < first; empty when the row is */
@@ -94,7 +97,8 @@ typedef struct lim__ring {
     uint64_t failed_ns;
     char failure[LIM__NATIVE_TEXT];
     /* time: of the call at the head */
-    uint32_t seen; /* its serial */
+    uint32_t front; /* serial of the call that was the oldest when it was handed over */
+    uint32_t seen;  /* its serial */
     uint64_t seen_ns, seen_cpu_ns;
     uint64_t idle_cpu_ns; /* of the current helper when nothing was left to do */
     uint32_t idle_looks;  /* since then */
@@ -143,6 +147,7 @@ bool lim__ring_has_helper(const lim__ring *g); /* one that is there, or on its w
 /* Answers of the current helper that are there. False: *text says what is impossible about them. */
 bool lim__ring_collect(lim__ring *g, const char **text);
 lim__native_call *lim__ring_pop(lim__ring *g); /* the oldest leaves the row */
+void lim__ring_idle(lim__ring *g, lim__native_call *c); /* may be used for another */
 void lim__ring_end_call(lim__ring *g, lim__native_call *c, const lim__route_result *result); /* DONE, or IDLE if DROPPED */
 void lim__ring_fault(lim__ring *g, lim__native_call *c, lim__route_how how, uint64_t after_ns, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
@@ -157,7 +162,7 @@ static inline uint32_t lim__ring_waiting(const lim__ring *g)
 }
 
 /* ---- native_time.c ---- */
-void lim__ring_observe(lim__ring *g, uint64_t since_ns); /* the head is seen to run, since then at the latest */
+void lim__ring_observe(lim__ring *g); /* the head is seen to run */
 void lim__ring_limits(lim__ring *g);                     /* condemns what is over one */
 void lim__ring_arm(lim__ring *g);                        /* the keeper's timer, for the next of them */
 void lim__ring_join_keeper(lim__ring *g);

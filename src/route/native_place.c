@@ -142,7 +142,8 @@ void lim__ring_promote(lim__ring *g)
     atomic_store(&shared->upto, g->tail);
     lim__futex_wake(&shared->upto);
     g->current = i;
-    lim__ring_observe(g, 0);
+    g->front = g->head - 1; /* nobody: it may not be ready yet */
+    g->seen = g->head - 1;
 }
 
 /* ---- condemning ---- */
@@ -211,11 +212,10 @@ static void blame_dead(lim__ring *g, lim__native_place *p)
     if (said) {
         lim__ring_fault(g, c, LIM__ROUTE_CRASHED, 0, "%s", words);
     } else if (c->phase == NATIVE__DROPPED) {
-        c->phase = NATIVE__IDLE;
+        lim__ring_idle(g, c);
     } else { /* the zygote will know */
         c->phase = NATIVE__DYING;
         p->culprit = c;
-        g->dying_count++;
     }
 }
 
@@ -286,7 +286,7 @@ void lim__place_look(lim__ring *g, uint32_t i)
         g->failures = 0;
         lim__native_note_checked(g->native, g->router->artifact->hash);
         if (i == g->current)
-            lim__ring_observe(g, 0);
+            lim__ring_observe(g);
     }
     if (dying)
         lim__place_condemn(g, i, DOOM__DIED, 0, "it ended before it was ready");
@@ -313,10 +313,9 @@ static void ended(lim__ring *g, uint32_t i, const char *how)
     lim__native_place *p = &g->place[i];
     lim__place_condemn(g, i, DOOM__DIED, 0, how);
     lim__native_call *c = p->culprit;
-    if (c != NULL) {
-        g->dying_count--;
+    p->culprit = NULL;
+    if (c != NULL)
         lim__ring_fault(g, c, LIM__ROUTE_CRASHED, 0, "%s", how);
-    }
     lim__place_close(g, i);
 }
 

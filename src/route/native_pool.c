@@ -28,6 +28,8 @@ static bool find_helper(lim__native *n, const char *given, lim_diag *diag)
         if (lim__program_folder(beside, sizeof beside) != 0)
             beside[0] = 0;
         snprintf(n->helper, sizeof n->helper, "%s/liminal-helper", beside);
+        if (!lim__file_executable(n->helper)) /* in a folder below, as bench/ is */
+            snprintf(n->helper, sizeof n->helper, "%s/../liminal-helper", beside);
         if (!lim__file_executable(n->helper))
             snprintf(n->helper, sizeof n->helper, "%s", LIM_HELPER_PATH);
     }

@@ -148,6 +148,9 @@ static bool show(lim__ring *g, const lim__candidate *c)
         v->id = v->stamp = 0;
     }
     atomic_store_explicit(&r->seq, seq + 2, memory_order_release);
+    uint32_t changes = atomic_load_explicit(&g->requests->changes, memory_order_relaxed);
+    atomic_store_explicit(&g->requests->changes, changes + 1,
+                          memory_order_release); /* last: who sees it sees the rest */
     return good;
 }
 

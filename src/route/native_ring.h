@@ -66,6 +66,7 @@ typedef struct lim__ring_record {  /* a candidate */
 typedef struct lim__ring_requests {
     lim__ring_place place[2];
     _Alignas(64) _Atomic uint32_t want; /* wake when so many are done ... */
+    _Atomic uint32_t changes;           /* of records; who has seen so many has nothing to look for */
     _Atomic uint32_t bell;              /* ... and, if this differs from the last one served, ring the event, too */
     lim__ring_call calls[LIM__RING_CALLS];
     lim__ring_record records[LIM__RING_CANDIDATES];

@@ -32,9 +32,12 @@ static uint64_t cpu_ns(const lim__native_place *p)
 
 /* ---- limits ---- */
 
-void lim__ring_observe(lim__ring *g, uint64_t since_ns)
+/* Who was first when it was handed over may have run since then, and is charged as if it had. */
+void lim__ring_observe(lim__ring *g)
 {
     const lim__native_place *p = current(g);
+    bool first = g->head != g->tail && g->head == g->front;
+    uint64_t since_ns = first ? lim__ring_at(g, g->head)->begun_ns : 0;
     uint64_t now = now_ns(g), cpu = p != NULL ? cpu_ns(p) : 0,
              ran = since_ns != 0 && since_ns < now ? now - since_ns : 0;
     g->seen = g->head;
@@ -73,7 +76,7 @@ static void limit_head(lim__ring *g, uint64_t now)
         return;
     }
     if (g->seen != g->head)
-        lim__ring_observe(g, 0);
+        lim__ring_observe(g);
     uint64_t used = used_ns(g, p, now);
     if (used >= g->router->limits.cpu_ns)
         lim__place_condemn(g, g->current, DOOM__CPU, used, "");
@@ -123,7 +126,8 @@ static uint64_t quiet_ns(lim__ring *g, uint64_t now)
         uint64_t passed = now - lim__ring_at(g, g->head)->begun_ns;
         quiet = least(quiet, passed < l->wall_ns ? l->wall_ns - passed : 0);
         if (p != NULL && p->phase == PLACE__READY) {
-            uint64_t used = used_ns(g, p, now);
+            uint64_t most = g->seen == g->head ? now - g->seen_ns : passed; /* it has used no more than that */
+            uint64_t used = most < l->cpu_ns ? most : used_ns(g, p, now);
             quiet = least(quiet, used < l->cpu_ns ? l->cpu_ns - used : 0);
             if (lim__ring_waiting(g) > 1)
                 quiet = least(quiet, l->cpu_ns / CLOSER_LOOK);
