@@ -182,6 +182,9 @@ typedef struct lim_bus_opts {
     lim_sync sync;               /* when a channel does not say otherwise; 0: LIM_SYNC_ALWAYS */
     uint32_t sync_interval_ms;   /* of LIM_SYNC_INTERVAL; 0: 1000 */
     lim_diag *diag;              /* gets what is wrong when opening fails; may be NULL */
+    bool native_engine;          /* takes native routing functions (native.h). They run in processes of liminal-helper, under
+                                  * a system call filter; DENIED: this machine has none, NOTFOUND: no such program */
+    const char *native_helper;   /* its path; NULL: beside the running program, else where it was installed */
 } lim_bus_opts;
 LIM_API lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out); /* B */
 /* Refuses new work and waits until what runs has ended; TIMEOUT: something is still running. */
@@ -582,8 +585,9 @@ LIM_API lim_err lim_workflow_name(const char *kind, const char *ns, const char *
 LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 
 /* ---- routing: load, deploy while running ---- */
-/* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD or affinity:FIELD. */
-typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA } lim_engine;
+/* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD or affinity:FIELD. native: a shared object that
+ * includes native.h; the bus has it turned on, or answers MISUSE. */
+typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA, LIM_NATIVE } lim_engine;
 typedef enum lim_on_fault {
     LIM_ON_FAULT_REJECT = 1, /* refused{routing_fault} */
     LIM_ON_FAULT_PREVIOUS,   /* the version before decides */

@@ -227,7 +227,9 @@ lim_err lim__bus_load(lim_bus *bus, lim__engine engine, lim_bytes code, const ch
     lim_err err = lim__artifact_new(engine, code, name, now, &a);
     if (err != LIM_OK)
         return err;
-    lim__router_opts check = { .os = bus->os, .artifact = a, .instruction_ns = lim__bus_instruction_ns(bus) };
+    lim__router_opts check = {
+        .os = bus->os, .artifact = a, .instruction_ns = lim__bus_instruction_ns(bus), .native = bus->native
+    };
     err = lim__router_check(&check, diag);
     lim__artifact_unref(a);
     return err == LIM_OK ? lim__artifacts_put(bus->artifacts, engine, code, name, now, fresh, out) : err;
@@ -237,7 +239,7 @@ lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const
                           lim_hash *out)
 {
     lim__artifact *a = NULL;
-    if (!lim__may_block() || (engine != LIM_BUILTIN && engine != LIM_LUA))
+    if (!lim__may_block() || (engine != LIM_BUILTIN && engine != LIM_LUA && engine != LIM_NATIVE))
         return LIM_E_MISUSE;
     lim_err err = lim__bus_load(bus, (lim__engine)engine, code, name, diag, NULL, &a);
     if (err == LIM_OK) {

@@ -16,6 +16,7 @@
 #include "bus/reader.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
+#include "route/native.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -40,6 +41,7 @@ static void bus_free(lim_bus *bus)
     lim__readers_free(bus->readers);
     lim__kept_free(bus->kept);
     lim__durable_free(bus);
+    lim__native_close(bus->native);
     free(bus->system);
     free(bus);
 }
@@ -82,6 +84,16 @@ static void log_overrun(void *ctx, const lim_overrun *o)
                      o->took_ns / 1000);
 }
 
+static lim_err open_native(lim_bus *bus)
+{
+    lim_diag unread = { 0 }, *diag = bus->opts.diag != NULL ? bus->opts.diag : &unread;
+    const lim__native_opts opts = { .rt = bus->rt, .helper = bus->opts.native_helper };
+    lim_err err = lim__native_open(&opts, diag, &bus->native);
+    if (err != LIM_OK)
+        lim__bus_log(bus, "event=native_engine refused=\"%s\"", diag->text);
+    return err;
+}
+
 static lim_err open_data(lim_bus *bus, bool threads)
 {
     lim_diag unread;
@@ -115,6 +127,8 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
     err = open_parts(bus);
     if (err == LIM_OK && runtime->threads)
         err = lim__system_await(bus);
+    if (err == LIM_OK && opts->native_engine)
+        err = open_native(bus);
     if (err == LIM_OK && opts->data_dir != NULL)
         err = open_data(bus, runtime->threads);
     if (err != LIM_OK) {

@@ -33,6 +33,7 @@ struct lim_bus {
     lim__artifacts *artifacts; /* any thread */
     struct lim__boxes *boxes;  /* of participants that are pulled; any thread */
     struct lim__held *held;    /* deliveries that are told things while they are in hand; any thread */
+    struct lim__native *native; /* helper processes; NULL: the engine is off; any thread */
     lim__ended *ended;         /* summaries of ended conversations; any thread */
     lim__histories *histories; /* of conversations that are traced (history.c) */
     lim_pid agents[64];        /* one per scheduler: owners on behalf of host threads */

@@ -178,6 +178,12 @@ void lim__slot_version_free(lim__version *v)
     free(v);
 }
 
+static void on_router_ready(void *version)
+{
+    const lim__slot *s = ((const lim__version *)version)->slot;
+    s->o.on_ready(s->o.owner);
+}
+
 static lim_err open_router(lim__slot *s, lim__version *v, lim__artifact *a, lim_diag *diag, lim__router **out)
 {
     lim_bus *bus = s->o.bus;
@@ -189,6 +195,8 @@ static lim_err open_router(lim__slot *s, lim__version *v, lim__artifact *a, lim_
                               .instruction_ns = lim__bus_instruction_ns(bus),
                               .on_done = lim__slot_done,
                               .on_log = v != NULL ? lim__slot_log : NULL,
+                              .on_ready = v != NULL ? on_router_ready : NULL,
+                              .native = bus->native,
                               .ctx = v };
     if (v != NULL)
         opts.limits = v->terms.limits;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * deploy.c - load a routing function, then put it into a group's slot: two asks, and a bad one changes nothing. */
 #include "cli/cli.h"
+#include "base/base64.h"
 #include "data/data.h"
 #include "os/os.h"
 
@@ -10,7 +11,13 @@
 
 enum { CODE_MAX = 1 << 20 };
 
-/* The function's text, malloc'd; NULL: told. */
+static bool is_object(lim_bytes code)
+{
+    static const char elf[] = "\177ELF";
+    return code.len >= sizeof elf - 1 && memcmp(code.ptr, elf, sizeof elf - 1) == 0;
+}
+
+/* The function's text, or the shared object that it is, malloc'd; NULL: told. */
 static void *code_read(struct cli *cli, const char *path, size_t *len)
 {
     void *code = NULL;
@@ -19,6 +26,8 @@ static void *code_read(struct cli *cli, const char *path, size_t *len)
     if (err != 0)
         cli_fault(cli, missing ? CLI_NOT_FOUND : CLI_FAILED, path, err == -EFBIG ? "longer than 1 MiB" : strerror(-err),
                   missing ? "name a file of Lua text, or --builtin least_loaded" : "make it readable and short");
+    else if (is_object(lim__bytes(code, *len)))
+        return code;
     else if (!cli_utf8(lim__bytes(code, *len)))
         cli_fault(cli, CLI_FAILED, path, "not UTF-8", "save it as UTF-8; compiled Lua is not taken, its text is");
     else
@@ -34,7 +43,14 @@ static void load_request(lim__buf *b, const char *engine, const char *name, lim_
     lim__json_str(&j, "op", "load");
     lim__json_str(&j, "engine", engine);
     lim__json_str(&j, "name", name);
-    lim__json_bytes(&j, "code", code);
+    if (strcmp(engine, "native") == 0) {
+        lim__buf text = { 0 };
+        lim__base64_write(&text, code);
+        lim__json_bytes(&j, "code", lim__buf_bytes(&text));
+        lim__buf_fini(&text);
+    } else {
+        lim__json_bytes(&j, "code", code);
+    }
     lim__json_close(&j);
 }
 
@@ -214,7 +230,7 @@ int cli_run_deploy(struct cli *cli)
     }
     void *code = code_read(cli, path, &len);
     if (code)
-        deploy(cli, "lua", path, lim__bytes(code, len));
+        deploy(cli, is_object(lim__bytes(code, len)) ? "native" : "lua", path, lim__bytes(code, len));
     free(code);
     return cli->code;
 }

@@ -33,6 +33,8 @@
     X(SYNC, "sync", CHOICE, 0, 0, "always", "always|interval|never",                                                   \
       "when what is written is on stable storage, unless a channel says otherwise")                                    \
     X(SYNC_INTERVAL, "sync_interval", MILLIS, 1, 60000, "1s", "D", "how often, with sync: interval")                   \
+    X(ROUTING_NATIVE, "routing.native", SWITCH, 0, 1, "false", "",                                                     \
+      "take native routing functions, which run in processes that can only compute")                                   \
     X(LOG_LEVEL, "log.level", CHOICE, 0, 0, "info", "none|error|info", "what goes to standard error")
 
 typedef enum lim__config_key {

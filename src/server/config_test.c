@@ -139,9 +139,10 @@ static void test_each_place_sets_every_key(void **state)
     load(&r,
          "listen: 127.0.0.2:5\ninsecure_listen: true\nschedulers: 63\nspin: 1ms\nspread: true\npayload_max: "
          "2048\nping: 1m\n"
-         "drain: 1500ms\ndata: /srv/x y\ndata_max: 20GiB\nsync: never\nsync_interval: 5ms\nlog:\n  level: error\n",
+         "drain: 1500ms\ndata: /srv/x y\ndata_max: 20GiB\nsync: never\nsync_interval: 5ms\nrouting:\n  native: true\n"
+         "log:\n  level: error\n",
          ARGV(NULL), ENV(NULL));
-    static const uint64_t wanted[] = { 0, 1, 63, 1000, 1, 2048, 60000, 1500, 0, UINT64_C(20) << 30, 2, 5, 1 };
+    static const uint64_t wanted[] = { 0, 1, 63, 1000, 1, 2048, 60000, 1500, 0, UINT64_C(20) << 30, 2, 5, 1, 1 };
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
         assert_int_equal(r.config.values[i].origin, LIM__CONFIG_FILE);
         assert_int_equal(r.config.values[i].n, wanted[i]);
@@ -153,7 +154,7 @@ static void test_each_place_sets_every_key(void **state)
     load(&r, NULL, ARGV(W("--listen"), W("[::1]:0"), W("--insecure-listen"), W("--spread"), W("--log-level=none")),
          ENV(W("LIMINAL_SPIN=0"), W("LIMINAL_PAYLOAD_MAX=64KiB"), W("LIMINAL_PING=10ms"), W("LIMINAL_DRAIN=0"),
              W("LIMINAL_SPREAD=false"), W("LIMINAL_SCHEDULERS=0x2")));
-    static const uint64_t words[] = { 0, 1, 2, 0, 1, 65536, 10, 0, 0, 0, 0, 1000, 0 };
+    static const uint64_t words[] = { 0, 1, 2, 0, 1, 65536, 10, 0, 0, 0, 0, 1000, 0, 0 };
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++)
         assert_int_equal(r.config.values[i].n, words[i]);
     assert_string_equal(r.config.host, "[::1]");
@@ -443,7 +444,7 @@ static void test_print_config_shows_where_each_value_comes_from(void **state) /*
 {
     (void)state;
     run r;
-    char wanted[900];
+    char wanted[1000];
     load(&r, "# mine\nspin: 100us\nschedulers: 2\nlog:\n  level: none\n",
          ARGV(W("--print-config"), W("--drain=2500ms"), W("--spread")), ENV(W("LIMINAL_PAYLOAD_MAX=2097152")));
     assert_int_equal(r.next, LIM__CONFIG_SHOW);
@@ -462,6 +463,8 @@ static void test_print_config_shows_where_each_value_comes_from(void **state) /*
              "data_max: 0  # default\n"
              "sync: always  # default\n"
              "sync_interval: 1s  # default\n"
+             "routing:\n"
+             "  native: false  # default\n"
              "log:\n"
              "  level: none  # file:5\n",
              r.path);

@@ -197,6 +197,7 @@ int main(int argc, char **argv)
                           .data_bytes_max = config.values[LIM__CONFIG_DATA_MAX].n,
                           .sync = (lim_sync)(lim__config_get(&config, LIM__CONFIG_SYNC) + LIM_SYNC_ALWAYS),
                           .sync_interval_ms = lim__config_get(&config, LIM__CONFIG_SYNC_INTERVAL),
+                          .native_engine = lim__config_get(&config, LIM__CONFIG_ROUTING_NATIVE) != 0,
                           .diag = &diag };
     lim_err err = lim_bus_open(&opts, &bus);
     if (err == LIM_OK)
