@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "bus/bus.h"
-#include "os/os.h"
 
 #define OPTS(type, ...) (&(type){ .size = sizeof(type), __VA_ARGS__ })
 #define BYTES(lit)      ((lim_bytes){ (lit), sizeof(lit) - 1 })
