@@ -122,7 +122,7 @@ static void batches(lim__router *r, const char *name)
         double ns = (double)(now_ns() - start) / (ROUNDS * BATCH);
         best = ns < best ? ns : best;
     }
-    printf("RESULT routing.native.batch64%s %.1f ns\n", name, best);
+    printf("RESULT route.native.batch64%s %.1f ns\n", name, best);
 }
 
 static void singles(lim__router *r, const char *name)
@@ -139,7 +139,7 @@ static void singles(lim__router *r, const char *name)
         double us = us_at(times, SINGLES, 50);
         best = us < best ? us : best;
     }
-    printf("RESULT routing.native.single%s.p50 %.2f us\n", name, best);
+    printf("RESULT route.native.single%s.p50 %.2f us\n", name, best);
 }
 
 /* Between crashes the spare has time to be ready, as it has between crashes of any function that is any good. */
@@ -158,8 +158,8 @@ static void crashes(lim__router *r, const char *name)
         known[i] = crashed - start;
         next[i] = good - start;
     }
-    printf("RESULT routing.native.crash_known%s.p50 %.1f us\n", name, us_at(known, CRASHES, 50));
-    printf("RESULT routing.native.next_good%s.p50 %.1f us\n", name, us_at(next, CRASHES, 50));
+    printf("RESULT route.native.crash_known%s.p50 %.1f us\n", name, us_at(known, CRASHES, 50));
+    printf("RESULT route.native.next_good%s.p50 %.1f us\n", name, us_at(next, CRASHES, 50));
 }
 
 /* The deadline is 20 ms of processor time: `overshoot` is what the call had beyond that. `late` is by the clock, and
@@ -175,16 +175,16 @@ static void kills(lim__router *r, const char *name)
         late[i] = took > 20000000 ? took - 20000000 : 0;
         (void)call(r, json);
     }
-    printf("RESULT routing.native.kill_overshoot%s.p99 %.1f us\n", name, us_at(over, KILLS, 99));
-    printf("RESULT routing.native.kill_late%s.p50 %.1f us\n", name, us_at(late, KILLS, 50));
+    printf("RESULT route.native.kill_overshoot%s.p99 %.1f us\n", name, us_at(over, KILLS, 99));
+    printf("RESULT route.native.kill_late%s.p50 %.1f us\n", name, us_at(late, KILLS, 50));
 }
 
-static void opening(void)
+static void opening(const char *name)
 {
     uint64_t start = now_ns();
     for (int i = 0; i < 100; i++)
         lim__router_unref(open_router());
-    printf("RESULT routing.native.open_and_close %.1f us\n", (double)(now_ns() - start) / 100e3);
+    printf("RESULT route.native.open_and_close%s %.1f us\n", name, (double)(now_ns() - start) / 100e3);
 }
 
 static void all(const char *name)
@@ -200,7 +200,7 @@ static void all(const char *name)
     crashes(r, name);
     kills(r, name);
     lim__router_unref(r);
-    opening();
+    opening(name);
     lim__native_close(native);
 }
 

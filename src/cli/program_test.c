@@ -435,6 +435,34 @@ static void test_code_that_does_not_compile_is_told_with_its_place(void **state)
     assert_non_null(strstr(printed(p), "\"group\":\"g\",\"hash\":\""));
 }
 
+static void test_a_native_function_is_deployed_where_the_server_takes_them(void **state) /* proves RF13 */
+{
+    world *w = *state;
+    program *p = start_with(w, "exec \"$LIMINAL\" deploy g \"$LIM_FUNCTIONS/function-example.so\"", "");
+    assert_int_equal(until_ends(w, p), CLI_USAGE); /* this server was not told to */
+    assert_non_null(strstr(complained(p), "routing.native: true"));
+    program *server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0 --data none --routing-native", "");
+    until_says(w, server, "\n");
+    const char *line = strstr(printed(server), "127.0.0.1:");
+    assert_non_null(line);
+    snprintf(w->address, sizeof w->address, "127.0.0.1:%d", atoi(line + strlen("127.0.0.1:")));
+    program *a = start(w, "serve g --exec 'echo a' --identity a"),
+            *b = start(w, "serve g --exec 'echo b' --identity b");
+    until_says(w, a, "serving g as a");
+    until_says(w, b, "serving g as b");
+    p = start_with(w, "exec \"$LIMINAL\" deploy g \"$LIM_FUNCTIONS/function-healthy.so\"", "");
+    assert_int_equal(until_ends(w, p), CLI_DONE);
+    assert_int_equal(run(w, &p, "ask g '{\"name\":\"b\"}'"), CLI_DONE);
+    assert_string_equal(printed(p), "b\n");
+    assert_int_equal(run(w, &p, "artifact ls"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "native"));
+    p = start_with(w, "exec \"$LIMINAL\" deploy g \"$LIM_FUNCTIONS/function-no-symbol.so\"", "");
+    assert_int_equal(until_ends(w, p), CLI_FAILED);
+    assert_non_null(strstr(complained(p), "LIM_NATIVE_ROUTER"));
+    send_signal(server, SIGTERM);
+    assert_int_equal(until_ends(w, server), 0);
+}
+
 static void test_what_there_is_can_be_listed_and_shown(void **state)
 {
     world *w = *state;
@@ -591,6 +619,7 @@ int main(void)
         TEST(test_every_line_is_a_task_with_one_result_and_the_worst_code_counts),
         TEST(test_a_task_whose_worker_is_killed_is_done_by_the_next_one),
         TEST(test_code_that_does_not_compile_is_told_with_its_place),
+        TEST(test_a_native_function_is_deployed_where_the_server_takes_them),
         TEST(test_what_there_is_can_be_listed_and_shown),
         TEST(test_an_identity_that_is_taken_is_refused),
         TEST(test_rules_of_a_queue_are_words_and_a_mistake_names_the_nearest),
