@@ -9,8 +9,8 @@
  *
  * A function is bounded by its code if all of this is true of it:
  *
- *   B1  every instruction is one of those below: none calls anything, none writes to a table, and but for the messages'
- *       fields (lua_message.c) there are no metamethods.
+ *   B1  every instruction is one of those below: none writes to a table, none calls anything but the message with one
+ *       argument, and but for the message (lua_message.c) there are no metamethods.
  *   B2  the parameters are not assigned to. So `#candidates` is what the bus made it, for as long as the call lasts.
  *   B3  it jumps forward only, except to the top of a numeric `for` whose three numbers are constants or `#candidates`,
  *       set right before it, with nothing that jumps in between.
@@ -20,7 +20,7 @@
  * the version of Lua's binary format included, makes the answer 0. */
 #include "route/lua.h"
 
-enum { CODE_MAX = 1000, DUMP_MAX = 64 + 4 * CODE_MAX, CANDIDATES = 1 /* register */ };
+enum { CODE_MAX = 1000, DUMP_MAX = 64 + 4 * CODE_MAX, MESSAGE = 0, CANDIDATES = 1 /* registers */ };
 
 /* ---- what lua_dump writes ---- */
 
@@ -83,9 +83,10 @@ static bool find_code(const dump *d, code *out)
 
 /* ---- instructions ---- */
 
-enum { LOADI = 1, LFALSESKIP = 6, LEN = 52, JMP = 56, FORLOOP = 73, FORPREP = 74, OPCODES = 83 };
-/* By opcode, in tens: W writes to register A, p neither writes nor jumps, t may skip the next, j jumps, others are not
- * understood. Arithmetic on what is no number goes through MMBIN, 46 to 48, and fails: nothing has metamethods for it.
+enum { MOVE = 0, LOADI = 1, LFALSESKIP = 6, LEN = 52, JMP = 56, FORLOOP = 73, FORPREP = 74, OPCODES = 83 };
+/* By opcode, in tens: W writes to register A, p neither writes nor jumps, t may skip the next, j jumps, c calls, others
+ * are not understood. Arithmetic on what is no number goes through MMBIN, 46 to 48, and fails: nothing has metamethods
+ * for it.
  */
 static const char kinds[OPCODES + 1] =
     "WWWW.WWWWW" /* MOVE LOADI LOADF LOADK . LOADFALSE LFALSESKIP LOADTRUE LOADNIL .. */
@@ -94,10 +95,10 @@ static const char kinds[OPCODES + 1] =
     "WWWWWWWWWW"
     "WWWWWWpppW" /* ... MMBIN MMBINI MMBINK UNM */
     "WWWW..jttt" /* BNOT NOT LEN CONCAT . . JMP EQ LT LE */
-    "tttttttt.." /* EQK EQI LTI LEI GTI GEI TEST TESTSET */
+    "ttttttttc." /* EQK EQI LTI LEI GTI GEI TEST TESTSET CALL */
     "pppjW....." /* RETURN RETURN0 RETURN1 FORLOOP FORPREP */
     "...";
-enum { TESTSET = 67 }; /* it writes, too */
+enum { TESTSET = 67, CALL = 68 }; /* they write, too */
 
 static uint32_t word(const code *c, uint32_t pc)
 {
@@ -116,6 +117,10 @@ static uint32_t arg_a(uint32_t i)
 static uint32_t arg_b(uint32_t i)
 {
     return i >> 16 & 0xFF;
+}
+static uint32_t arg_c(uint32_t i)
+{
+    return i >> 24;
 }
 static uint32_t arg_bx(uint32_t i)
 {
@@ -154,6 +159,18 @@ static bool note_jump(bound *b, uint32_t pc, int64_t by)
     return true;
 }
 
+/* msg("..."), for one value: the message and the argument are put where they are called right before, and nothing jumps
+ * in between. Who stands in register 0 is known (B2). */
+static bool check_call(const bound *b, uint32_t pc)
+{
+    uint32_t i = word(&b->code, pc), at = arg_a(i);
+    if (pc < 2 || arg_b(i) != 2 || arg_c(i) != 2 || b->reached[pc - 1] || b->reached[pc])
+        return false;
+    uint32_t callee = word(&b->code, pc - 2), argument = word(&b->code, pc - 1);
+    return op(callee) == MOVE && arg_b(callee) == MESSAGE && arg_a(callee) == at && kinds[op(argument)] == 'W' &&
+           op(argument) != FORPREP && op(argument) != LFALSESKIP && arg_a(argument) == at + 1;
+}
+
 /* B1, B2, and of B3 all but the loops. */
 static bool check_instruction(bound *b, uint32_t pc)
 {
@@ -161,7 +178,7 @@ static bool check_instruction(bound *b, uint32_t pc)
     char kind = o < OPCODES ? kinds[o] : '.';
     if (kind == '.')
         return false;
-    if ((kind == 'W' || o == TESTSET) && arg_a(i) <= CANDIDATES && !LIM__MUTATION("bound_blind"))
+    if ((kind == 'W' || o == TESTSET || o == CALL) && arg_a(i) <= CANDIDATES && !LIM__MUTATION("bound_blind"))
         return false;
     if (kind == 't' || o == LFALSESKIP)
         return note_jump(b, pc, 1);
@@ -204,7 +221,8 @@ static bool check_code(bound *b)
         ends += op(word(&b->code, pc)) == FORLOOP;
     }
     for (uint32_t pc = 0; pc < b->code.count; pc++) {
-        if (op(word(&b->code, pc)) == FORPREP && !check_loop(b, pc))
+        uint32_t o = op(word(&b->code, pc));
+        if ((o == FORPREP && !check_loop(b, pc)) || (o == CALL && !check_call(b, pc)))
             return false;
     }
     return ends == b->loop_count; /* each has its beginning: no two can share an end, by the distance in it */

@@ -56,6 +56,9 @@ static const char *const bounded[] = {
     "return function(msg, c) for i = 1, #c do for k = 1, 2 do if c[i].tags.gpu then goto next end end ::next:: end end",
     "return function(msg, c) for i = 1, #c do if not c[i].tags[msg.tag or 'none'] then break end end return 'x' .. 1 "
     "end",
+    "return function(msg, c) local x, y = msg('$header.x'), msg(msg.field) return x and c[1] end",
+    "return function(msg, c) for i = 1, #c do if c[i].tags[msg('$header.region')] then return c[i] end end end",
+    "return function(msg, c) if msg('$size') > 100 then return c[1] end end",
     "return function(msg, c) for i = 1, #c, 3 do local a, b, d = nil, i == 1, -i if b then return c[i] end end end",
 };
 
@@ -83,7 +86,16 @@ static const char *const unbounded[] = {
     "return function(...) end",
     "return function(msg, c) for k, v in pairs(c) do end end",
     "return function(msg, c) local x = math.random() return c[1] end",
-    "return function(msg, c) return msg('$size') and c[1] end",
+    "return function(msg, c) return c('$size') end",
+    "return function(msg, c) return msg('$size') end", /* a tail call */
+    "return function(msg, c) local f = c[1] local x = f('$size') end",
+    "return function(msg, c) local x = msg('a', 'b') end",
+    "return function(msg, c) local x = msg() end",
+    "return function(msg, c) local x, y = msg('a') end",
+    "return function(msg, c) msg = c[1] local x = msg('a') end",
+    "local function f() while true do end end return function(msg, c) local x = (msg.x and f or msg)('a') end",
+    "local function f() while true do end end return function(msg, c) local x = (f or msg)('a') end",
+    "return function(msg, c) local msg = c[1] local x = msg('a') end",
     "return function(msg, c) local f = function() c = msg end f() end",
     "local function f() return f() end return function(msg, c) return f() end",
     "return function(msg, c) c[1].x = 1 end",
@@ -143,13 +155,29 @@ static void push_candidates(uint32_t n)
     }
 }
 
+static int answer_field(lua_State *co)
+{
+    lua_pushinteger(co, 1 << 30);
+    return 1;
+}
+
+/* What can be called and indexed, as a message. */
+static void push_message(void)
+{
+    lua_newuserdatauv(L, 1, 0);
+    lua_createtable(L, 0, 2);
+    lua_pushcfunction(L, answer_field);
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, answer_field);
+    lua_setfield(L, -2, "__call");
+    lua_setmetatable(L, -2);
+}
+
 /* Instructions of the function on top, whether it returns or fails. */
 static uint64_t count_instructions(uint32_t n)
 {
     lua_pushvalue(L, -1);
-    lua_createtable(L, 0, 2);
-    lua_pushinteger(L, 1 << 30);
-    lua_setfield(L, -2, "n");
+    push_message();
     push_candidates(n);
     counted = 0;
     lua_sethook(L, count, LUA_MASKCOUNT, 1);
@@ -186,23 +214,10 @@ static void put(const char *text)
 
 static void put_expression(void)
 {
-    static const char *const all[] = { "1",
-                                       "#c",
-                                       "n",
-                                       "m.n",
-                                       "x",
-                                       "i",
-                                       "c[i]",
-                                       "-3",
-                                       "m.n or #c",
-                                       "#c + 1",
-                                       "not x",
-                                       "c[1].available",
-                                       "'a'",
-                                       "i < 3",
-                                       "x == 2",
-                                       "c[1].tags",
-                                       "x and #c or 7" };
+    static const char *const all[] = { "1",   "#c",        "n",      "m.n",       "x",
+                                       "i",   "c[i]",      "m('a')", "m(x)",      "c(x)",
+                                       "-3",  "m.n or #c", "#c + 1", "not x",     "c[1].available",
+                                       "'a'", "i < 3",     "x == 2", "c[1].tags", "x and #c or 7" };
     put(all[chance(LIM_COUNT(all))]);
 }
 
