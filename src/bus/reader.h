@@ -28,6 +28,7 @@ lim_err lim__readers_restore(lim_bus *bus, lim_diag *diag); /* a part of lim__du
 typedef struct lim__reading { /* VALUE: a membership */
     lim_pid reader;
     uint64_t member;
+    uint64_t begins; /* the first number that it may get; 0: not known (a cursor, a time, last_per_key) */
 } lim__reading;
 typedef struct lim__read_want {
     lim_bytes channel;

@@ -382,12 +382,13 @@ static void note_member(lim__reader_place *p, const lim__read_want *w)
 }
 
 /* A reader that nobody else can find. */
-static lim_err alone(lim_bus *bus, lim__log *log, const lim__read_want *w, lim_pid *out)
+static lim_err alone(lim_bus *bus, lim__log *log, const lim__read_want *w, lim_pid *out, uint64_t *begins)
 {
     lim__reader *r = reader_new(bus, log, lim__bytes(NULL, 0));
     if (r == NULL)
         return LIM_E_NOMEM;
     begin_at(r, &w->read);
+    *begins = r->seek_wall_ns != 0 || r->keys_wanted ? 0 : r->at.next;
     lim_err err = spawn(r, out);
     if (err != LIM_OK)
         lim__reader_free(r);
@@ -457,6 +458,7 @@ lim_err lim__reader_attach(lim_bus *bus, lim_process *self, const lim__read_want
 {
     lim__log *log = NULL;
     lim_pid reader = { 0 };
+    uint64_t begins = 0;
     lim_err err = check(want, diag);
     if (err == LIM_OK)
         err = find_log(bus, want, diag, &log);
@@ -466,7 +468,8 @@ lim_err lim__reader_attach(lim_bus *bus, lim_process *self, const lim__read_want
     if (err == LIM_OK && a == NULL)
         err = LIM_E_NOMEM;
     if (err == LIM_OK)
-        err = want->read.cursor != NULL ? find_or_make(bus, log, want, diag, &reader) : alone(bus, log, want, &reader);
+        err = want->read.cursor != NULL ? find_or_make(bus, log, want, diag, &reader)
+                                        : alone(bus, log, want, &reader, &begins);
     lim__log_unref(log);
     if (err != LIM_OK) {
         if (a != NULL)
@@ -476,7 +479,7 @@ lim_err lim__reader_attach(lim_bus *bus, lim_process *self, const lim__read_want
     lim__lock(&bus->readers->lock);
     a->member = ++bus->readers->next_member;
     lim__unlock(&bus->readers->lock);
-    *out = (lim__reading){ reader, a->member };
+    *out = (lim__reading){ reader, a->member, begins };
     err = post(bus, self, reader, a);
     if (err != LIM_OK)
         place_left(bus, reader);

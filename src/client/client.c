@@ -308,7 +308,7 @@ static void init(lim_client *c)
     c->link = LIM__LINK_DIALLING;
     c->told = LIM_LINK_CONNECTING;
     c->fd = -1;
-    c->due_ns = c->receive_due_ns = UINT64_MAX;
+    c->due_ns = c->receive_due_ns = c->retry_ns = UINT64_MAX;
     c->frame_max = LIM__LENGTH_MAX;
     c->next_stream = 1;
     c->next_id = c->next_corr = 1;

@@ -104,7 +104,7 @@ typedef enum lim__call_state {
     LIM__CALL_OFFERED,
     LIM__CALL_TASK,
     LIM__CALL_PARTED,
-    LIM__CALL_SIGNAL,
+    LIM__CALL_SIGNAL, /* also CONFIRM, of the subscription `task`, until CONFIRMED */
     LIM__CALL_FIND
 } lim__call_state;
 typedef struct lim__call {
@@ -195,6 +195,15 @@ typedef struct lim__sub {
     uint64_t done, acked;                   /* done: finished with up to here; acked: and told the server */
     uint64_t *held;                     /* LIM_HOLD and not yet complete, ascending */
     size_t held_count, held_cap;
+    /* One that reads a log: its numbers are the channel's, `base` is 0. */
+    bool reads, pull;
+    bool strict;         /* something was refused: from then on each message is acknowledged by itself */
+    bool live_once;
+    char *cursor, *dead_letter; /* NULL: none; of: */
+    lim_read_opts read;
+    uint64_t resume;     /* without a cursor: where it goes on after a break; 0: as at first */
+    uint32_t connection; /* how often it was asked for */
+    uint64_t retry_ns;   /* the cursor is taken, maybe still by the connection that broke: asks again then; 0: does not */
 } lim__sub;
 
 typedef struct lim__reg {
@@ -368,6 +377,7 @@ struct lim_client {
     lim__map ids;            /* id -> order */
     lim__list orders;
     lim__list dirty;         /* subscriptions with something to acknowledge */
+    uint64_t retry_ns;       /* when one of them is to be asked for again; UINT64_MAX */
     lim__map requests;       /* conv -> request, chained */
     lim__map conv_streams, conv_ids; /* -> conv */
     lim__list convs;
@@ -440,7 +450,7 @@ lim_err lim__link_put_end(lim_client *c, lim__buf *out, size_t before, lim_err e
     }
 F(publish) F(subscribe) F(ack) F(unsubscribe) F(ask) F(cancel) F(serve) F(leave) F(taken) F(reply) F(holding)
 F(dispatch) F(await) F(open) F(send) F(close) F(askin) F(join) F(say) F(report) F(grant) F(part) F(progress) F(depart)
-F(signal) F(find)
+F(signal) F(find) F(confirm)
 #undef F
 #define LIM__SAY(c, name, ...) lim__say_##name(c, &(lim__f_##name){ __VA_ARGS__ })
 /* Locked, any thread, after puts: writes them here and now if the I/O thread sleeps, instead of waking it. */
@@ -496,6 +506,7 @@ void lim__client_sub_free(lim__sub *sub);
 void lim__client_sub_run(lim_client *c, lim__sub *sub, lim__item *item); /* locked */
 void lim__client_sub_acks(lim_client *c); /* tells the server all that is done */
 bool lim__client_sub_frame(lim_client *c, const lim__frame *frame);
+void lim__client_sub_retry(lim_client *c); /* asks again for those whose cursor was taken */
 
 void lim__client_reg_ask(lim_client *c, lim__reg *reg);
 void lim__client_reg_break(lim_client *c, lim__reg *reg);

@@ -459,6 +459,7 @@ static bool deal(lim_client *c, const lim__frame *frame)
     case LIM__DELIVER:
     case LIM__ENDED:
     case LIM__DROPPED:
+    case LIM__CONFIRMED:
         return frame->stream < c->next_stream && lim__client_sub_frame(c, frame);
     case LIM__SERVED:
     case LIM__LEFT:
@@ -630,6 +631,7 @@ uint64_t lim__link_due_ns(const lim_client *c)
     uint64_t due = c->due_ns;
     if (expecting(c))
         due = c->ping_at_ns ? c->ping_at_ns + PONG_MS * MS : c->quiet_ns ? c->quiet_ns + QUIET_MS * MS : 0;
+    due = due < c->retry_ns ? due : c->retry_ns;
     return due < c->receive_due_ns ? due : c->receive_due_ns;
 }
 
@@ -677,6 +679,7 @@ static void look_at_the_clock(lim_client *c)
     if (now >= c->due_ns)
         late(c);
     ask_whether_alive(c, now);
+    lim__client_sub_retry(c);
     lim__client_receives_run(c);
 }
 

@@ -91,7 +91,7 @@ static void test_a_subscription_asks_for_what_was_said_or_the_defaults(void **st
     HEAR(f, SUBSCRIBE, subscribe, s);
     assert_int_equal(s.window, 1024);
     assert_int_equal(s.backlog, 65536);
-    assert_int_equal(s.policy, LIM_DROP_OLDEST);
+    assert_int_equal(s.policy, 0);
     assert_true(lim__bytes_eq(s.pattern, TEXT("a.*")));
     assert_int_equal(r.ready, 0);
     SAY(f, subscribed, .stream = s.stream);

@@ -163,6 +163,44 @@ lim_err lim__options_join(lim__buf *block, bool required)
     return required ? put_u64(block, "required", 1, NULL) : LIM_OK;
 }
 
+static lim_err put_from(lim__buf *block, const lim_read_opts *o, lim_diag *diag)
+{
+    char text[40];
+    switch (o->from) {
+    case LIM_FROM_NEW:
+        return put_str(block, "from", "new", diag);
+    case LIM_FROM_ALL:
+        return put_str(block, "from", "all", diag);
+    case LIM_FROM_SEQ:
+    case LIM_FROM_TIME:
+        snprintf(text, sizeof text, "%s:%" PRIu64, o->from == LIM_FROM_SEQ ? "seq" : "time", o->start);
+        return put_str(block, "from", text, diag);
+    }
+    return LIM_OK;
+}
+
+lim_err lim__options_subscribe(lim__buf *block, const lim_read_opts *o, bool pull, lim_diag *diag)
+{
+    const struct {
+        const char *key;
+        bool set;
+    } flags[] = {
+        { "shared", o->shared }, { "standby", o->standby }, { "last_per_key", o->last_per_key }, { "pull", pull }
+    };
+    lim_err err = put_from(block, o, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "cursor", o->cursor, diag);
+    if (err == LIM_OK)
+        err = put_ms(block, "ack_ms", o->ack_ms, diag);
+    if (err == LIM_OK)
+        err = put_some(block, "deliveries_max", o->deliveries_max, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "dead_letter", o->dead_letter, diag);
+    for (size_t i = 0; i < LIM_COUNT(flags) && err == LIM_OK; i++)
+        err = flags[i].set ? put_u64(block, flags[i].key, 1, diag) : LIM_OK;
+    return err;
+}
+
 /* ---- what a child inherits ---- */
 
 void lim_cause_of(const lim_delivery *d, lim_cause *out)

@@ -28,6 +28,7 @@ lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_d
 lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *diag);
 lim_err lim__options_publish(lim__buf *block, const lim_publish_opts *o, lim_diag *diag);
 lim_err lim__options_join(lim__buf *block, bool required);
+lim_err lim__options_subscribe(lim__buf *block, const lim_read_opts *o, bool pull, lim_diag *diag);
 /* timeout_ms, but never more than the cause has left. */
 int64_t lim__options_timeout(int64_t timeout_ms, const lim_cause *cause);
 

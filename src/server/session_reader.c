@@ -166,7 +166,7 @@ void lim__session_read_subscribe(session *s, const lim__f_subscribe *f)
     if (err == LIM_OK)
         err = attach(s, f, st, &diag);
     if (err == LIM_OK) {
-        LIM__SAY(s, subscribed, .stream = f->stream, .subscription = st->reading.member);
+        LIM__SAY(s, subscribed, .flags = LIM__FLAG_READS, .stream = f->stream, .subscription = st->reading.begins);
         return;
     }
     if (st != NULL)

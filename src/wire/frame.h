@@ -35,6 +35,7 @@
 #define LIM__FLAG_CHANNEL   0x02u /* DELIVER: names its channel (the pattern is not the channel); set by put */
 #define LIM__FLAG_MANDATORY 0x04u /* PUBLISH: reject if nobody is subscribed */
 #define LIM__FLAG_OPTIONS   0x08u /* ASK, DISPATCH, OPEN, JOIN: what is wanted beside the usual; set by put */
+#define LIM__FLAG_READS     0x02u /* SUBSCRIBED: it reads a log */
 #define LIM__FLAG_WAIT      0x02u /* ASK: wait for a participant to appear */
 #define LIM__FLAG_TAKEN     0x02u /* REQUEST: answer TAKEN when you begin, and wait for SETTLED after REPLY */
 #define LIM__FLAG_NO_REPLY  0x04u /* REQUEST: nobody waits for a reply */
