@@ -43,6 +43,7 @@ struct lim_bus {
     struct lim__sagas *sagas;
     lim__list convs[64];       /* per scheduler, touched only there: every living conversation */
     lim__ear ear;              /* set before anything runs, or never */
+    struct lim__slot_rows *slot_rows; /* what is stored of router slots (slot_keep.c); any thread */
     struct lim__durable *durable; /* the store; NULL: this bus keeps nothing (durable.h) */
     struct lim__logs *logs;       /* durable channels; NULL as long as `durable` is (log_inside.h) */
     struct lim__readers *readers; /* of logs (reader.h) */

@@ -18,6 +18,7 @@
 #include "bus/log_inside.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
+#include "bus/slot.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -566,6 +567,7 @@ lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
     static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
         format_restore,
         lim__logs_restore,
+        lim__slots_restore, /* makes groups: before who uses them */
         lim__readers_restore,
         lim__queues_restore,
         lim__schedules_restore,

@@ -137,9 +137,8 @@ static void forget_name(group *g)
 
 static bool idle(const group *g)
 {
-    return !g->slot.deployed && !g->configured && lim__list_empty(&g->answers) &&
-           lim__list_empty(&g->members) && g->watched.count == 0 &&
-           g->dead_count == 0 &&
+    return !g->slot.deployed && !g->keeping && !g->configured && lim__list_empty(&g->answers) &&
+           lim__list_empty(&g->members) && g->watched.count == 0 && g->dead_count == 0 &&
            (g->retired || lim__list_empty(&g->onces)); /* without its name nobody asks for those */
 }
 
@@ -179,25 +178,11 @@ static bool pass_on(group *g, const lim_signal *signal)
     return true;
 }
 
-static void on_deploy(group *g, const lim__deploy *d)
+void lim__group_forget(group *g)
 {
-    lim__deployed *r = lim__letter_new(lim__proc_sched(g->self), &lim__type_deployed, sizeof *r);
-    if (r == NULL)
-        return;
-    *r = (lim__deployed){ .ref = d->ref };
-    if (d->what != LIM__DEPLOY_REMOVE) {
-        r->err = lim__group_deploy(g, d, &r->diag, &r->had_previous, &r->previous);
-    } else if (!lim__list_empty(&g->members) || g->watched.count > 0) {
-        r->err = LIM_E_MISUSE;
-        lim__diag_set(&r->diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count,
-                      lim__group_queued(g));
-    } else {
-        g->slot.deployed = g->configured = false;
-        lim__group_config_gone(g);
-        forget_name(g);
-    }
-    snprintf(r->version, sizeof r->version, "%s", lim__group_router_name(g));
-    (void)!lim__send_reserved(g->self, d->reply_to, r);
+    g->slot.deployed = g->configured = false;
+    lim__group_config_gone(g);
+    forget_name(g);
 }
 
 static void on_show(group *g, const lim__show *show)
@@ -239,7 +224,9 @@ static void on_message(group *g, const lim_signal *signal)
     else if (t == &lim__type_resume)
         on_resume(g);
     else if (t == &lim__type_deploy)
-        on_deploy(g, signal->body.ptr);
+        lim__group_deploy(g, signal);
+    else if (t == &lim__type_slot_stored)
+        lim__group_kept(g, signal->body.ptr);
     else if (t == &lim__type_report)
         lim__group_report(g, signal->body.ptr);
     else if (t == &lim__type_members)
@@ -304,8 +291,9 @@ static void group_check(const group *g)
         const claim *c = value;
         if (c->watched.is_member)
             continue;
-        LIM_ASSERT(c->monitor == key && (!(c->is_task || c->kept) || lim__map_get(&g->claims, c->conv.id) == c)); /* K1 */
-        LIM_ASSERT((c->lease.id != 0) == (c->state == CLAIM_LEASED));                                /* K2 */
+        LIM_ASSERT(c->monitor == key &&
+                   (!(c->is_task || c->kept) || lim__map_get(&g->claims, c->conv.id) == c)); /* K1 */
+        LIM_ASSERT((c->lease.id != 0) == (c->state == CLAIM_LEASED));                        /* K2 */
         LIM_ASSERT((c->want == NULL) == (c->state == CLAIM_LEASED || c->state == CLAIM_RESTING));
         asks += !c->is_task && c->want != NULL;
         if (!c->is_task)
@@ -341,7 +329,7 @@ static void no_memory(group *g, const lim_signal *signal)
     }
 }
 
-static void on_signal(lim_process *self, const lim_signal *signal, void *state)
+void lim__group_on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     group *g = state;
     g->self = self;
@@ -404,7 +392,7 @@ static void on_end(void *state, lim_reason reason)
     lim__group_dead_fini(g);
     lim__group_store_fini(g);
     lim__map_fini(&g->watched);
-    lim__slot_fini(&g->slot);
+    lim__group_slot_fini(g);
     free(g->candidates);
     free(g->candidate_members);
     free(g->slots);
@@ -414,7 +402,7 @@ static lim_spawn_opts group_spawn(const void *init, size_t bytes)
 {
     return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts),
                              .name = "group",
-                             .on_signal = on_signal,
+                             .on_signal = lim__group_on_signal,
                              .on_end = on_end,
                              .state_bytes = sizeof(group),
                              .init = init,

@@ -168,6 +168,13 @@ struct group {
     int64_t front, back;
     uint64_t stamp, *slots; /* slots: one bit each, as many as there are places for candidates */
     lim__slot slot;
+    lim__slot_plan plan;      /* what waits for its commit; zeroed: nothing, or something without a plan */
+    lim__deploy_what planned; /* which, and who is answered */
+    lim_pid planned_by;       /* {0}: nobody is */
+    uint64_t planned_ref, keep_ref;
+    bool has_plan, applying;  /* the commit that is under way is the plan's; what changes now is stored already */
+    bool keeping, slot_dirty; /* a commit of the slot is under way; it has changed since */
+    lim__stash deploys;       /* what came meanwhile */
     bool resuming; /* a resume letter is on its way */
     bool more;     /* there was more to hand out than one turn may take */
     const lim__candidate **candidates; /* scratch */
@@ -232,8 +239,12 @@ void lim__group_route_done(void *group, void *call_ctx, lim__version *v, const l
 /* group_slot.c */
 lim_err lim__group_slot_init(group *g);
 void lim__group_resume(group *g);        /* unfinished calls */
-lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *had, lim_hash *previous);
+void lim__group_deploy(group *g, const lim_signal *signal);
+void lim__group_kept(group *g, const lim__slot_stored *k);
+void lim__group_slot_fini(group *g);
 const char *lim__group_router_name(const group *g);
+void lim__group_forget(group *g); /* group.c: it is removed: its name is free */
+void lim__group_on_signal(lim_process *self, const lim_signal *signal, void *group); /* group.c */
 
 /* group_dead.c */
 void lim__group_dead_add(group *g, const lim_signal *signal);

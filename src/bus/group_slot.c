@@ -3,6 +3,7 @@
  * does when they change, and when a call of theirs is unfinished. */
 #include "bus/group.h"
 #include "base/base.h"
+#include <stdio.h>
 
 static lim_bytes name_of(void *owner, uint64_t candidate)
 {
@@ -20,6 +21,31 @@ static void on_ready(void *owner)
     lim__group_go_on(owner);
 }
 
+static bool is_kept(const group *g)
+{
+    return g->bus->durable != NULL && g->name[0] != '$';
+}
+
+/* What changed by itself (the breaker), or could not be made again as it was: stored as it is now, nobody waits for it.
+ */
+static void keep_as_it_is(group *g)
+{
+    g->slot_dirty = g->keeping;
+    if (g->keeping || !is_kept(g))
+        return;
+    g->has_plan = false;
+    g->keeping = lim__slot_keep(&g->slot, NULL, false, lim_self(g->self), ++g->keep_ref) == LIM_OK;
+    if (!g->keeping)
+        lim__bus_log(g->bus, "event=slot_not_stored group=%s", g->name);
+}
+
+static void on_change(void *owner)
+{
+    group *g = owner;
+    if (!g->applying)
+        keep_as_it_is(g);
+}
+
 lim_err lim__group_slot_init(group *g)
 {
     const lim__slot_opts opts = { .bus = g->bus,
@@ -28,8 +54,23 @@ lim_err lim__group_slot_init(group *g)
                                   .owner = g,
                                   .on_done = lim__group_route_done,
                                   .name_of = name_of,
-                                  .on_ready = on_ready };
-    return lim__slot_init(&g->slot, &opts);
+                                  .on_ready = on_ready,
+                                  .on_change = on_change };
+    lim_err err = lim__slot_init(&g->slot, &opts);
+    if (err != LIM_OK)
+        return err;
+    lim__stash_init(&g->deploys);
+    if (is_kept(g) && lim__slot_restore(&g->slot))
+        keep_as_it_is(g);
+    return LIM_OK;
+}
+
+void lim__group_slot_fini(group *g)
+{
+    lim__slot_discard(&g->slot, &g->plan);
+    if (g->deploys.last != NULL)
+        lim__stash_fini(&g->deploys, NULL);
+    lim__slot_fini(&g->slot);
 }
 
 void lim__group_resume(group *g)
@@ -54,31 +95,109 @@ static void decide_again(group *g)
     lim__group_dispatch(g);
 }
 
-lim_err lim__group_deploy(group *g, const lim__deploy *d, lim_diag *diag, bool *had, lim_hash *previous)
+static void answer(group *g, lim_pid to, uint64_t ref, lim_err err, const lim_diag *diag, const lim_hash *previous)
+{
+    lim__deployed *r = to.id == 0 ? NULL : lim__letter_new(lim__proc_sched(g->self), &lim__type_deployed, sizeof *r);
+    if (r == NULL)
+        return;
+    *r = (lim__deployed){ .ref = ref, .err = err, .diag = *diag };
+    if (previous != NULL) {
+        r->had_previous = true;
+        r->previous = *previous;
+    }
+    snprintf(r->version, sizeof r->version, "%s", lim__group_router_name(g));
+    (void)!lim__send_reserved(g->self, to, r);
+}
+
+static lim_err plan(group *g, const lim__deploy *d, lim_diag *diag)
 {
     lim__slot_terms terms;
-    lim_err err = LIM_E_MISUSE;
-    *had = g->slot.deployed;
+    lim_err err;
     switch (d->what) {
     case LIM__DEPLOY:
         err = lim__slot_terms_of(&d->opts, &terms, diag);
-        if (err == LIM_OK)
-            err = lim__slot_deploy(&g->slot, d->artifact, &terms, d->version, diag, previous);
-        break;
+        return err != LIM_OK ? err : lim__slot_plan_deploy(&g->slot, d->artifact, &terms, d->version, diag, &g->plan);
     case LIM__DEPLOY_ROLLBACK:
-        err = lim__slot_rollback(&g->slot, d->version, d->by, diag, previous);
-        break;
+        return lim__slot_plan_rollback(&g->slot, d->version, d->by, diag, &g->plan);
     case LIM__DEPLOY_PROMOTE:
-        err = lim__slot_promote(&g->slot, d->by, diag, previous);
-        break;
+        return lim__slot_plan_promote(&g->slot, d->by, diag, &g->plan);
     case LIM__DEPLOY_STOP:
-        err = lim__slot_stop(&g->slot, d->by, diag);
-        *had = false; /* the live one stays */
-        break;
+        return lim__slot_plan_stop(&g->slot, d->by, diag, &g->plan);
     case LIM__DEPLOY_REMOVE:
         break;
     }
-    if (err == LIM_OK)
-        decide_again(g);
-    return err;
+    if (lim__list_empty(&g->members) && g->watched.count == 0)
+        return LIM_OK;
+    lim__diag_set(diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count,
+                  lim__group_queued(g));
+    return LIM_E_MISUSE;
+}
+
+/* It is stored, or there is no store. */
+static void carry_out(group *g, lim__deploy_what what, lim_pid to, uint64_t ref)
+{
+    lim_diag none = { 0 };
+    lim_hash previous = g->plan.previous;
+    bool had = g->slot.deployed && what != LIM__DEPLOY_STOP && what != LIM__DEPLOY_REMOVE;
+    if (what == LIM__DEPLOY_REMOVE) {
+        lim__group_forget(g);
+    } else {
+        g->applying = true;
+        lim__slot_apply(&g->slot, &g->plan);
+        g->applying = false;
+    }
+    answer(g, to, ref, LIM_OK, &none, had ? &previous : NULL);
+    decide_again(g);
+}
+
+void lim__group_deploy(group *g, const lim_signal *signal)
+{
+    const lim__deploy *d = signal->body.ptr;
+    lim_diag diag = { 0 };
+    lim_err err = LIM_OK;
+    if (g->keeping) {
+        err = lim__stash_put(&g->deploys, g->self, signal);
+        if (err != LIM_OK)
+            answer(g, d->reply_to, d->ref, err, &diag, NULL);
+        return;
+    }
+    err = plan(g, d, &diag);
+    if (err == LIM_OK && is_kept(g)) {
+        err = lim__slot_keep(&g->slot, g->plan.v != NULL ? &g->plan : NULL, d->what == LIM__DEPLOY_REMOVE,
+                             lim_self(g->self), ++g->keep_ref);
+        g->keeping = g->has_plan = err == LIM_OK;
+        g->planned = d->what;
+        g->planned_by = d->reply_to;
+        g->planned_ref = d->ref;
+    } else if (err == LIM_OK) {
+        carry_out(g, d->what, d->reply_to, d->ref);
+    }
+    if (err != LIM_OK) {
+        lim__slot_discard(&g->slot, &g->plan);
+        answer(g, d->reply_to, d->ref, err, &diag, NULL);
+    }
+}
+
+void lim__group_kept(group *g, const lim__slot_stored *k)
+{
+    lim_diag diag = { 0 };
+    bool planned = g->has_plan;
+    if (!g->keeping || k->ref != g->keep_ref)
+        return;
+    g->keeping = g->has_plan = false;
+    lim__slot_kept(&g->slot, k->err == LIM_OK);
+    if (k->err == LIM_OK && planned) {
+        carry_out(g, g->planned, g->planned_by, g->planned_ref);
+    } else if (planned) {
+        lim__slot_discard(&g->slot, &g->plan);
+        lim__diag_set(&diag, 0, 0, "it was not stored, and nothing has changed: %s",
+                      k->err == LIM_E_FULL ? "the store is full" : "the disk failed");
+        answer(g, g->planned_by, g->planned_ref, k->err, &diag, NULL);
+    } else if (k->err != LIM_OK) {
+        lim__bus_log(g->bus, "event=slot_not_stored group=%s", g->name); /* the next change stores this one, too */
+    }
+    if (g->slot_dirty)
+        keep_as_it_is(g);
+    while (!g->keeping && lim__stash_replay(&g->deploys, g->self, lim__group_on_signal, g))
+        continue;
 }

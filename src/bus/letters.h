@@ -318,6 +318,9 @@ typedef struct lim__deployed {
     lim_diag diag;
 } lim__deployed;
 
+/* store -> who owns a slot: what became of the row that it committed. */
+typedef struct lim__slot_stored { uint64_t ref; lim_err err; } lim__slot_stored;
+
 /* The types, one for each struct above that travels: lim__open -> lim__type_open. */
 #define LIM__LETTER_MAP(X)                                                                                             \
     X(open) X(ask) X(tell) X(receive) X(join_conv) X(notify) X(close) X(cancel) X(inspect) X(await) X(push) X(show)    \
@@ -325,7 +328,7 @@ typedef struct lim__deployed {
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
     X(deploy) X(deployed) X(resume) X(report) X(unawait) X(leave_conv) X(grant) X(signal_in) X(partial) X(credit)       \
     X(part) X(progress) X(stands_for) X(dead) X(members) X(member_list) X(admin) X(vouch) X(vouched) X(vacated) X(row)   \
-    X(revive) X(revived) X(relive) X(sound)
+    X(revive) X(revived) X(relive) X(sound) X(slot_stored)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X

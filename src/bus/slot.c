@@ -280,7 +280,7 @@ lim__version *lim__slot_other(lim__slot *s, const lim__version *v)
 /* The one that an on_fault rule would ask next stays compiled. */
 static bool is_needed(const lim__slot *s, const lim__version *v)
 {
-    if (v == s->live || v == s->trial)
+    if (v == s->live || v == s->trial || v->held)
         return true;
     if (v->router != NULL && lim__router_pending(v->router) > 0)
         return true; /* V2 */
@@ -299,7 +299,7 @@ static void trim(lim__slot *s)
     uint32_t kept = 0;
     LIM__LIST_EACH(node, &s->versions) {
         lim__version *v = LIM_CONTAINER(node, lim__version, node);
-        v->leaving = v->leaving || (v != s->live && kept >= s->live->terms.keep);
+        v->leaving = v->leaving || (v != s->live && !v->held && kept >= s->live->terms.keep);
         kept += !v->leaving;
     }
 }
@@ -394,9 +394,25 @@ static void take_over(lim__version *old, lim__version *v)
     old->leaving = true;
 }
 
-static lim_err go_live(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag)
+/* ---- plans: what is to change, ready, but not done ---- */
+
+static void hold(lim__slot_plan *p, lim__version *v)
 {
-    lim__version *old = kept_of(s, a), *v = old, *before = s->live;
+    p->v = v;
+    v->held = true;
+}
+
+static void plan_begin(const lim__slot *s, lim__slot_plan *p, lim__slot_act act, const char *kind, const char *by)
+{
+    *p = (lim__slot_plan){ .act = act, .kind = kind };
+    snprintf(p->by, sizeof p->by, "%s", by);
+    memcpy(p->previous.b, s->live->artifact->hash, sizeof p->previous.b);
+}
+
+static lim_err plan_live(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag,
+                         lim__slot_plan *p)
+{
+    lim__version *old = kept_of(s, a), *v = old;
     lim_err err = LIM_OK;
     if (old != NULL && same_limits(&old->terms.limits, &terms->limits))
         err = lim__slot_open_router(s, v, diag);
@@ -404,12 +420,10 @@ static lim_err go_live(lim__slot *s, lim__artifact *a, const lim__slot_terms *te
         err = make(s, a, terms, diag, &v);
     if (err != LIM_OK)
         return err;
-    take_over(old, v);
-    v->terms = *terms;
-    swap(s, v);
-    lim__slot_note(s, "deploy", v->id, before->id, terms->by, "%s", a->name);
-    untidy(s);
-    changed(s);
+    plan_begin(s, p, LIM__SLOT_LIVE, "deploy", terms->by);
+    p->terms = *terms;
+    hold(p, v);
+    snprintf(p->detail, sizeof p->detail, "%s", a->name);
     return LIM_OK;
 }
 
@@ -421,61 +435,48 @@ static void share_text(uint32_t ramp, char out[static 16])
         snprintf(out, 16, "%u.%02u %%", ramp / 100, ramp % 100);
 }
 
-static void note_trial(lim__slot *s, const char *kind, const char *by)
+static void trial_text(const lim__slot_terms *t, char *to, size_t size)
 {
-    const lim__slot_terms *t = &s->trial->terms;
     char share[16] = "";
     if (t->trial == LIM_TRIAL_RAMP)
         share_text(t->ramp, share);
-    lim__slot_note(s, kind, s->trial->id, s->live->id, by, t->ramp_key[0] != '\0' ? "%s by %s" : "%s", share,
-                   t->ramp_key);
+    snprintf(to, size, "%s%s%s", share, t->ramp_key[0] != '\0' ? " by " : "", t->ramp_key);
 }
 
-static lim_err try_out(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag)
+static lim_err plan_trial(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag,
+                          lim__slot_plan *p)
 {
-    lim__version *v = NULL;
+    lim__version *v = s->trial;
     bool shadow = terms->trial == LIM_TRIAL_SHADOW;
-    if (s->trial != NULL && same_artifact(s->trial->artifact, a) && !shadow && !s->trial->shadow &&
-        same_limits(&s->trial->terms.limits, &terms->limits)) { /* another share of the same one */
-        s->trial->terms = *terms;
-        note_trial(s, "ramp", terms->by);
-        changed(s);
-        return LIM_OK;
-    }
-    if (s->trial != NULL) {
-        lim__diag_set(diag, 0, 0, "%s is being tried out; promote or stop it first", s->trial->id);
+    bool same = v != NULL && same_artifact(v->artifact, a) && !shadow && !v->shadow &&
+                same_limits(&v->terms.limits, &terms->limits); /* another share of the same one */
+    if (v != NULL && !same) {
+        lim__diag_set(diag, 0, 0, "%s is being tried out; promote or stop it first", v->id);
         return LIM_E_EXISTS;
     }
-    lim_err err = make(s, a, terms, diag, &v);
+    lim_err err = same ? LIM_OK : make(s, a, terms, diag, &v);
     if (err != LIM_OK)
         return err;
-    v->deployed_wall_ns = s->trial_wall_ns = s->o.bus->os->wall_ns(s->o.bus->os);
-    s->agreed = s->differed = s->live_faults = s->shadow_faults = s->skipped = s->diff_count = s->shadow_counter = 0;
-    s->trial = v;
-    s->deployed = true;
-    note_trial(s, shadow ? "shadow" : "ramp", terms->by);
-    changed(s);
+    plan_begin(s, p, same ? LIM__SLOT_SHARE : LIM__SLOT_TRY, shadow ? "shadow" : "ramp", terms->by);
+    p->terms = *terms;
+    hold(p, v);
+    trial_text(terms, p->detail, sizeof p->detail);
     return LIM_OK;
 }
 
-lim_err lim__slot_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, const char *if_version,
-                         lim_diag *diag, lim_hash *previous)
+lim_err lim__slot_plan_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, const char *if_version,
+                              lim_diag *diag, lim__slot_plan *p)
 {
-    lim_hash before;
-    memcpy(before.b, s->live->artifact->hash, sizeof before.b);
     if (if_version[0] != '\0' && !is_named(s->live, if_version)) {
         lim__diag_set(diag, 0, 0, "%s is live, not %.64s; nothing has changed", s->live->id, if_version);
         return LIM_E_EXISTS;
     }
-    lim_err err = terms->trial != LIM_TRIAL_NONE ? try_out(s, a, terms, diag) : go_live(s, a, terms, diag);
-    if (err == LIM_OK && previous != NULL)
-        *previous = before;
-    return err;
+    return terms->trial != LIM_TRIAL_NONE ? plan_trial(s, a, terms, diag, p) : plan_live(s, a, terms, diag, p);
 }
 
-lim_err lim__slot_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim_hash *previous)
+lim_err lim__slot_plan_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim__slot_plan *p)
 {
-    lim__version *before = s->live, *v = to[0] != '\0' ? lim__slot_find(s, to) : good_behind(s, before);
+    lim__version *v = to[0] != '\0' ? lim__slot_find(s, to) : good_behind(s, s->live);
     if (v == NULL) {
         lim__diag_set(diag, 0, 0, to[0] != '\0' ? "no version %s is kept here" : "there is no version before%s", to);
         return LIM_E_NOTFOUND;
@@ -483,12 +484,10 @@ lim_err lim__slot_rollback(lim__slot *s, const char *to, const char *by, lim_dia
     lim_err err = lim__slot_open_router(s, v, diag);
     if (err != LIM_OK)
         return err;
-    if (previous != NULL)
-        memcpy(previous->b, before->artifact->hash, sizeof previous->b);
-    swap(s, v);
-    lim__slot_note(s, "rollback", v->id, before->id, by, "%s", v->artifact->name);
-    untidy(s);
-    changed(s);
+    plan_begin(s, p, LIM__SLOT_LIVE, "rollback", by);
+    p->terms = v->terms;
+    hold(p, v);
+    snprintf(p->detail, sizeof p->detail, "%s", v->artifact->name);
     return LIM_OK;
 }
 
@@ -500,43 +499,37 @@ static lim_err no_trial(lim_diag *diag)
     return LIM_E_NOTFOUND;
 }
 
-/* A shadow counted for itself; from now on its counter is the slot's, so it is compiled anew. */
-static lim_err out_of_the_shadow(lim__slot *s, lim__version *v, lim_diag *diag)
+lim_err lim__slot_plan_promote(lim__slot *s, const char *by, lim_diag *diag, lim__slot_plan *p)
 {
-    lim__router *was = v->router;
-    v->router = NULL;
-    v->shadow = false;
-    lim_err err = lim__slot_open_router(s, v, diag);
-    if (err != LIM_OK) {
-        v->router = was;
+    lim__version *v = s->trial;
+    lim__router *fresh = NULL;
+    if (v == NULL)
+        return no_trial(diag);
+    if (v->shadow) { /* it counted for itself; from now on its counter is the slot's, so it is compiled anew */
+        v->shadow = false;
+        lim_err err = open_router(s, v, v->artifact, diag, &fresh);
         v->shadow = true;
-        return err;
+        if (err != LIM_OK)
+            return err;
     }
-    lim__slot_compares_drop(s);
-    lim__router_abandon(was);
-    lim__router_unref(was);
+    plan_begin(s, p, LIM__SLOT_LIVE, "promote", by);
+    p->terms = v->terms;
+    p->terms.trial = LIM_TRIAL_NONE;
+    p->terms.ramp = 0;
+    p->terms.ramp_key[0] = '\0';
+    p->fresh = fresh;
+    hold(p, v);
+    snprintf(p->detail, sizeof p->detail, "%s", v->artifact->name);
     return LIM_OK;
 }
 
-lim_err lim__slot_promote(lim__slot *s, const char *by, lim_diag *diag, lim_hash *previous)
+lim_err lim__slot_plan_stop(lim__slot *s, const char *by, lim_diag *diag, lim__slot_plan *p)
 {
-    lim__version *v = s->trial, *before = s->live;
-    if (v == NULL)
+    if (s->trial == NULL)
         return no_trial(diag);
-    lim_err err = v->shadow ? out_of_the_shadow(s, v, diag) : LIM_OK;
-    if (err != LIM_OK)
-        return err;
-    if (previous != NULL)
-        memcpy(previous->b, before->artifact->hash, sizeof previous->b);
-    lim__version *old = kept_of(s, v->artifact);
-    s->trial = NULL;
-    v->terms.trial = LIM_TRIAL_NONE;
-    v->terms.ramp = 0;
-    take_over(old, v);
-    swap(s, v);
-    lim__slot_note(s, "promote", v->id, before->id, by, "%s", v->artifact->name);
-    untidy(s);
-    changed(s);
+    plan_begin(s, p, LIM__SLOT_END, "trial_stop", by);
+    hold(p, s->trial);
+    snprintf(p->detail, sizeof p->detail, "%s", s->trial->shadow ? "shadow" : "ramp");
     return LIM_OK;
 }
 
@@ -553,14 +546,110 @@ static void end_trial(lim__slot *s)
     untidy(s);
 }
 
+/* ---- plans are carried out, or not ---- */
+
+static bool is_listed(const lim__version *v)
+{
+    return v->node.next != &v->node;
+}
+
+static void go_live(lim__slot *s, lim__slot_plan *p)
+{
+    lim__version *v = p->v;
+    if (s->trial == v)
+        s->trial = NULL;
+    if (p->fresh != NULL) { /* out of the shadow */
+        lim__slot_compares_drop(s);
+        lim__router_abandon(v->router);
+        lim__router_unref(v->router);
+        v->router = p->fresh;
+        v->shadow = false;
+    }
+    take_over(kept_of(s, v->artifact), v);
+    v->terms = p->terms;
+    swap(s, v);
+}
+
+static void begin_trial(lim__slot *s, lim__version *v)
+{
+    v->deployed_wall_ns = s->trial_wall_ns = s->o.bus->os->wall_ns(s->o.bus->os);
+    s->agreed = s->differed = s->live_faults = s->shadow_faults = s->skipped = s->diff_count = s->shadow_counter = 0;
+    s->trial = v;
+    s->deployed = true;
+}
+
+void lim__slot_apply(lim__slot *s, lim__slot_plan *p)
+{
+    char before[sizeof s->live->id];
+    lim__version *v = p->v;
+    snprintf(before, sizeof before, "%s", s->live->id);
+    v->held = false;
+    lim__slot_note(s, p->kind, v->id, before, p->by, "%s", p->detail);
+    switch (p->act) {
+    case LIM__SLOT_LIVE:
+        go_live(s, p);
+        break;
+    case LIM__SLOT_TRY:
+        begin_trial(s, v);
+        break;
+    case LIM__SLOT_SHARE: /* unless the breaker has ended it meanwhile */
+        if (s->trial == v)
+            v->terms = p->terms;
+        break;
+    case LIM__SLOT_END:
+        if (s->trial == v)
+            end_trial(s);
+        break;
+    }
+    *p = (lim__slot_plan){ 0 };
+    untidy(s);
+    changed(s);
+}
+
+void lim__slot_discard(lim__slot *s, lim__slot_plan *p)
+{
+    if (p->v == NULL)
+        return;
+    p->v->held = false;
+    lim__router_unref(p->fresh);
+    if (p->v != s->trial && !is_listed(p->v))
+        lim__slot_version_free(p->v);
+    *p = (lim__slot_plan){ 0 };
+    untidy(s);
+}
+
+static lim_err at_once(lim__slot *s, lim_err err, lim__slot_plan *p, lim_hash *previous)
+{
+    if (err == LIM_OK && previous != NULL)
+        *previous = p->previous;
+    if (err == LIM_OK)
+        lim__slot_apply(s, p);
+    return err;
+}
+
+lim_err lim__slot_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, const char *if_version,
+                         lim_diag *diag, lim_hash *previous)
+{
+    lim__slot_plan p;
+    return at_once(s, lim__slot_plan_deploy(s, a, terms, if_version, diag, &p), &p, previous);
+}
+
+lim_err lim__slot_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim_hash *previous)
+{
+    lim__slot_plan p;
+    return at_once(s, lim__slot_plan_rollback(s, to, by, diag, &p), &p, previous);
+}
+
+lim_err lim__slot_promote(lim__slot *s, const char *by, lim_diag *diag, lim_hash *previous)
+{
+    lim__slot_plan p;
+    return at_once(s, lim__slot_plan_promote(s, by, diag, &p), &p, previous);
+}
+
 lim_err lim__slot_stop(lim__slot *s, const char *by, lim_diag *diag)
 {
-    if (s->trial == NULL)
-        return no_trial(diag);
-    lim__slot_note(s, "trial_stop", s->trial->id, s->live->id, by, "%s", s->trial->shadow ? "shadow" : "ramp");
-    end_trial(s);
-    changed(s);
-    return LIM_OK;
+    lim__slot_plan p;
+    return at_once(s, lim__slot_plan_stop(s, by, diag, &p), &p, NULL);
 }
 
 /* ---- the breaker ---- */
@@ -661,6 +750,8 @@ void lim__slot_fini(lim__slot *s)
     lim__doc_free(s->doc);
     lim__buf_fini(&s->scratch);
     free(s->diffs);
+    free(s->named);
+    free(s->named_before);
     lim__slot_book_fini(s);
     *s = (lim__slot){ 0 };
 }

@@ -40,6 +40,7 @@ enum {
     LIM__SLOT_BREAK_FAULTS = 10,
     LIM__SLOT_BREAK_FAULTS_MAX = 10000,
     LIM__SLOT_BREAK_MS = 10000,
+    LIM__SLOT_CODE_KEY = LIM__HASH_SIZE + 1, /* hash, engine */
     LIM__SLOT_RAMP_WHOLE = 10000  /* a ramp is counted in hundredths of a percent */
 };
 
@@ -65,7 +66,7 @@ struct lim__version {
     lim__artifact *artifact;
     lim__router *router;       /* NULL: retired, nothing is compiled */
     lim__slot_terms terms;
-    char id[LIM__HASH_SHORT + 24]; /* short hash, or the name of the strategy */
+    char id[LIM__HASH_SHORT + 23]; /* short hash, or the name of the strategy */
     uint64_t deployed_wall_ns;
     lim__router_stats *past;   /* of the routers it had before; NULL: none */
     uint64_t *fault_ns;        /* the breaker's: a ring of the last break_faults instants; NULL: none yet */
@@ -73,7 +74,20 @@ struct lim__version {
     bool tripped;              /* the breaker took it off; only an operator brings it back */
     bool shadow;               /* its router is a shadow's: it has a counter of its own, and nobody waits for it */
     bool leaving;              /* not kept: goes with its last unfinished call */
+    bool held;                 /* a plan is about it: it stays as it is */
 };
+
+/* A change that is prepared (what can fail has not failed) and is carried out, or not, later: when it is stored. */
+typedef enum lim__slot_act { LIM__SLOT_LIVE = 1, LIM__SLOT_TRY, LIM__SLOT_SHARE, LIM__SLOT_END } lim__slot_act;
+typedef struct lim__slot_plan {
+    lim__slot_act act;
+    const char *kind;          /* of the history's entry; static */
+    lim__version *v;
+    lim__router *fresh;        /* of a shadow that goes live */
+    lim__slot_terms terms;
+    lim_hash previous;         /* what was live */
+    char by[64], detail[200];
+} lim__slot_plan;
 
 typedef struct lim__slot_compare { /* a decision and its shadow's, until both are there */
     lim__list node;
@@ -147,6 +161,9 @@ struct lim__slot {
     lim__list history, lines;
     uint32_t history_count, line_count, line_bytes;
     uint64_t next_entry, next_line, lines_dropped;
+    /* code that its stored row names; before: while a commit is under way */
+    uint8_t (*named)[LIM__SLOT_CODE_KEY], (*named_before)[LIM__SLOT_CODE_KEY];
+    uint32_t named_count, named_before_count;
 };
 
 /* ---- slot.c ---- */
@@ -161,6 +178,14 @@ lim_err lim__slot_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *
 lim_err lim__slot_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim_hash *previous);
 lim_err lim__slot_promote(lim__slot *s, const char *by, lim_diag *diag, lim_hash *previous); /* NOTFOUND: no trial */
 lim_err lim__slot_stop(lim__slot *s, const char *by, lim_diag *diag);                        /* NOTFOUND: no trial */
+/* The same in two steps: a plan, to be applied or discarded; one at a time. */
+lim_err lim__slot_plan_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, const char *if_version,
+                              lim_diag *diag, lim__slot_plan *p);
+lim_err lim__slot_plan_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim__slot_plan *p);
+lim_err lim__slot_plan_promote(lim__slot *s, const char *by, lim_diag *diag, lim__slot_plan *p);
+lim_err lim__slot_plan_stop(lim__slot *s, const char *by, lim_diag *diag, lim__slot_plan *p);
+void lim__slot_apply(lim__slot *s, lim__slot_plan *p);
+void lim__slot_discard(lim__slot *s, lim__slot_plan *p); /* zeroed: nothing to do */
 lim__version *lim__slot_find(lim__slot *s, const char *hash); /* among those that are kept; NULL */
 /* A version that crashed or took too long: counted by the breaker, which may put another one in its place. */
 void lim__slot_fault(lim__slot *s, lim__version *v, const lim__route_result *r);
@@ -195,6 +220,7 @@ void lim__slot_compares_drop(lim__slot *s);
 /* ---- slot_book.c ---- */
 void lim__slot_note(lim__slot *s, const char *kind, const char *version, const char *previous, const char *by,
                     const char *format, ...) __attribute__((format(printf, 6, 7)));
+void lim__slot_remember(lim__slot *s, const lim__slot_entry *entry); /* a copy; of what happened before a restart */
 void lim__slot_log(void *version, const char *line, size_t len); /* the routers' on_log */
 void lim__slot_book_fini(lim__slot *s);
 
@@ -204,5 +230,16 @@ void lim__slot_json(lim__slot *s, lim__json *j);      /* one object, everything 
 void lim__slot_versions_json(const lim__slot *s, const char *key, lim__json *j);
 void lim__slot_history_json(const lim__slot *s, uint64_t after, uint32_t max, lim__json *j);
 void lim__slot_lines_json(const lim__slot *s, uint64_t after, uint32_t max, lim__json *j);
+
+/* ---- slot_keep.c: buses with a store ---- */
+/* Commits the slot as it will be once the plan is applied (NULL: as it is; forget: not at all). The owner gets one letter
+ * `slot_stored` with this ref, and then calls lim__slot_kept; one commit at a time. On an error none comes. */
+lim_err lim__slot_keep(lim__slot *s, const lim__slot_plan *p, bool forget, lim_pid owner, uint64_t ref);
+void lim__slot_kept(lim__slot *s, bool stored);
+/* A slot that is new takes what was stored of it. True: it is not as its row says, and wants to be kept anew. */
+bool lim__slot_restore(lim__slot *s);
+struct lim__slot_rows *lim__slot_rows_new(uint64_t seed);
+void lim__slot_rows_free(struct lim__slot_rows *rows);
+lim_err lim__slots_restore(lim_bus *bus, lim_diag *diag); /* part of lim__durable_restore, the first that makes groups */
 
 #endif

@@ -13,6 +13,13 @@ static void forget_entry(lim__slot *s)
     s->history_count--;
 }
 
+static void keep_entry(lim__slot *s, lim__slot_entry *e)
+{
+    lim__list_push(&s->history, &e->node);
+    if (++s->history_count > LIM__SLOT_HISTORY_MAX)
+        forget_entry(s);
+}
+
 void lim__slot_note(lim__slot *s, const char *kind, const char *version, const char *previous, const char *by,
                     const char *format, ...)
 {
@@ -31,11 +38,19 @@ void lim__slot_note(lim__slot *s, const char *kind, const char *version, const c
     va_end(args);
     LIM__EVENT(s->o.bus, s->self, kind, { s->o.kind, s->o.name }, { "version", lim__str(e->version) },
                { "previous", lim__str(e->previous) }, { "by", lim__str(e->by) }, { "detail", lim__str(e->detail) });
-    if (e == &lost)
+    if (e != &lost)
+        keep_entry(s, e);
+}
+
+void lim__slot_remember(lim__slot *s, const lim__slot_entry *entry)
+{
+    lim__slot_entry *e = malloc(sizeof *e);
+    if (entry->n > s->next_entry)
+        s->next_entry = entry->n;
+    if (e == NULL)
         return;
-    lim__list_push(&s->history, &e->node);
-    if (++s->history_count > LIM__SLOT_HISTORY_MAX)
-        forget_entry(s);
+    *e = *entry;
+    keep_entry(s, e);
 }
 
 static void forget_line(lim__slot *s)
