@@ -6,7 +6,8 @@
  * One thread submits, turns and is answered, so no wake is measured. Replay is compared with reading the same files
  * from one end to the other. Each number is the best of several rounds; rounds of raw and store take turns.
  *
- *   bench-store [RECORDS [DIR]]     1000000 records for replay and recovery; DIR: on the disk to be measured, /var/tmp
+ *   bench-store [RECORDS [DIR [WINDOW]]]   1000000 records for replay and recovery; DIR: on the disk to be measured,
+ *                                          /var/tmp; WINDOW: only appends with 1, 100 or 1000 outstanding
  *
  * `killed`: a program has filled the store and died without closing it. */
 #include "base/hist.h"
@@ -300,10 +301,15 @@ int main(int argc, char **argv)
     char dir[4096];
     snprintf(dir, sizeof dir, "%s/liminal-bench-XXXXXX", argc > 2 ? argv[2] : "/var/tmp");
     need(mkdtemp(dir) != NULL, "no directory can be made there");
-    recovery(dir, count);
-    appends(dir, 1, 2000);
-    appends(dir, 100, 100000);
-    appends(dir, 1000, 200000);
+    uint64_t only = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+    if (only == 0)
+        recovery(dir, count);
+    if (only == 0 || only == 1)
+        appends(dir, 1, 2000);
+    if (only == 0 || only == 100)
+        appends(dir, 100, 100000);
+    if (only == 0 || only == 1000)
+        appends(dir, 1000, 200000);
     remove_dir(dir);
     return 0;
 }

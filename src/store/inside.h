@@ -62,6 +62,7 @@ typedef struct lim__log {
     uint64_t wall_ns;          /* of the last batch */
     uint64_t sync_due_ns;      /* UINT64_MAX: nobody waits for one */
     uint64_t retry_ns;         /* when BROKEN */
+    uint64_t written_bytes;    /* all, since it was opened */
     uint64_t flushed_bytes;    /* bytes written since the index gave its changes to its base */
     uint64_t checkpoint_bytes; /* and since the last checkpoint began */
     uint8_t *buf;              /* the log batch that is being made; aligned */
@@ -84,6 +85,7 @@ typedef struct lim__upkeep {
     uint64_t segment, at;  /* being compacted; how far */
     uint64_t retiring;     /* dropped, and its file is still there; 0: none */
     uint64_t retire_next_ns, seal_next_ns, checkpoint_next_ns;
+    uint64_t paced_bytes;  /* log.written_bytes when zeros were written last */
     bool starved;          /* no room for another segment: the disk, or bytes_max */
     int starved_err;       /* why */
     uint64_t starved_next_ns;
@@ -168,5 +170,6 @@ int lim__store_make_dir(lim__os *os, const char *dir);
 int lim__store_write_format(lim__os *os, const char *dir, uint64_t store_id);
 void lim__store_note_damage(lim__store *s, lim__segment *segment, uint64_t at, const char *what);
 void lim__info_update(lim__store *s);
+bool lim__store_waits(lim__store *s); /* are there batches that wait? */
 
 #endif

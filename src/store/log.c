@@ -208,6 +208,7 @@ static void wrote(lim__store *s, const lim__batch_head *h, bool sync)
 {
     s->log.lsn = h->lsn;
     s->log.wall_ns = h->wall_ns;
+    s->log.written_bytes += lim__batch_total(h);
     s->log.flushed_bytes += lim__batch_total(h);
     s->log.checkpoint_bytes += lim__batch_total(h);
     if (!sync)

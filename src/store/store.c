@@ -145,7 +145,7 @@ static bool index_works(lim__store *s, uint64_t *next_ns)
     return false;
 }
 
-static bool waits(lim__store *s)
+bool lim__store_waits(lim__store *s)
 {
     pthread_mutex_lock(&s->inbox_lock);
     bool any = !lim__list_empty(&s->inbox) || !lim__list_empty(&s->queue);
@@ -175,7 +175,7 @@ bool lim__store_turn(lim__store *s, uint64_t *next_ns)
         *next_ns = s->log.sync_due_ns;
     if (s->log.state == LIM__LOG_BROKEN && s->log.retry_ns < *next_ns)
         *next_ns = s->log.retry_ns;
-    return more || waits(s);
+    return more || lim__store_waits(s);
 }
 
 /* ---- opening ---- */
@@ -465,7 +465,7 @@ int lim__store_open_from(const lim__store_opts *opts, lim__index_from from, lim_
 
 static void commit_the_rest(lim__store *s)
 {
-    for (int stuck = 0; waits(s) && stuck < 2;) {
+    for (int stuck = 0; lim__store_waits(s) && stuck < 2;) {
         uint64_t next;
         stuck = index_works(s, &next) ? 0 : stuck + 1;
         if (stuck == 0 && !lim__commit_group(s))

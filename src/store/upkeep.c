@@ -30,7 +30,7 @@
 enum {
     PREPARED_WANTED = 2,
     STEP_IDLE = LIM__PREPARE_STEP,
-    STEP_BUSY = 256 << 10,
+    STEP_BUSY = 32 << 10,
     PAGE_BYTES = 64 << 10,
     COPY_BYTES = 256 << 10,
     FLUSH_RECENT = 8 << 20,
@@ -94,12 +94,34 @@ uint64_t lim__upkeep_reserve(const lim__store *s)
     return s->segments.segment_bytes / 4;
 }
 
+static bool past_half(lim__store *s)
+{
+    const lim__segment *current = lim__segment_newest(&s->segments, LIM__CURRENT);
+    return !current || current->stats.end >= current->size / 2;
+}
+
+static void prepare_paced(lim__store *s, uint64_t bytes)
+{
+    for (uint64_t part; bytes > 0; bytes -= part) {
+        part = bytes < STEP_IDLE ? bytes : STEP_IDLE;
+        if (!prepare_step(s, (size_t)part))
+            return;
+    }
+}
+
+/* Zeros are as dear to write as batches, so while somebody waits there are none as long as there is another segment and
+ * half of this one: most crowds are gone by then. Then two bytes for each of the log's, so that it is done in time. */
 static bool prepare(lim__store *s, uint64_t now)
 {
+    uint64_t fresh = s->log.written_bytes - s->upkeep.paced_bytes;
     size_t prepared = lim__segment_number(&s->segments, LIM__PREPARED);
+    s->upkeep.paced_bytes = s->log.written_bytes;
     if (prepared >= PREPARED_WANTED || (s->upkeep.starved && now < s->upkeep.starved_next_ns))
         return false;
-    prepare_step(s, lim__list_empty(&s->queue) ? STEP_IDLE : STEP_BUSY);
+    if (!lim__store_waits(s))
+        prepare_step(s, STEP_IDLE);
+    else if (prepared == 0 || past_half(s))
+        prepare_paced(s, 2 * fresh > STEP_BUSY ? 2 * fresh : STEP_BUSY);
     return !s->upkeep.starved && (s->segments.preparing.file >= 0 || prepared + 1 < PREPARED_WANTED);
 }
 
