@@ -155,6 +155,7 @@ static void start(asking *a, lim_bytes request)
                                 .compensate = o->compensate,
                                 .cause = cli_cause(true),
                                 .trace = o->trace,
+                                .durable = o->durable,
                                 .window = o->stream ? o->window : 0,
                                 .quorum = o->any ? 1 : o->quorum };
     lim_err err = offer(a, request, &opts);

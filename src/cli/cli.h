@@ -48,6 +48,8 @@ bool cli_size(const char *text, uint32_t *out, const char **why);    /* "65536",
 bool cli_bytes(const char *text, uint64_t *out, const char **why);   /* likewise, and "10GiB", "2TiB" */
 bool cli_seq(const char *text, uint64_t *out); /* a number in a channel: decimal digits */
 bool cli_id(const char *text, uint64_t *out); /* as lists show it: 1 to 16 hexadecimal digits, not 0 */
+/* "2026-11-21T08:00[:30]", with Z or +01:00, or local time: microseconds since 1970. */
+bool cli_time(const char *text, int64_t *us);
 bool cli_utf8(lim_bytes text);
 lim_bytes cli_trim(lim_bytes text); /* without white space at either end */
 
@@ -58,7 +60,7 @@ typedef struct cli_list {
 } cli_list;
 typedef struct cli_opts { /* zero: not given */
     const char *server, *exec, *identity, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
-    const char *report_to, *ramp, *ramp_key, *breaker, *if_version, *by;
+    const char *report_to, *at, *ramp, *ramp_key, *breaker, *if_version, *by;
     const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
     bool stream, trace, clear, shadow, durable, retain_latest, window_slides, window_forgets;

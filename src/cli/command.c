@@ -24,8 +24,8 @@
     }
 #define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
 #define TASK_FLAGS                                                                                                     \
-    "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay start-to-close "    \
-    "progress report-to trace"
+    "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay at start-to-close "    \
+    "progress report-to trace durable"
 #define RETAIN_FLAGS                                                                                                   \
     "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys "            \
     "window-slides window-forgets"
@@ -40,7 +40,7 @@ static const cli_command commands[] = {
     { "serve", "GROUP --exec CMD", "answer a group's asks with a command", "liminal serve echo --exec cat",
       SERVE_FLAGS " stream", 1, 1, cli_run_serve },
     { "ask", "GROUP [PAYLOAD|-]", "ask one participant of a group; print its reply",
-      "liminal ask echo hello --timeout 2s", "timeout type next wait all quorum any stream window compensate trace", 1,
+      "liminal ask echo hello --timeout 2s", "timeout type next wait all quorum any stream window compensate trace durable", 1,
       2, cli_run_ask },
     { "work", "QUEUE --exec CMD", "execute a queue's tasks with a command",
       "liminal work thumbs --exec ./thumb.sh --capacity 4", SERVE_FLAGS, 1, 1, cli_run_work },
@@ -85,8 +85,10 @@ static const cli_command commands[] = {
     { "queue show", "QUEUE", "its numbers, rules and workers", "liminal queue show thumbs", LOOK, 1, 1, cli_run_show },
     { "queue why", "QUEUE", "why its tasks wait, in one line", "liminal queue why thumbs", LOOK, 1, 1,
       cli_run_queue_why },
+    { "queue create", "QUEUE [NAME=VALUE...]", "a queue with these rules; --durable: its tasks are stored",
+      "liminal queue create thumbs --durable attempts_max=5", "durable timeout", 1, 30, cli_run_queue_configure },
     { "queue configure", "QUEUE NAME=VALUE...", "set its rules; queue show lists them",
-      "liminal queue configure thumbs attempts_max=5 backoff_min=1s rate=100", "timeout", 2, 30,
+      "liminal queue configure thumbs attempts_max=5 backoff_min=1s rate=100", "durable timeout", 1, 30,
       cli_run_queue_configure },
     { "queue limit", "QUEUE KEY NAME=VALUE...", "a limit of one fairness key's own",
       "liminal queue limit thumbs customer-7 in_flight_max=2", "clear timeout", 2, 5, cli_run_queue_limit },

@@ -10,6 +10,7 @@
  * At most UNANSWERED_MAX tasks are OFFERED or AGAIN; while that many are, or any is AGAIN, standard input waits.
  * Results are printed in the order in which the tasks end, so each names its line. */
 #include "cli/cli.h"
+#include "os/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -346,9 +347,12 @@ static int64_t ms(int64_t us, int64_t otherwise)
 static bool options(dispatching *d)
 {
     const cli_opts *o = d->cli->opts;
+    int64_t at_us = 0, now_us = (int64_t)(lim__os_linux()->wall_ns(lim__os_linux()) / 1000);
     const char *problem =
         o->types.count > 1                    ? "--type: a task has one type; give it once"
         : o->idempotency_key && d->from_lines ? "--idempotency-key: it stands for one task; give the tasks one by one"
+        : o->at && o->delay_us                ? "--at and --delay: both say when; choose"
+        : o->at && !cli_time(o->at, &at_us)   ? "--at: not a time; write 2026-11-21T08:00Z, or without Z for local time"
         : o->weight > 1000                    ? "--weight: too much; write 1 to 1000"
         : o->weight && !o->key                ? "--weight: it is that of a key; write --key K --weight N"
         : o->on_duplicate && !o->unique_key   ? "--on-duplicate: it is about a unique key; write --unique-key K, too"
@@ -373,6 +377,9 @@ static bool options(dispatching *d)
     d->opts.progress_ms = ms(o->progress_us, 0);
     d->opts.cause = cli_cause(o->wait); /* a task that nobody waits for has time of its own */
     d->opts.trace = o->trace;
+    d->opts.durable = o->durable;
+    if (o->at)
+        d->opts.delay_ms = at_us > now_us ? (at_us - now_us + 999) / 1000 : 0;
     return true;
 }
 

@@ -69,8 +69,14 @@ static int configure(struct cli *cli, lim__json *j, int from)
 int cli_run_queue_configure(struct cli *cli)
 {
     lim__buf b = { 0 };
+    if (!cli->opts->durable && !cli_word(cli, 1) && strcmp(verb(cli), "configure") == 0) {
+        cli_fault(cli, CLI_USAGE, "queue configure", "no setting is given", "write NAME=VALUE, or --durable");
+        return CLI_USAGE;
+    }
     lim__json j = cli_request(&b, "configure");
     lim__json_str(&j, "queue", cli_word(cli, 0));
+    if (cli->opts->durable)
+        lim__json_bool(&j, "durable", true);
     return configure(cli, &j, 1);
 }
 
@@ -183,6 +189,9 @@ static void replayed_lines(struct cli *cli, lim__val v)
         cli_value_json(cli, v);
     while (!cli->opts->json && lim__iter_next(&it))
         lim__buf_format(&cli->out, "%s: task %s\n", lim__val_str(it.val, "id", "?"), lim__val_str(it.val, "task", "?"));
+    uint64_t left = lim__val_u64(v, "left", 0);
+    if (!cli->opts->json && left > 0)
+        lim__buf_format(&cli->out, "%llu more follow by themselves\n", (unsigned long long)left);
 }
 
 /* replay, drop: one by its id, or with --all those of a queue. */

@@ -6,7 +6,9 @@
 #include "cli/cli.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* Digits only, no sign; the rest of the text is at *end. */
 static bool digits(const char *text, uint64_t max, uint64_t *out, const char **end)
@@ -131,6 +133,37 @@ static size_t character(const uint8_t *p, size_t left)
     bool bad = (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) ||
                (p[0] == 0xF4 && p[1] > 0x8F);
     return bad ? 0 : len;
+}
+
+/* "Z", "+01:00": seconds east of Greenwich. */
+static bool zone(const char *text, long *east)
+{
+    unsigned hours, minutes;
+    char sign, end;
+    *east = 0;
+    if (strcmp(text, "Z") == 0)
+        return true;
+    if (sscanf(text, "%c%2u:%2u%c", &sign, &hours, &minutes, &end) != 3 || (sign != '+' && sign != '-') || hours > 14 ||
+        minutes > 59)
+        return false;
+    *east = (long)(hours * 3600 + minutes * 60) * (sign == '-' ? -1 : 1);
+    return true;
+}
+
+bool cli_time(const char *text, int64_t *us)
+{
+    static const char *const formats[] = { "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M" };
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        struct tm tm = { .tm_isdst = -1 };
+        long east;
+        const char *rest = strptime(text, formats[i], &tm);
+        if (!rest || (*rest && !zone(rest, &east)))
+            continue;
+        time_t at = *rest ? timegm(&tm) - east : mktime(&tm);
+        *us = (int64_t)at * 1000000;
+        return at >= 0;
+    }
+    return false;
 }
 
 bool cli_utf8(lim_bytes text)
