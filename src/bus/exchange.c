@@ -420,6 +420,15 @@ static bool judge(exchange *x, lim_process *self, const lim_signal *signal, lim_
     return true;
 }
 
+bool lim__ex_answerable(exchange *x, lim_process *self, const lim_signal *signal, lim_pid from, uint64_t lease, bool *out)
+{
+    whose it;
+    if (!judge(x, self, signal, from, lease, &it))
+        return false;
+    *out = it == CURRENT && (x->state == LIM__EX_HELD || x->state == LIM__EX_OFFERED);
+    return true;
+}
+
 static void answered(exchange *x, lim_process *self, lim__answer *a, const lim_signal *signal)
 {
     occasion now = { .self = self, .answer = a, .speaker = a->from, .lease = a->lease };
@@ -587,7 +596,7 @@ static void on_message(exchange *x, lim_process *self, const lim_signal *signal)
         lim__ex_revived(x, self, body);
     else if (t == &lim__type_sound)
         lim__ex_sound(x, self, signal);
-    else
+    else if (!lim__ex_step_reply(x, self, signal))
         on_others_message(x, self, signal);
 }
 

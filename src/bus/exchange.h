@@ -119,8 +119,8 @@ typedef struct lim__step_reply {
     uint64_t task, lease, from;  /* as the delivery said; from: the participant's pid */
     lim_bytes payload;           /* copied */
     /* Exactly one of them, after LIM_OK. on_done: as of lim__store_submit (the store's thread; owns the batch); what is told
-     * there the task does by itself. refused: the batch was not submitted, and is yours again (any scheduler): GONE, the
-     * lease is not that participant's any more; MISUSE, the task is not durable; NOMEM, TOOBIG, CLOSED. */
+     * there the task does by itself. refused: the batch was not submitted, and is yours again, or is gone (NULL); on any
+     * scheduler: GONE, the lease is not that participant's any more; MISUSE, the task is not durable; NOMEM, TOOBIG, CLOSED. */
     lim__on_committed *on_done;
     void (*refused)(void *ctx, lim__batch *batch, lim_err err);
     void *ctx;

@@ -181,6 +181,7 @@ typedef enum pause_for {
     PAUSE_VOUCHED, /* the group's word on who speaks */
     PAUSE_REVIVED, /* that its group knows it again */
     PAUSE_SOUND,   /* that the task it follows is stored */
+    PAUSE_STEP,    /* that a result is stored with other things */
     PAUSE_CLOSED   /* the bus ends: nothing more */
 } pause_for;
 typedef struct later later;
@@ -220,6 +221,13 @@ void lim__ex_put_end(const exchange *x, lim__batch *b);
 /* exchange.c: as if nothing had to wait */
 void lim__ex_hear(exchange *x, lim_process *self, const lim_signal *signal);
 void lim__ex_hear_again(lim_process *self, const lim_signal *signal, void *state);
+
+/* Would that be an answer of the current one? False: it is heard again when it is known whose it is. */
+bool lim__ex_answerable(exchange *x, lim_process *self, const lim_signal *signal, lim_pid from, uint64_t lease, bool *out);
+
+/* exchange_reply.c */
+bool lim__ex_step_reply(exchange *x, lim_process *self, const lim_signal *signal); /* false: it is something else */
+void lim__ex_stepped(exchange *x, lim_process *self, bool done);
 
 /* exchange_follow.c */
 void lim__ex_stands(exchange *x, lim_process *self, const lim_signal *signal);

@@ -249,7 +249,6 @@ void lim__ex_put_end(const exchange *x, lim__batch *b)
     if (lim__buf_len(&k->dead) > 0)
         put_dead(x, k, b);
     lim__kept_sweep(x->bus, b);
-    lim__batch_small(b);
 }
 
 /* What has changed, as a batch; NULL: nothing. *failed: no memory. */
@@ -257,6 +256,11 @@ static lim__batch *changes(const exchange *x, lim_process *self, bool *failed)
 {
     keep *k = x->extra->keep;
     bool lives = lim__ex_lives(x);
+    if (k->put_end && !lives) {
+        k->put_end = k->stored = false;
+        k->hash = 0;
+        lim__buf_fini(&k->end);
+    }
     uint64_t hash = 0;
     uint8_t key[9];
     lim__buf row = { 0 };
@@ -281,6 +285,7 @@ static lim__batch *changes(const exchange *x, lim_process *self, bool *failed)
         lim__batch_put(b, LIM__TABLE_TASKS, lim__bytes(key, 8), lim__buf_bytes(&row));
     } else if (b != NULL) {
         lim__ex_put_end(x, b);
+        lim__batch_small(b);
     }
     k->hash = hash;
     lim__buf_fini(&row);
@@ -461,6 +466,11 @@ static bool awaited(exchange *x, lim_process *self, const lim_signal *signal)
             return false;
         k->pause = PAUSE_NONE;
         lim__ex_hear(x, self, signal);
+        return true;
+    case PAUSE_STEP:
+        if (t != &lim__type_stored || ((const lim__stored *)signal->body.ptr)->ref != k->ref)
+            return false;
+        lim__ex_stepped(x, self, ((const lim__stored *)signal->body.ptr)->how == LIM__COMMITTED);
         return true;
     case PAUSE_NONE:
     case PAUSE_CLOSED:

@@ -2,6 +2,7 @@
  * group_durable_test.c - durable queues and asks over kills, power losses and disk faults. */
 #include "bus/durable_world.h"
 #include "bus/ended.h"
+#include "bus/exchange.h"
 #include "bus/group_world.h"
 #include <inttypes.h>
 
@@ -138,11 +139,84 @@ static void test_a_worker_that_comes_back_after_a_kill_keeps_its_task(void **sta
     }
 }
 
+/* ---- steps ---- */
+
+typedef struct step_told {
+    uint32_t done, refused;
+    lim__commit_how how;
+    lim_err err;
+} step_told;
+
+static void on_step_done(void *ctx, lim__batch *batch, const lim__committed *what)
+{
+    step_told *t = ctx;
+    t->done++;
+    t->how = what->how;
+    lim__batch_free(batch);
+}
+
+static void on_step_refused(void *ctx, lim__batch *batch, lim_err err)
+{
+    step_told *t = ctx;
+    t->refused++;
+    t->err = err;
+    lim__batch_free(batch);
+}
+
+/* A result together with a row of somebody else's, that must not be there yet. */
+static step_told reply_in_step(world *w, puppet *p, const seen *r)
+{
+    static step_told t;
+    t = (step_told){ 0 };
+    lim__batch *b = lim__batch_new();
+    lim__batch_expect(b, LIM__TABLE_SAGAS, lim__str("mine"), lim__bytes(NULL, 0));
+    lim__batch_put(b, LIM__TABLE_SAGAS, lim__str("mine"), lim__str("v"));
+    lim__step_reply s = { .task = r->conv.id,
+                          .lease = r->lease,
+                          .from = p->pid.id,
+                          .payload = lim__str("in a step"),
+                          .on_done = on_step_done,
+                          .refused = on_step_refused,
+                          .ctx = &t };
+    assert_int_equal(lim__exchange_step_reply(w->bus, b, &s), LIM_OK);
+    settle(w);
+    return t;
+}
+
+static void test_a_result_in_a_step_counts_with_all_of_it_or_not_at_all(void **state) /* proves XO2 DU4 */
+{
+    (void)state;
+    world *w = begin_world(3);
+    durable_queue(w);
+    puppet *a = good(w, "a", 2), *stranger = puppet_new(w), *owner = puppet_new(w);
+    task(w, owner, "q", "", "one");
+    task(w, owner, "q", "", "two");
+    settle(w);
+    step_told t = reply_in_step(w, stranger, &a->requests[0]);
+    assert_true(t.refused == 1 && t.err == LIM_E_GONE && t.done == 0);
+    assert_int_equal(rows(LIM__TABLE_SAGAS), 0);
+    t = reply_in_step(w, a, &a->requests[0]);
+    assert_true(t.done == 1 && t.how == LIM__COMMITTED && t.refused == 0);
+    assert_int_equal(rows(LIM__TABLE_SAGAS), 1);
+    assert_int_equal(rows(LIM__TABLE_OUTCOMES), 1);
+    assert_int_equal(owner->outcome_count, 1);
+    assert_string_equal(owner->outcomes[0].payload, "in a step");
+    t = reply_in_step(w, a, &a->requests[1]); /* the row is there already */
+    assert_true(t.done == 1 && t.how == LIM__COMMIT_CONFLICT);
+    assert_int_equal(owner->outcome_count, 1);
+    assert_int_equal(rows(LIM__TABLE_TASKS), 2);
+    answer(w, a, &a->requests[1]); /* it is still its own */
+    assert_int_equal(owner->outcome_count, 2);
+    assert_int_equal(rows(LIM__TABLE_TASKS), 0);
+    end_world();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_durable_task_is_two_commits),
         cmocka_unit_test(test_a_worker_that_comes_back_after_a_kill_keeps_its_task),
+        cmocka_unit_test(test_a_result_in_a_step_counts_with_all_of_it_or_not_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
