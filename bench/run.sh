@@ -6,7 +6,7 @@
 #
 # What is run is a list of jobs (below): every program DIR/bench/bench-X that needs no server, and bench-tcp's workloads
 # against liminald, which is started here on a free port: `one` with one scheduler, `two` with two and connections put on
-# them in turn. WHAT keeps the jobs whose name contains it. A program prints lines "RESULT name value unit [class]"; all jobs are
+# them in turn, `kept` with its data in a directory of $DURABLE_DIR (/var/tmp). WHAT keeps the jobs whose name contains it. A program prints lines "RESULT name value unit [class]"; all jobs are
 # run N times (default 5), one round after the other, and each name is reported with its median, minimum and maximum.
 #
 # With --peers every workload that nats-server can do is also done there, by the same program and under the same names,
@@ -66,6 +66,9 @@ tcp.rate.50000 one rate 50000 0.6
 tcp.crash one crash 200 | -
 tcp.slow one slow 100000 | slow 40000
 tcp.idle one idle 50 1
+durable.tcp.w1 kept 1 1000
+durable.tcp.w100 kept 100 50000
+durable.tcp.w1000 kept 1000 100000
 dispatch.one.beanstalkd one one 4000 beanstalkd
 dispatch.one.gearmand one one 4000 gearmand
 dispatch.pipe100.beanstalkd one pipe 100 100000 beanstalkd
@@ -84,11 +87,12 @@ jobs | awk -v what="$what" 'index($1, what)' >"$work/jobs"
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
 servers=
+kept=$(mktemp -d "${DURABLE_DIR:-/var/tmp}/bench-kept-XXXXXX") # on a disk: what is measured there is not memory
 cleanup() {
     for pid in $servers; do
         kill "$pid" 2>/dev/null || :
     done
-    rm -rf "$work"
+    rm -rf "$work" "$kept"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
@@ -179,10 +183,11 @@ erlang() { # erlang one|two
 
 needs_server() { cut -d ' ' -f 2 "$work/jobs" | grep -qx "$1"; }
 [ -z "$peers" ] || ! needs_server erlang || compile_erlang
-if needs_server one || needs_server two; then
+if needs_server one || needs_server two || needs_server kept; then
     [ -x "$build/liminald" ] || { echo "bench: there is no $build/liminald" >&2 && exit 1; }
     ! needs_server one || start_liminald one --schedulers 1
     ! needs_server two || start_liminald two --schedulers 2 --spread
+    ! needs_server kept || start_liminald kept --schedulers 1 --data "$kept"
     [ -z "$peers" ] || start_nats
 fi
 for server in beanstalkd gearmand; do
@@ -227,6 +232,11 @@ round() {
         revive_liminald "$server"
         eval "port=\$port_$server pid=\$pid_$server"
         case $job in
+        durable.*)
+            # shellcheck disable=SC2086
+            broken ours || measure ours "$build/bench/bench-durable" "$port" $ours
+            continue
+            ;;
         dispatch.*)
             server=${job##*.}
             # shellcheck disable=SC2086
