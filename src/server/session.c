@@ -301,6 +301,7 @@ static void on_frame(session *s, const lim__frame *frame)
         [LIM__ACK] = lim__session_ack,
         [LIM__CONFIRM] = lim__session_confirm,
         [LIM__UNSUBSCRIBE] = lim__session_unsubscribe,
+        [LIM__STEP] = lim__session_step,
         [LIM__ASK] = lim__session_ask,
         [LIM__CANCEL] = lim__session_cancel,
         [LIM__SERVE] = lim__session_serve,
@@ -578,7 +579,8 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     session *s = state;
     if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL) {
-        if (!lim__sub_on_signal(self, signal) && !lim__session_logged(s, self, signal))
+        if (!lim__sub_on_signal(self, signal) && !lim__session_logged(s, self, signal) &&
+            !lim__session_stepped(s, signal))
             on_letter(s, signal);
     } else if (signal->kind == LIM_SIGNAL_EXIT) {
         on_exit_signal(s, signal);

@@ -178,6 +178,7 @@ struct session {
     uint64_t held;       /* requests in the hands of its registrations */
     uint64_t call_bytes; /* payloads of its pending asks */
     uint64_t next_ref;
+    uint32_t steps;      /* under way */
     uint64_t ping_timer, hello_timer;
     uint64_t asked_ns;   /* since when a PING is unanswered; 0: none is */
     uint32_t liveness_ms;
@@ -226,6 +227,7 @@ static inline lim__buf *lim__session_out(session *s)
 
 /* ---- session_channel.c ---- */
 void lim__session_publish(session *s, const lim__frame *frame);
+bool lim__session_headers_ok(lim_bytes headers); /* none begins with $: those are the system's */
 void lim__session_run_end(session *s); /* writes the open run of answers */
 void lim__session_subscribe(session *s, const lim__frame *frame);
 void lim__session_ack(session *s, const lim__frame *frame);
@@ -233,6 +235,10 @@ void lim__session_unsubscribe(session *s, const lim__frame *frame);
 void lim__session_pump(session *s); /* there is room again */
 void lim__session_sub_end(sub_stream *st); /* in on_end */
 void lim__session_known_free(session *s);
+
+/* ---- session_step.c ---- */
+void lim__session_step(session *s, const lim__frame *frame);
+bool lim__session_stepped(session *s, const lim_signal *signal); /* true: it was for it */
 
 /* ---- session_log.c ---- */
 /* CLOSED: the channel was deleted, and nothing was answered. */

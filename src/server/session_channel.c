@@ -159,8 +159,7 @@ static lim_err publish_again(session *s, known_channel *k, const lim__f_publish 
     return lim__publish(all, s->self, k->ch, f->payload, f->headers, f->flags & LIM__FLAG_MANDATORY, a);
 }
 
-/* A header that begins with $ is the system's. */
-static bool headers_ok(lim_bytes headers)
+bool lim__session_headers_ok(lim_bytes headers)
 {
     lim_bytes key, text;
     for (size_t pos = 0; lim__packed_next(headers, &pos, &key, &text);)
@@ -236,7 +235,7 @@ void lim__session_publish(session *s, const lim__frame *frame)
         reject(s, f.corr, LIM_WHY_CLOSING, 0, "the server is closing");
         return;
     }
-    if (LIM_UNLIKELY(f.headers.len > 0 && !headers_ok(f.headers))) {
+    if (LIM_UNLIKELY(f.headers.len > 0 && !lim__session_headers_ok(f.headers))) {
         reject(s, f.corr, LIM_WHY_BAD_REQUEST, 0, "headers that begin with $ are the system's");
         return;
     }
