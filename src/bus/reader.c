@@ -190,8 +190,8 @@ void lim__reader_tell_over(lim__reader *r, lim_err why, const char *detail)
         if (o == NULL)
             continue;
         *o = (lim__read_over){ .owner_ref = m->owner_ref, .why = why };
-        size_t len = strnlen(detail, sizeof o->detail - 1);
-        memcpy(o->detail, detail, len);
+        size_t len = strlen(detail), room = sizeof o->detail - 1; /* no strnlen: gcc -O3 warns of short literals */
+        memcpy(o->detail, detail, len < room ? len : room);
         (void)!lim__post_reserved(r->bus->rt, m->owner, o);
     }
 }
