@@ -463,13 +463,15 @@ int lim__store_open_from(const lim__store_opts *opts, lim__index_from from, lim_
 
 /* ---- closing ---- */
 
+/* Without memory nothing moves: what cannot be committed is answered CLOSED then. */
 static void commit_the_rest(lim__store *s)
 {
-    for (int stuck = 0; lim__store_waits(s) && stuck < 2;) {
-        uint64_t next;
-        stuck = index_works(s, &next) ? 0 : stuck + 1;
-        if (stuck == 0 && !lim__commit_group(s))
+    for (int stuck = 0; lim__store_waits(s) && stuck < 3;) {
+        uint64_t next, before = s->log.lsn;
+        bool works = index_works(s, &next);
+        if (works && !lim__commit_group(s))
             break;
+        stuck = s->log.lsn != before || !lim__list_empty(&s->done) ? 0 : stuck + 1;
         lim__commit_answer(s);
     }
 }

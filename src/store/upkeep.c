@@ -261,7 +261,7 @@ static int page_fill(lim__store *s, const lim__key *from, lim__buf *entries, lim
     *to = at;
     to->len = more ? at.len : 0;
     lim__buf_fini(&key), lim__buf_fini(&value);
-    return err == -ENOENT ? 0 : entries->failed ? -ENOMEM : err;
+    return entries->failed ? -ENOMEM : err == -ENOENT ? 0 : err;
 }
 
 static void add_page(lim__batch *b, uint64_t id, const lim__key *from, const lim__key *to, lim_bytes entries)
@@ -626,8 +626,11 @@ void lim__upkeep_checkpoint(lim__store *s)
 {
     if (s->upkeep.waiting)
         return; /* the log is broken */
+    uint64_t before = UINT64_MAX;
     begin_checkpoint(s);
-    while (s->upkeep.work == LIM__CHECKPOINT && s->log.state == LIM__LOG_GOOD && !lim__index_damaged(s->index)) {
+    while (s->upkeep.work == LIM__CHECKPOINT && s->log.state == LIM__LOG_GOOD && !lim__index_damaged(s->index) &&
+           s->log.lsn != before) {
+        before = s->log.lsn;
         checkpoint_step(s);
         lim__commit_group(s);
         lim__commit_answer(s);
