@@ -641,6 +641,39 @@ check_store() {
     expect "what is not there" 7 "$(code_of liminal store check "$work/nothing")"
 }
 
+# Reading a log: from where, with a cursor over a restart, taken, stood by, set elsewhere.
+check_cursor() {
+    start_server --data "$work/data" || return
+    liminal channel create orders --durable >/dev/null || fail "no durable channel"
+    seq 1 10 | liminal pub orders - >/dev/null || fail "nothing was published"
+    expect "from a number" "4 5" "$(timeout 10 liminal sub orders --from 4 --max 2 2>/dev/null | xargs)"
+    expect "from some time ago" 1 "$(timeout 10 liminal sub orders --from 5m --max 1 2>/dev/null)"
+    expect "the first of a cursor" "1 2 3" "$(timeout 10 liminal sub orders --from all --durable c --max 3 2>/dev/null | xargs)"
+    expect "the next ones" "4 5" "$(timeout 10 liminal sub orders --durable c --max 2 2>/dev/null | xargs)"
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    start_server --data "$work/data" || return
+    expect "after a kill" "6 7" "$(timeout 10 liminal sub orders --durable c --max 2 2>/dev/null | xargs)"
+    expect "its position" 7 "$(liminal cursor show orders c --json | field position)"
+    background active liminal sub orders --durable c --standby
+    within 10 grep -q 10 "$work/active.out" || fail "no messages came"
+    expect "a second reader" 6 "$(code_of liminal sub orders --durable c)"
+    background next liminal sub orders --durable c --standby
+    within 10 grep -q subscribed "$work/next.err" || fail "nobody stands by"
+    kill -KILL "$(cat "$work/active.pid")"
+    liminal pub orders eleven >/dev/null
+    within 10 grep -q eleven "$work/next.out" || fail "who stood by did not take over"
+    kill -INT "$(cat "$work/next.pid")"
+    within 10 test -s "$work/next.code"
+    expect "why it does not move" 1 "$(liminal cursor why orders c | grep -c nobody)"
+    expect "elsewhere" 0 "$(code_of liminal cursor reset orders c --from 9)"
+    expect "from there" "9 10" "$(timeout 10 liminal sub orders --durable c --max 2 2>/dev/null | xargs)"
+    expect "deleting it" 0 "$(code_of liminal cursor delete orders c)"
+    expect "one that is not there" 7 "$(code_of liminal cursor show orders c)"
+    expect "a pattern" 2 "$(code_of liminal sub 'orders.*' --from all)"
+    expect "a channel that keeps nothing" 2 "$(liminal channel create live >/dev/null; code_of liminal sub live --from all)"
+}
+
 # ---- running them -----------------------------------------------------------------------------------------------------
 [ $# -gt 0 ] || set -- $(sed -n 's/^check_\([a-z_]*\)() {$/\1/p' "$0")
 passed=0 failed=0

@@ -31,6 +31,7 @@ static const struct {
     { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal, lim__sagas_before },
     { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal, NULL },
     { LIM__SYS_ROUTES, "$sys.routes", NULL, NULL },
+    { LIM__SYS_CURSORS, "$sys.cursors", NULL, NULL },
 };
 
 #define CONFIGURE                                                                                                      \
@@ -106,6 +107,11 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_SCHEDULES, "resume", "name", lim__sys_schedule_resume },
     { LIM__SYS_SCHEDULES, "rm", "name", lim__sys_schedule_rm },
     { LIM__SYS_SCHEDULES, "fire", "name", lim__sys_schedule_fire },
+    { LIM__SYS_CURSORS, "ls", "channel", lim__sys_cursor_ls },
+    { LIM__SYS_CURSORS, "show", "channel cursor", lim__sys_cursor_op },
+    { LIM__SYS_CURSORS, "why", "channel cursor", lim__sys_cursor_op },
+    { LIM__SYS_CURSORS, "reset", "channel cursor from", lim__sys_cursor_op },
+    { LIM__SYS_CURSORS, "delete", "channel cursor", lim__sys_cursor_op },
     { LIM__SYS_SAGAS, "run", "name timeout_ms durable steps", lim__sys_saga_run },
     { LIM__SYS_SAGAS, "ls", "ended", lim__sys_saga_ls },
     { LIM__SYS_SAGAS, "show", "id", lim__sys_saga_show },

@@ -20,7 +20,8 @@ enum {
 
 typedef enum lim__service {
     LIM__SYS_INFO = 1, LIM__SYS_CHANNELS, LIM__SYS_GROUPS, LIM__SYS_QUEUES, LIM__SYS_TASKS, LIM__SYS_DEAD, LIM__SYS_WORKERS,
-    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS, LIM__SYS_STORE, LIM__SYS_ROUTES
+    LIM__SYS_CONVERSATIONS, LIM__SYS_ARTIFACTS, LIM__SYS_SCHEDULES, LIM__SYS_SAGAS, LIM__SYS_STORE, LIM__SYS_ROUTES,
+    LIM__SYS_CURSORS
 } lim__service;
 
 typedef struct lim__asker { /* whom an answer goes to */
@@ -121,7 +122,8 @@ void lim__rows_free(lim__buf *rows);       /* NULL is a no-op */
     X(conv_signal) X(conv_history) X(conv_find) X(schedule_add) X(schedule_ls) X(schedule_show)                       \
     X(schedule_pause) X(schedule_resume) X(schedule_rm) X(schedule_fire) X(saga_run) X(saga_ls) X(saga_show)           \
     X(saga_cancel) X(store_info) X(store_backup)                                                                  \
-    X(route_ls) X(route_show) X(route_history) X(route_logs) X(route_command)
+    X(route_ls) X(route_show) X(route_history) X(route_logs) X(route_command)  \
+    X(cursor_ls) X(cursor_op)
 #define X(name) void lim__sys_##name(lim__system *s);
 LIM__SYS_RUN_MAP(X)
 #undef X

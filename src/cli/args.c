@@ -15,6 +15,7 @@ static const char *const faults[] = { "reject", "previous", "least-loaded", NULL
 static const char *const duplicates[] = { "reject", "replace", "join", NULL };
 static const char *const priorities[] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", NULL };
 static const char *const overflows[] = { "drop_oldest", "reject", "dead_letter", NULL };
+static const char *const acks[] = { "each", "none", NULL };
 static const char *const syncs[] = { "always", "interval", "never", NULL };
 static_assert(LIM_OVERFLOW_DROP_OLDEST == 1 && LIM_OVERFLOW_REJECT == 2 && LIM_OVERFLOW_DEAD_LETTER == 3 &&
                   LIM_SYNC_ALWAYS == 1 && LIM_SYNC_INTERVAL == 2 && LIM_SYNC_NEVER == 3,
@@ -131,7 +132,19 @@ static const cli_flag flags[] = {
       NULL },
     { "window-forgets", CLI_SWITCH, AT(window_forgets), NULL,
       "at window-keys forget the oldest, do not refuse new ones", NULL, false, NULL },
-    { "from", CLI_TEXT, AT(from), "WHERE", "where to begin: a number, a time, all, new", NULL, false, NULL },
+    { "from", CLI_TEXT, AT(from), "WHERE", "where to begin: all, new, a number, a time, or how long ago (5m)", NULL,
+      false, NULL },
+    { "ack", CLI_CHOICE, AT(ack), "WHAT", "acknowledge each message when it is printed (with --durable), or none", acks,
+      false, NULL },
+    { "shared", CLI_SWITCH, AT(shared), NULL, "with --durable: each message goes to one of those who read with it",
+      NULL, false, NULL },
+    { "standby", CLI_SWITCH, AT(standby), NULL, "with --durable: stand by, and take over when the one before ends",
+      NULL, false, NULL },
+    { "last", CLI_SWITCH, AT(last), NULL, "begin with the newest message of every key", NULL, false, NULL },
+    { "ack-wait", CLI_DURATION, AT(ack_wait_us), "D", "not acknowledged for so long: delivered again (default 30s)",
+      NULL, false, NULL },
+    { "max-deliveries", CLI_NUMBER, AT(deliveries_max), "N", "of one message; then it goes to --dead-letter", NULL,
+      false, NULL },
     { "before", CLI_TEXT, AT(before), "SEQ", "only messages with a smaller number", NULL, false, NULL },
     { "idempotency-field", CLI_TEXT, AT(idempotency_field), "FIELD",
       "the idempotency key is this field of each message", NULL, false, NULL },

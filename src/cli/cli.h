@@ -47,6 +47,7 @@ bool cli_number(const char *text, uint32_t *out, const char **why);  /* 1..42949
 bool cli_size(const char *text, uint32_t *out, const char **why);    /* "65536", "64KiB", "1MiB" */
 bool cli_bytes(const char *text, uint64_t *out, const char **why);   /* likewise, and "10GiB", "2TiB" */
 bool cli_seq(const char *text, uint64_t *out); /* a number in a channel: decimal digits */
+bool cli_instant(const char *text, uint64_t *us); /* "2026-11-20T17:00:00Z": microseconds since 1970 (cursor.c) */
 bool cli_id(const char *text, uint64_t *out); /* as lists show it: 1 to 16 hexadecimal digits, not 0 */
 /* "2026-11-21T08:00[:30]", with Z or +01:00, or local time: microseconds since 1970. */
 bool cli_time(const char *text, int64_t *us);
@@ -63,6 +64,10 @@ typedef struct cli_opts { /* zero: not given */
     const char *report_to, *at, *ramp, *ramp_key, *breaker, *if_version, *by;
     const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
+    bool shared, standby, last;
+    int ack; /* CLI_ACK_*; 0: not said */
+    int64_t ack_wait_us;
+    uint32_t deliveries_max;
     bool stream, trace, clear, shadow, durable, retain_latest, window_slides, window_forgets;
     uint64_t retain_bytes;
     uint32_t retain_count, window_keys, max, keep, window, backlog, capacity, memory_bytes, quorum, weight;
@@ -145,6 +150,7 @@ struct cli {
     uint64_t alarm_ns;           /* when on_alarm is due, 0: never */
     void (*on_alarm)(void *state);
     void (*on_interrupt)(void *state); /* SIGINT, SIGTERM; NULL: end with CLI_CANCELLED */
+    void (*on_written)(void *state);   /* all of `out` has been written, if the client lives; may be NULL */
     void (*on_away)(void *state);      /* the connection broke and is being dialled again; may be NULL */
     void *state;                 /* of the command; given to the three above */
 };
@@ -189,6 +195,7 @@ void cli_watch(struct cli *cli, cli_source *source); /* fd, events and on_ready 
 void cli_unwatch(cli_source *source);         /* may be repeated; before the descriptor is closed */
 void cli_turn(struct cli *cli);
 uint64_t cli_now_ns(void);
+uint64_t cli_wall_us(void); /* microseconds since 1970 */
 lim_bytes cli_input(struct cli *cli, lim__buf *keep); /* all of standard input; empty, and told: it cannot be read */
 lim_bytes cli_payload(struct cli *cli, int word, lim__buf *keep); /* the word, or for "-" all of standard input, in keep */
 
@@ -218,6 +225,11 @@ void cli_table_cell(cli_table *t, lim_bytes text); /* row by row; empty: "-" */
 void cli_table_print(cli_table *t, lim__buf *out); /* aligned; columns of numbers to the right */
 void cli_table_fini(cli_table *t);
 
+/* ---- places in a log (cursor.c) ---- */
+enum { CLI_ACK_EACH = 1, CLI_ACK_NONE };
+/* all, new, a number, a time, how long ago; NULL: *from is 0. False: told. */
+bool cli_from(struct cli *cli, const char *text, lim_from *from, uint64_t *start);
+
 /* ---- asks of system groups (sys.c; what is built on them: admin.h) ---- */
 /* Connects if need be, sends one JSON request and waits for the reply, which is parsed into doc. False: told (`what` is
  * what the fault is about), and cli->code is set. cli_finish follows in either case. */
@@ -238,6 +250,7 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
     X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version)           \
     X(help) X(completion)                                                                                             \
+    X(cursor_show) X(cursor_why) X(cursor_reset) X(cursor_delete)                                                     \
     X(rollback) X(route_show) X(route_history) X(route_logs) X(route_trial)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)

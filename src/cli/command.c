@@ -29,7 +29,9 @@
 #define RETAIN_FLAGS                                                                                                   \
     "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys "            \
     "window-slides window-forgets"
-#define SUB_FLAGS "max window backlog policy reconnect"
+#define SUB_FLAGS                                                                                                      \
+    "max window backlog policy reconnect from durable-name ack shared standby last ack-wait max-deliveries "           \
+    "dead-letter"
 
 static const cli_command commands[] = {
     { "pub", "CHANNEL [PAYLOAD|-]", "publish a message; - publishes each line of standard input",
@@ -79,6 +81,16 @@ static const cli_command commands[] = {
       "liminal channel purge orders --before 1000", "before timeout", 1, 1, cli_run_channel_purge },
     { "channel delete", "CHANNEL", "end a durable channel, with all that is stored of it",
       "liminal channel delete orders", "timeout", 1, 1, cli_run_channel_delete },
+    { "cursor ls", "[CHANNEL]", "list cursors: how far durable readers are", "liminal cursor ls orders", LOOK, 0, 1,
+      cli_run_list },
+    { "cursor show", "CHANNEL NAME", "one of them, and who reads with it", "liminal cursor show orders billing", LOOK,
+      2, 2, cli_run_cursor_show },
+    { "cursor why", "CHANNEL NAME", "why it does not move", "liminal cursor why orders billing", LOOK, 2, 2,
+      cli_run_cursor_why },
+    { "cursor reset", "CHANNEL NAME --from WHERE", "set it elsewhere", "liminal cursor reset orders billing --from all",
+      "from timeout", 2, 2, cli_run_cursor_reset },
+    { "cursor delete", "CHANNEL NAME", "forget it; who reads with it is told", "liminal cursor delete orders billing",
+      "timeout", 2, 2, cli_run_cursor_delete },
     NOUN_ROWS("group", "echo"),
     REMOVE_ROW("group", "forget its routing function, and the group when nobody is in it", "echo"),
     { "queue ls", "", "list them", "liminal queue ls --watch", LOOK, 0, 0, cli_run_list },

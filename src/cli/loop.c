@@ -37,6 +37,12 @@ uint64_t cli_now_ns(void)
     return os->now_ns(os);
 }
 
+uint64_t cli_wall_us(void)
+{
+    lim__os *os = lim__os_linux();
+    return os->wall_ns(os) / 1000;
+}
+
 /* ---- signals ---- */
 
 static void on_signal(int number)

@@ -68,6 +68,8 @@ void cli_flush(struct cli *cli)
         lim__buf_fini(&cli->out);
         cli->ended = true;
     }
+    if (cli->on_written && cli->client && cli->link == CLI_LINK_UP)
+        cli->on_written(cli->state);
 }
 
 int cli_err_code(lim_err err)
