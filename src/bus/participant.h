@@ -28,4 +28,7 @@ bool lim__participant_relay(lim_process *self, const lim_signal *signal);
 lim__answer *lim__answer_new(lim__sched *s, lim_pid from, uint64_t lease, lim__answer_how how, lim__msg *payload,
                              lim_bytes detail);
 
+/* A step answered it: it is not in hand any more. Any thread. */
+void lim__participant_let_go(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease);
+
 #endif

@@ -113,6 +113,11 @@ static lim_err answer(lim_bus *bus, lim_participant self, lim_conv conv, uint64_
     return err;
 }
 
+void lim__participant_let_go(lim_bus *bus, lim_participant self, lim_conv conv, uint64_t lease)
+{
+    lim__held_remove(bus->held, delivery_id(self, conv, lease));
+}
+
 lim_err lim_reply(lim_bus *bus, const lim_delivery *d, lim_bytes payload)
 {
     return answer(bus, d->self, d->conv, d->lease, LIM__ANSWER_REPLY, payload, lim__bytes(NULL, 0));

@@ -7,6 +7,7 @@
 #include "bus/step.h"
 #include "bus/agent.h"
 #include "bus/log_inside.h"
+#include "bus/participant.h"
 
 #include <stdlib.h>
 
@@ -153,6 +154,9 @@ static void end(lim__step *s, lim_err err, const char *detail)
     for (acked *a = s->acked; a != NULL; a = a->next)
         if (a->agreed)
             lim__reader_step_end(s->bus, &a->ack, err == LIM_OK);
+    if (s->reply.payload != NULL && err == LIM_OK)
+        lim__participant_let_go(s->bus, (lim_participant){ s->reply.from }, (lim_conv){ s->reply.task },
+                                s->reply.lease);
     s->done(s->ctx, err, detail);
     lim__step_drop(s);
 }

@@ -11,6 +11,7 @@
  *
  *      link.c     connecting, reading, writing, dialling again; the only caller of the os table
  *      client.c   open, close, the two threads, blocking
+ *      step.c     steps of several frames
  *      publish.c  publishes in flight          call.c   asks, dispatches, awaits in flight, parts of their answers
  *      conv.c     conversations: their life    talk.c   their verbs         outside.c  those of others: signal, find
  *      handler.c  the queue to the handlers    order.c  what is established again after a reconnect:
@@ -450,7 +451,7 @@ lim_err lim__link_put_end(lim_client *c, lim__buf *out, size_t before, lim_err e
     }
 F(publish) F(subscribe) F(ack) F(unsubscribe) F(ask) F(cancel) F(serve) F(leave) F(taken) F(reply) F(holding)
 F(dispatch) F(await) F(open) F(send) F(close) F(askin) F(join) F(say) F(report) F(grant) F(part) F(progress) F(depart)
-F(signal) F(find) F(confirm)
+F(signal) F(find) F(confirm) F(step)
 #undef F
 #define LIM__SAY(c, name, ...) lim__say_##name(c, &(lim__f_##name){ __VA_ARGS__ })
 /* Locked, any thread, after puts: writes them here and now if the I/O thread sleeps, instead of waking it. */
@@ -460,6 +461,14 @@ lim_link_state lim__link_public(const lim_client *c);
 /* ---- the frames, by owner: locked; I/O side; false: the frame makes no sense ---- */
 bool lim__client_pub_answered(lim_client *c, const lim__frame *frame);
 bool lim__client_pub_stored(lim_client *c, const lim__frame *frame);
+
+/* ---- step.c, and what it needs of sub.c and work.c ---- */
+bool lim__client_stepped(lim_client *c, const lim__frame *frame);
+/* Under which stream a message, or a request, can be acknowledged now. GONE, MISUSE, NOTFOUND (not in hand), CLOSED. */
+lim_err lim__client_sub_in_hand(lim_client *c, lim_sub sub, uint64_t seq, uint32_t *stream);
+void lim__client_sub_let_go(lim_client *c, lim_sub sub, uint64_t seq); /* a step acknowledged it */
+lim_err lim__client_request_in_hand(lim_client *c, uint64_t self, uint64_t conv, uint64_t lease, uint32_t *stream);
+void lim__client_request_let_go(lim_client *c, uint64_t self, uint64_t conv, uint64_t lease);
 void lim__client_pub_break(lim_client *c); /* all in flight end CLOSED; unlocks for the callbacks */
 void lim__client_pub_fini(lim_client *c);
 

@@ -445,6 +445,8 @@ static bool deal(lim_client *c, const lim__frame *frame)
         return lim__client_pub_answered(c, frame);
     case LIM__STORED:
         return lim__client_pub_stored(c, frame);
+    case LIM__STEPPED:
+        return lim__client_stepped(c, frame);
     case LIM__OUTCOME:
         return lim__client_call_outcome(c, frame);
     case LIM__PARTIAL:

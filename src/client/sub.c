@@ -241,6 +241,26 @@ static lim_err ack_locked(lim_client *c, lim_sub id, uint64_t seq, lim_on_done *
     return err;
 }
 
+lim_err lim__client_sub_in_hand(lim_client *c, lim_sub id, uint64_t seq, uint32_t *stream)
+{
+    lim__sub *sub;
+    size_t at;
+    lim_err err = read_sub(c, id, &sub);
+    if (err != LIM_OK)
+        return err;
+    if (!is_held(sub, seq, &at))
+        return LIM_E_NOTFOUND;
+    *stream = sub->order.stream;
+    return c->link == LIM__LINK_UP && sub->order.state == LIM__ORDER_LIVE ? LIM_OK : LIM_E_CLOSED;
+}
+
+void lim__client_sub_let_go(lim_client *c, lim_sub id, uint64_t seq)
+{
+    lim__sub *sub;
+    if (read_sub(c, id, &sub) == LIM_OK)
+        (void)unhold(sub, seq);
+}
+
 lim_err lim_client_ack(lim_client *c, lim_sub id, uint64_t seq, lim_on_done *on_done, void *ctx)
 {
     if (!c)

@@ -162,6 +162,31 @@ static lim_err answer(lim_client *c, lim__request *request, uint8_t how, lim_byt
     return LIM_E_GONE;
 }
 
+/* ---- results that are part of a step ---- */
+
+lim_err lim__client_request_in_hand(lim_client *c, uint64_t self, uint64_t conv, uint64_t lease, uint32_t *stream)
+{
+    lim__request *request = lease == 0 ? NULL : find(c, self, conv, lease);
+    if (!request || request->state == LIM__REQUEST_RESULT || request->state == LIM__REQUEST_OVER ||
+        request->lease == LIM__LEASE_REVOKED || request->lease == LIM__LEASE_GONE)
+        return LIM_E_GONE;
+    if (request->lease != LIM__LEASE_OURS || request->reg->order.state != LIM__ORDER_LIVE)
+        return LIM_E_CLOSED;
+    *stream = request->reg->order.stream;
+    return LIM_OK;
+}
+
+void lim__client_request_let_go(lim_client *c, uint64_t self, uint64_t conv, uint64_t lease)
+{
+    lim__request *request = find(c, self, conv, lease);
+    if (!request || request->state == LIM__REQUEST_RESULT || request->state == LIM__REQUEST_OVER)
+        return;
+    uint32_t *count = counter(request);
+    if (request->session == c->session_count && *count > 0)
+        --*count;
+    over(c, request);
+}
+
 /* What a handler that said LIM_DONE and nothing else means. */
 static uint8_t silence(const lim__request *request)
 {

@@ -294,6 +294,7 @@ void lim__session_part(session *s, const lim__frame *frame);
 void lim__session_progress(session *s, const lim__frame *frame);
 void lim__session_joined(session *s, const lim__joined *j);
 void lim__session_left(session *s, reg_stream *reg, lim_reason reason); /* its proxy has ended */
+void lim__session_let_go(reg_stream *reg, lim_pid conv, uint64_t lease); /* a step answered it */
 void lim__session_reg_end(reg_stream *reg);                            /* in on_end */
 
 /* ---- session_talk.c ---- */

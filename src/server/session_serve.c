@@ -60,6 +60,12 @@ static void let_go(proxy *p, lim_pid conv, uint64_t lease)
     lim__session_busy_look(p->session);
 }
 
+void lim__session_let_go(reg_stream *reg, lim_pid conv, uint64_t lease)
+{
+    if (reg->proxy != NULL)
+        let_go(reg->proxy, conv, lease);
+}
+
 /* ---- the proxy ---- */
 
 static uint32_t remaining_ms(const session *s, uint64_t deadline_ns)

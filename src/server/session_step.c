@@ -14,6 +14,8 @@ typedef struct stepped { /* letter */
     lim_runtime *rt;
     lim_pid session;
     uint32_t corr;
+    uint32_t stream; /* of the registration whose request it answers; 0: it answers none */
+    uint64_t conv, lease;
     lim_err err;
     const char *detail; /* static */
 } stepped;
@@ -57,7 +59,15 @@ static lim_err add_confirm(session *s, lim__step *step, const lim__frame *frame,
     return lim__step_add_ack(step, reading, f.seq);
 }
 
-static lim_err add_reply(session *s, lim__step *step, const lim__frame *frame, const char **why)
+/* What it was the answer to is not in the client's hands any more. */
+static void let_go(session *s, const stepped *l)
+{
+    stream *st = l->stream != 0 ? lim__map_get(&s->streams, l->stream) : NULL;
+    if (l->err == LIM_OK && st != NULL && st->kind == STREAM_REG)
+        lim__session_let_go((reg_stream *)st, (lim_pid){ l->conv }, l->lease);
+}
+
+static lim_err add_reply(session *s, lim__step *step, const lim__frame *frame, stepped *l, const char **why)
 {
     lim__f_reply f;
     if (!lim__get_reply(frame, &f))
@@ -69,10 +79,13 @@ static lim_err add_reply(session *s, lim__step *step, const lim__frame *frame, c
     if (f.how != LIM__ANSWER_REPLY)
         return LIM_E_INVALID;
     *why = "";
+    l->stream = frame->stream;
+    l->conv = f.conversation;
+    l->lease = f.lease;
     return lim__step_add_reply(step, f.conversation, f.lease, ((reg_stream *)st)->pid.id, f.payload);
 }
 
-static lim_err add(session *s, lim__step *step, const lim__frame *frame, const char **why)
+static lim_err add(session *s, lim__step *step, const lim__frame *frame, stepped *l, const char **why)
 {
     switch (frame->type) {
     case LIM__PUBLISH:
@@ -80,14 +93,14 @@ static lim_err add(session *s, lim__step *step, const lim__frame *frame, const c
     case LIM__CONFIRM:
         return add_confirm(s, step, frame, why);
     case LIM__REPLY:
-        return add_reply(s, step, frame, why);
+        return add_reply(s, step, frame, l, why);
     default:
         return LIM_E_PROTOCOL;
     }
 }
 
 /* PROTOCOL: these bytes are no row of such frames. */
-static lim_err add_all(session *s, lim__step *step, lim_bytes frames, const char **why)
+static lim_err add_all(session *s, lim__step *step, lim_bytes frames, stepped *l, const char **why)
 {
     const uint8_t *p = frames.ptr, *end = p + frames.len;
     lim_err err = LIM_OK;
@@ -98,7 +111,7 @@ static lim_err add_all(session *s, lim__step *step, lim_bytes frames, const char
         if ((size_t)(end - p) - LIM__HEADER_SIZE < frame.len)
             return LIM_E_PROTOCOL;
         p += LIM__HEADER_SIZE + frame.len;
-        err = add(s, step, &frame, why);
+        err = add(s, step, &frame, l, why);
     }
     return err;
 }
@@ -111,21 +124,6 @@ static void on_step(void *ctx, lim_err err, const char *detail)
     l->err = err;
     l->detail = detail;
     (void)!lim__post_reserved(l->rt, l->session, l);
-}
-
-static lim_err commit(session *s, lim__step *step, uint32_t corr)
-{
-    stepped *l = lim__letter_new(s->porter->sched, &type_stepped, sizeof *l);
-    if (l == NULL) {
-        lim__step_drop(step);
-        return LIM_E_NOMEM;
-    }
-    *l = (stepped){ .rt = s->porter->bus->rt, .session = lim_self(s->self), .corr = corr };
-    lim_err err = lim__step_commit(step, on_step, l);
-    if (err != LIM_OK)
-        lim__letter_free(s->porter->sched, l);
-    s->steps += err == LIM_OK;
-    return err;
 }
 
 static const char *cannot(session *s)
@@ -149,18 +147,24 @@ void lim__session_step(session *s, const lim__frame *frame)
         say(s, f.corr, s->steps >= STEPS_MAX ? LIM_E_FULL : LIM_E_MISUSE, why);
         return;
     }
+    stepped *l = lim__letter_new(s->porter->sched, &type_stepped, sizeof *l);
+    lim__step *step = l != NULL ? lim__step_open(s->porter->bus) : NULL;
+    lim_err err = step != NULL ? LIM_OK : LIM_E_NOMEM;
     why = "";
-    lim__step *step = lim__step_open(s->porter->bus);
-    lim_err err = step != NULL ? add_all(s, step, f.frames, &why) : LIM_E_NOMEM;
     if (err == LIM_OK) {
-        err = commit(s, step, f.corr);
-        why = err == LIM_E_INVALID ? "the step is empty" : "";
-    } else {
-        lim__step_drop(step);
+        *l = (stepped){ .rt = s->porter->bus->rt, .session = lim_self(s->self), .corr = f.corr };
+        err = add_all(s, step, f.frames, l, &why);
     }
+    if (err != LIM_OK)
+        lim__step_drop(step);
+    else if ((err = lim__step_commit(step, on_step, l)) == LIM_OK)
+        s->steps++;
+    if (err == LIM_OK)
+        return;
+    lim__letter_free(s->porter->sched, l);
     if (err == LIM_E_PROTOCOL)
         lim__session_malformed(s, frame);
-    else if (err != LIM_OK)
+    else
         say(s, f.corr, err, why[0] != '\0' ? why : lim_err_text(err));
 }
 
@@ -170,6 +174,7 @@ bool lim__session_stepped(session *s, const lim_signal *signal)
         return false;
     const stepped *l = signal->body.ptr;
     s->steps--;
+    let_go(s, l);
     say(s, l->corr, l->err, l->detail);
     return true;
 }
