@@ -490,7 +490,9 @@ typedef struct lim_conv_opts {
     lim_cause cause;             /* zeroed: none */
     bool trace;                  /* keep its history */
     uint32_t inbox_max;          /* messages not yet received; more are refused (inbox_full). 0: 1024 */
-    bool durable;                /* every step of it is stored; it goes on after a restart */
+    bool durable;                /* every step of it is stored; it goes on after a restart, and after its owner */
+    lim_conv attach;             /* not {0}: no new one; this durable one, whose owner is gone, gets the caller as its owner.
+                                  * Nothing else is looked at. GONE; EXISTS: its owner lives; INVALID: it is not durable */
 } lim_conv_opts;
 typedef struct lim_conv_info {
     lim_phase phase;

@@ -62,3 +62,17 @@ lim_pid lim__alias_pid(lim_bus *bus, uint64_t id)
     pthread_mutex_unlock(&all->lock);
     return (lim_pid){ now != 0 ? now : id };
 }
+
+uint64_t lim__alias_of(lim_bus *bus, lim_pid now)
+{
+    struct lim__aliases *all = bus->aliases;
+    uint64_t id, found = now.id;
+    size_t pos = 0;
+    void *value;
+    pthread_mutex_lock(&all->lock);
+    while (now.id != 0 && lim__map_next(&all->map, &pos, &id, &value))
+        if ((uint64_t)(uintptr_t)value == now.id)
+            found = id;
+    pthread_mutex_unlock(&all->lock);
+    return found;
+}

@@ -32,6 +32,8 @@ static lim_err open_check(lim_bus *bus, const lim_conv_opts *o)
         (o->group != NULL && o->participant.id != 0) ||
         (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
         return LIM_E_MISUSE;
+    if (o->durable && bus->durable == NULL)
+        return LIM_E_MISUSE;
     if (lim__api_closing(bus))
         return LIM_E_CLOSED;
     return o->group != NULL && !lim__channel_name_ok(lim__str(o->group)) ? LIM_E_INVALID : LIM_OK;
@@ -54,12 +56,30 @@ static lim_err open_letter(lim_bus *bus, const lim_conv_opts *o, lim__open **out
     return LIM_OK;
 }
 
+/* An agent becomes its owner, as of any that is opened here. */
+static lim_err attach(lim_bus *bus, lim_conv conv)
+{
+    lim__blocker b;
+    lim_err err = lim__api_command(bus, &b, &lim__type_attach, conv, lim__api_deadline(bus, 10000));
+    if (err != LIM_OK)
+        return err;
+    err = b.err != LIM_OK ? b.err : b.body == NULL ? LIM_E_GONE : ((lim__done *)b.body)->err;
+    lim__blocker_fini(&b);
+    return err;
+}
+
 lim_err lim_conv_open(lim_bus *bus, const lim_conv_opts *o, lim_conv *out)
 {
     lim__blocker b;
     lim__open *open;
     lim_pid conv;
     lim_err err = open_check(bus, o);
+    if (err == LIM_OK && o->attach.id != 0) {
+        err = attach(bus, o->attach);
+        if (err == LIM_OK)
+            *out = o->attach;
+        return err;
+    }
     if (err == LIM_OK)
         err = open_letter(bus, o, &open);
     if (err != LIM_OK)
@@ -289,7 +309,7 @@ lim_err lim_conv_find(lim_bus *bus, const char *name, lim_conv *out)
     lim_pid conv = lim_whereis(bus->rt, name);
     if (lim__conv_kind_of(bus, conv) != LIM__KIND_TALK)
         return LIM_E_NOTFOUND;
-    *out = (lim_conv){ conv.id };
+    *out = (lim_conv){ lim__alias_of(bus, conv) };
     return LIM_OK;
 }
 

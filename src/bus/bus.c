@@ -16,6 +16,7 @@
 #include "bus/reader.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
+#include "bus/talk_over.h"
 #include "bus/slot.h"
 #include "route/native.h"
 #include <inttypes.h>
@@ -39,6 +40,7 @@ static void bus_free(lim_bus *bus)
     lim__schedules_free(bus->schedules);
     lim__sagas_free(bus->sagas);
     lim__slot_rows_free(bus->slot_rows);
+    lim__over_free(bus->over);
     lim__aliases_free(bus->aliases);
     lim__readers_free(bus->readers);
     lim__kept_free(bus->kept);
@@ -62,11 +64,12 @@ static lim_err open_parts(lim_bus *bus)
     bus->sagas = lim__sagas_new();
     bus->slot_rows = lim__slot_rows_new(bus->os->random(bus->os));
     bus->aliases = lim__aliases_new(bus->os->random(bus->os));
+    bus->over = lim__over_new();
     bus->readers = lim__readers_new(bus->os->random(bus->os));
     bus->kept = lim__kept_new(bus->os->random(bus->os));
     if (err == LIM_OK && (bus->groups == NULL || bus->artifacts == NULL || bus->ended == NULL ||
                           bus->histories == NULL || bus->boxes == NULL || bus->held == NULL || bus->system == NULL ||
-                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL ||
+                          bus->schedules == NULL || bus->sagas == NULL || bus->aliases == NULL || bus->over == NULL ||
                           bus->readers == NULL || bus->kept == NULL || bus->slot_rows == NULL))
         err = LIM_E_NOMEM;
     for (uint32_t i = 0; i < LIM_COUNT(bus->convs); i++)

@@ -48,6 +48,7 @@ struct lim_bus {
     struct lim__logs *logs;       /* durable channels; NULL as long as `durable` is (log_inside.h) */
     struct lim__readers *readers; /* of logs (reader.h) */
     struct lim__kept *kept;    /* outcomes of durable tasks and asks; any thread */
+    struct lim__over *over;    /* durable conversations that have ended; any thread */
     struct lim__aliases *aliases; /* conversations that were made again after a restart; any thread */
     lim_bus_opts opts;         /* with defaults filled in */
     _Atomic uint64_t conv_count[64]; /* each written by its scheduler only: conversations spawned by its processes, less those

@@ -6,13 +6,19 @@
 #include "base/base.h"
 #include "bus/conv.h"
 #include "data/options.h"
+#include <inttypes.h>
+#include <stdio.h>
 
-static lim_err child_terms(lim_process *self, const lim__terms *of, lim__terms **out)
+static lim_err child_terms(lim_process *self, const lim__terms *of, uint64_t durable, lim__terms **out)
 {
+    char key[40];
     lim__buf block = { 0 };
     lim_dispatch_opts o = { .size = sizeof o,
                             .cause = { .conv = { lim_self(self).id }, .hops = of->hops },
-                            .trace = of->trace };
+                            .trace = of->trace,
+                            .durable = durable != 0,
+                            .idempotency_key = durable != 0 ? key : NULL };
+    snprintf(key, sizeof key, "undo.%" PRIx64, durable);
     if (of->traceparent.len > 0 && of->traceparent.len < sizeof o.cause.traceparent)
         memcpy(o.cause.traceparent, of->traceparent.ptr, of->traceparent.len);
     lim_err err = lim__options_dispatch(&block, &o, NULL);
@@ -22,12 +28,13 @@ static lim_err child_terms(lim_process *self, const lim__terms *of, lim__terms *
     return err;
 }
 
-lim_err lim__compensate(lim_bus *bus, lim_process *self, const lim__terms *terms, lim_bytes json, lim_pid *task)
+lim_err lim__compensate(lim_bus *bus, lim_process *self, const lim__terms *terms, uint64_t durable, lim_bytes json,
+                        lim_pid *task)
 {
     lim__terms *own = NULL;
     if (terms->compensate.len == 0 || terms->hops >= LIM_HOPS_MAX)
         return LIM_E_INVALID;
-    lim_err err = child_terms(self, terms, &own);
+    lim_err err = child_terms(self, terms, durable, &own);
     if (err != LIM_OK)
         return err;
     lim__sched *s = lim__proc_sched(self);

@@ -58,6 +58,11 @@ void lim__conv_leave(lim_bus *bus, lim__conv_node *node)
     count(bus, lim__sched_current(), -1);
 }
 
+void lim__conv_apart(lim_bus *bus, bool apart)
+{
+    count(bus, lim__sched_current(), apart ? -1 : 1);
+}
+
 /* The value of `key` as conversations are found by it; false: it has none. */
 static bool fact(const lim__conv_facts *f, lim_bytes key, lim_bytes *value)
 {
@@ -195,5 +200,19 @@ lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim
             atomic_fetch_sub(&bus->conv_hosted, 1);
     }
     atomic_fetch_sub(&bus->conv_entering, 1);
+    return err;
+}
+
+lim_err lim__conv_spawn_again(lim_bus *bus, lim__conv_kind kind, uint64_t id, lim_pid *out)
+{
+    lim_spawn_opts opts = spawn_opts(&bus, kind, false);
+    opts.place = true;
+    opts.scheduler = lim__pid_scheduler((lim_pid){ id }) % lim__sched_count(bus->rt);
+    atomic_fetch_add(&bus->conv_hosted, 1);
+    lim_err err = lim_runtime_spawn(bus->rt, &opts, out);
+    if (err == LIM_OK)
+        lim__pid_mark(bus->rt, *out, (uint8_t)kind);
+    else
+        atomic_fetch_sub(&bus->conv_hosted, 1);
     return err;
 }

@@ -28,6 +28,10 @@ void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, cons
 bool lim__conv_matches(const lim__conv_node *node, lim_bytes where);
 /* In on_end, whether it had entered or not. */
 void lim__conv_leave(lim_bus *bus, lim__conv_node *node);
+/* A durable one is not waited for when the bus is drained: it goes on when that is opened again. On its scheduler. */
+void lim__conv_apart(lim_bus *bus, bool apart);
+/* One from before a restart, on the scheduler of its first life if there is one. Its first letter is still to be posted. */
+lim_err lim__conv_spawn_again(lim_bus *bus, lim__conv_kind kind, uint64_t id, lim_pid *out);
 /* A 64-bit id as people see it: hexadecimal text. */
 void lim__json_id(lim__json *j, const char *key, uint64_t id);
 /* Sends `json` as the answer to a show letter; takes the buffer's contents. */

@@ -18,6 +18,7 @@
 #include "bus/log_inside.h"
 #include "bus/saga.h"
 #include "bus/schedule.h"
+#include "bus/talk.h"
 #include "bus/slot.h"
 
 #include <errno.h>
@@ -565,13 +566,8 @@ uint64_t lim__durable_birth(lim_bus *bus)
 lim_err lim__durable_restore(lim_bus *bus, lim_diag *diag)
 {
     static lim_err (*const parts[])(lim_bus * bus, lim_diag * diag) = {
-        format_restore,
-        lim__logs_restore,
-        lim__slots_restore, /* makes groups: before who uses them */
-        lim__readers_restore,
-        lim__queues_restore,
-        lim__schedules_restore,
-        lim__sagas_restore,
+        format_restore,       lim__logs_restore,   lim__slots_restore, /* makes groups: before who uses them */
+        lim__readers_restore, lim__queues_restore, lim__talks_restore, lim__schedules_restore, lim__sagas_restore,
     };
     lim_err err = LIM_OK;
     for (size_t i = 0; err == LIM_OK && i < LIM_COUNT(parts); i++)

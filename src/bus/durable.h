@@ -115,6 +115,8 @@ void lim__alias_drop(lim_bus *bus, uint64_t old);
 /* The process that a conversation's or task's id means: itself, unless it was made again after a restart. Any thread, a few
  * instructions when nothing has an alias. */
 lim_pid lim__alias_pid(lim_bus *bus, uint64_t id);
+/* The id that people know a living one by: that of its first life. As long as there are aliases. Any thread. */
+uint64_t lim__alias_of(lim_bus *bus, lim_pid now);
 
 /* ---- waiting in order ----
  * Signals that reach a process while its commit is under way: letters are kept as they are, exits and downs as values. */

@@ -81,7 +81,7 @@ void lim__ex_undo(const exchange *x, lim_process *self, lim__outcome_letter *o)
     put_story(x, o, &story);
     lim_err err = story.failed
                       ? LIM_E_NOMEM
-                      : lim__compensate(x->bus, self, x->open->terms, lim__buf_bytes(&story), &o->compensation);
+                      : lim__compensate(x->bus, self, x->open->terms, 0, lim__buf_bytes(&story), &o->compensation);
     lim__buf_fini(&story);
     if (err != LIM_OK)
         LIM__EVENT(x->bus, self, "compensation_failed", { "group", group_name(x->open) },

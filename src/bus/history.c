@@ -33,7 +33,8 @@ typedef struct entry {
 
 struct lim__history { /* owner only, until it is on a shelf */
     lim_bus *bus;
-    lim_pid conv;
+    lim_pid conv;        /* as people know it, */
+    lim_pid pid;         /* and its process */
     entry **ring;        /* room is a power of two; entry n is at n % room */
     uint32_t room, kept; /* the newest so many */
     uint64_t newest;
@@ -95,13 +96,17 @@ void lim__histories_free(lim__histories *all)
 
 lim__history *lim__history_new(lim_bus *bus, lim_process *self)
 {
+    return lim__history_new_as(bus, self, lim_self(self));
+}
+
+lim__history *lim__history_new_as(lim_bus *bus, lim_process *self, lim_pid conv)
+{
     lim__history *h = calloc(1, sizeof *h);
     if (h == NULL)
         return NULL;
-    *h = (lim__history){ .bus = bus, .conv = lim_self(self), .room = FIRST_ROOM };
+    *h = (lim__history){ .bus = bus, .conv = conv, .pid = lim_self(self), .room = FIRST_ROOM };
     h->ring = malloc(FIRST_ROOM * sizeof *h->ring);
-    if (h->ring == NULL ||
-        lim__map_put(&bus->histories->living[lim__pid_scheduler(h->conv)], h->conv.id, h) != LIM_OK) {
+    if (h->ring == NULL || lim__map_put(&bus->histories->living[lim__pid_scheduler(h->pid)], h->pid.id, h) != LIM_OK) {
         history_free(h);
         return NULL;
     }
@@ -174,18 +179,18 @@ static lim_bytes cut(lim_bytes text)
     return lim__bytes(text.ptr, text.len < LIM__HISTORY_DETAIL_MAX ? text.len : LIM__HISTORY_DETAIL_MAX);
 }
 
-void lim__history_add(lim__history *h, lim_process *self, const lim__history_note *note)
+static entry *add(lim__history *h, uint64_t at_us, const lim__history_note *note)
 {
     if (h == NULL)
-        return;
+        return NULL;
     lim_bytes who = cut(note->who), detail = cut(note->detail);
     entry *e = malloc(sizeof *e + who.len + detail.len);
     if (e == NULL || !make_room(h)) {
         free(e);
-        return;
+        return NULL;
     }
     *e = (entry){ .n = h->newest + 1,
-                  .at_us = h->bus->os->wall_ns(h->bus->os) / 1000,
+                  .at_us = at_us,
                   .bytes = note->bytes,
                   .kind = note->kind,
                   .code = note->code,
@@ -198,7 +203,33 @@ void lim__history_add(lim__history *h, lim_process *self, const lim__history_not
     h->ring[++h->newest % h->room] = e;
     h->kept++;
     h->bytes += entry_bytes(e);
-    publish(h, self, e);
+    return e;
+}
+
+void lim__history_add(lim__history *h, lim_process *self, const lim__history_note *note)
+{
+    const entry *e = h == NULL ? NULL : add(h, h->bus->os->wall_ns(h->bus->os) / 1000, note);
+    if (e != NULL)
+        publish(h, self, e);
+}
+
+/* Kinds are words of the program. */
+static const char *word_of(lim_bytes kind)
+{
+    static const char *const all[] = { "opened", "phase",    "assigned", "joined",   "left",     "crashed",
+                                       "sent",   "said",     "asked",    "answered", "ended",    "refused",
+                                       "signal", "detached", "attached", "rejoined", "restored", "compensation" };
+    for (size_t i = 0; i < LIM_COUNT(all); i++)
+        if (lim__bytes_eq(kind, lim__str(all[i])))
+            return all[i];
+    return "other";
+}
+
+void lim__history_put_back(lim__history *h, lim_bytes kind, uint64_t at_us, const lim__history_note *note)
+{
+    lim__history_note as = *note;
+    as.kind = word_of(kind);
+    (void)add(h, at_us, &as);
 }
 
 void lim__history_json(const lim__history *h, uint64_t after, lim__json *j)
@@ -238,7 +269,7 @@ void lim__history_end(lim__history *h)
         return;
     lim__histories *all = h->bus->histories;
     shelf *s = &all->shelves[lim__pid_scheduler(h->conv)];
-    lim__map_remove(&all->living[lim__pid_scheduler(h->conv)], h->conv.id);
+    lim__map_remove(&all->living[lim__pid_scheduler(h->pid)], h->pid.id);
     pthread_mutex_lock(&s->mutex);
     if (s->items == NULL)
         s->items = calloc(SHELF, sizeof(lim__history *));

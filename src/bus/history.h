@@ -24,6 +24,9 @@ typedef struct lim__history_note {
 typedef struct lim__history lim__history;
 /* NULL: no memory, and nothing is kept. */
 lim__history *lim__history_new(lim_bus *bus, lim_process *self);
+lim__history *lim__history_new_as(lim_bus *bus, lim_process *self, lim_pid conv); /* made again: the id it is known by */
+/* An entry from before that, the oldest first; nobody is told. */
+void lim__history_put_back(lim__history *h, lim_bytes kind, uint64_t at_us, const lim__history_note *note);
 void lim__history_add(lim__history *h, lim_process *self, const lim__history_note *note); /* h NULL: nothing */
 /* When the conversation ends: into what is remembered (bounded per scheduler); takes h. NULL is a no-op. On the
  * conversation's scheduler, also in its on_end. */

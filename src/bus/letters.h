@@ -59,7 +59,8 @@ typedef struct lim__grant { uint32_t parts; } lim__grant; /* so many more parts 
 /* From anybody who knows the id; nobody is answered. */
 typedef struct lim__signal_in { lim__msg *payload; uint8_t name_len; char name[]; } lim__signal_in;
 typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__notify;
-/* close, cancel, inspect, await, unawait, push; sound: answered with a `sound` when it is stored that there is such a task */
+/* close, cancel, inspect, await, unawait, push, attach; sound: answered with a `sound` when it is stored that there is such
+ * a task */
 typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command;
 
 /* ---- conversation -> owner ---- */
@@ -328,7 +329,7 @@ typedef struct lim__slot_stored { uint64_t ref; lim_err err; } lim__slot_stored;
     X(holding) X(say) X(join) X(joined) X(evict) X(want) X(assigned) X(refused) X(queued) X(release) X(shown)          \
     X(deploy) X(deployed) X(resume) X(report) X(unawait) X(leave_conv) X(grant) X(signal_in) X(partial) X(credit)       \
     X(part) X(progress) X(stands_for) X(dead) X(members) X(member_list) X(admin) X(vouch) X(vouched) X(vacated) X(row)   \
-    X(revive) X(revived) X(relive) X(sound) X(slot_stored)
+    X(revive) X(revived) X(relive) X(sound) X(attach) X(slot_stored)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__LETTER_MAP(X)
 #undef X

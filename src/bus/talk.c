@@ -41,7 +41,10 @@ void lim__talk_note(talk *t, lim_process *self, const char *kind, lim_pid who, l
         return;
     char text[24];
     lim_bytes name = who.id != 0 ? lim__talk_name(t, who, text) : lim__bytes("", 0);
-    lim__history_add(t->rare->history, self, &(lim__history_note){ kind, name, detail, bytes, code });
+    lim__history_note entry = { kind, name, detail, bytes, code };
+    if (t->kept)
+        lim__keep_noted(t, &entry);
+    lim__history_add(t->rare->history, self, &entry);
 }
 
 void lim__talk_done(talk *t, lim_process *self, lim_pid to, uint64_t ref, const lim__done *as)
@@ -56,7 +59,7 @@ void lim__talk_done(talk *t, lim_process *self, lim_pid to, uint64_t ref, const 
         d->phase = t->phase;
         d->wanted = LIM_PHASE_ACTIVE;
     }
-    (void)!lim__send_reserved(self, to, d);
+    (void)!lim__talk_post(t, self, to, d);
 }
 
 lim_err lim__talk_step(talk *t, lim_process *self, lim__phase_event event)
@@ -75,6 +78,8 @@ void lim__talk_opened(talk *t, lim_process *self, lim_err err)
     if (t->opened)
         return;
     t->opened = true;
+    if (t->kept)
+        lim__talk_keep(t)->vain = err != LIM_OK;
     lim__talk_done(t, self, t->owner, t->open->ref, &(lim__done){ .err = err });
 }
 
@@ -86,7 +91,7 @@ static void remember(talk *t, lim_reason reason)
     const past *last = t->phase == LIM_PHASE_BROKEN ? lim__talk_past(t, (lim_pid){ 0 }) : NULL;
     bool killed = reason != LIM_NORMAL;
     uint64_t now_ns = lim__sched_now_ns(lim__sched_current());
-    lim__ended_summary s = { .conv = t->node.pid,
+    lim__ended_summary s = { .conv = { lim__talk_id(t) },
                              .kind = LIM__KIND_TALK,
                              .phase = killed ? LIM_PHASE_BROKEN : (lim_phase)t->phase,
                              .how = killed ? LIM_HOW_CRASHED : (lim_how)t->how,
@@ -108,11 +113,14 @@ static void end(talk *t, lim_process *self, lim_reason reason)
     lim__closed *c = lim__letter_new(lim__proc_sched(self), &lim__type_closed, sizeof *c);
     if (c != NULL) {
         *c = (lim__closed){ t->node.pid, (lim_phase)t->phase, reason };
-        (void)!lim__send_reserved(self, t->owner, c);
+        (void)!lim__talk_post(t, self, t->owner, c);
     }
     lim__talk_note(t, self, "ended", (lim_pid){ 0 }, lim__str(lim_reason_text(reason)), 0, 0);
     remember(t, LIM_NORMAL);
-    lim_exit(self, LIM_NORMAL);
+    if (t->kept)
+        lim__keep_end(t, self);
+    else
+        lim_exit(self, LIM_NORMAL);
 }
 
 static void close_talk(talk *t, lim_process *self, lim_how how, lim_reason reason)
@@ -223,11 +231,13 @@ static void on_open(talk *t, lim_process *self, const lim_signal *signal)
     }
     t->phase = LIM_PHASE_CREATED;
     /* Who is to undo it has to know what was done. */
-    bool trace = lim__talk_terms(t)->trace || t->open->on_crash == LIM_CRASH_COMPENSATE;
+    bool trace = lim__talk_terms(t)->trace || t->open->on_crash == LIM_CRASH_COMPENSATE || lim__talk_terms(t)->durable;
     if (trace && lim__talk_rare(t, self) != NULL)
         t->rare->history = lim__history_new(t->bus, self);
+    lim_err err = lim__talk_terms(t)->durable ? lim__keep_begin(t, self) : LIM_OK;
     lim__talk_note(t, self, "opened", (lim_pid){ 0 }, lim__bytes(t->open->text, t->open->group_len), 0, 0);
-    lim_err err = begin(t, self);
+    if (err == LIM_OK)
+        err = begin(t, self);
     if (err != LIM_OK)
         lim__talk_opened(t, self, err);
     else if (t->open->participant.id != 0)
@@ -275,7 +285,11 @@ static void on_letter(talk *t, lim_process *self, const lim_signal *signal)
     else if (type == &lim__type_notify)
         lim__talk_notify(t, self, body);
     else if (type == &lim__type_push)
-        t->push = true;
+        lim__talk_push(t, self);
+    else if (type == &lim__type_attach)
+        lim__keep_attach(t, self, body);
+    else if (type == &lim__type_member_list && t->kept)
+        lim__back_members(t, self, body);
     else if (type == &lim__type_inspect)
         lim__talk_done(t, self, ((const lim__command *)body)->from, ((const lim__command *)body)->ref,
                        &(lim__done){ .info = lim__talk_info(t, lim_now_ns(self)) });
@@ -287,6 +301,8 @@ static void on_exit_signal(talk *t, lim_process *self, const lim_signal *signal)
         lim_exit(self, LIM_SHUTDOWN);
     else if (signal->from.id == 0) /* somebody ended it from outside: its links tell of that */
         lim_exit(self, signal->reason);
+    else if (signal->from.id == t->owner.id && t->kept && t->opened)
+        lim__keep_owner_gone(t, self);
     else if (signal->from.id == t->owner.id)
         close_talk(t, self, LIM_HOW_CLOSED, signal->reason);
     else
@@ -318,30 +334,43 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__list_init(&t->inbox);
         lim__conv_enter(t->bus, self, &t->node, t, &lim__talk_kindred);
     }
+    if (t->kept && lim__keep_signal(t, self, signal, on_signal))
+        return;
     if (signal->kind == LIM_SIGNAL_EXIT)
         on_exit_signal(t, self, signal);
     else if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type == &lim__type_open)
         on_open(t, self, signal);
+    else if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type == &lim__type_talk_rows && t->open == NULL)
+        lim__back_rows(t, self, signal);
     else if (signal->kind == LIM_SIGNAL_MESSAGE && signal->type != NULL && t->open != NULL)
         on_letter(t, self, signal);
     else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__TALK_TAG_WHOLE)
         deadline(t, self);
+    else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__TALK_TAG_GRACE)
+        lim__back_look(t, self);
     else if (signal->kind == LIM_SIGNAL_TIMER)
         lim__talk_late(t, self, signal->ref);
     LIM_CHECK((lim__talk_check(t), true));
+    if (t->kept)
+        lim__keep_settle(t, self);
 }
 
 static void on_end(void *state, lim_reason reason)
 {
     talk *t = state;
     lim__sched *s = lim__sched_current();
+    bool kept = t->kept;
     lim__conv_leave(t->bus, &t->node);
     if (t->calls.next == NULL)
         return;
+    if (t->kept) {
+        lim__keep_free(t, reason, s);
+        t->kept = false;
+    }
     lim__talk_calls_free(t, s);
     for (note *n; (n = lim__talk_take(t)) != NULL;)
         lim__talk_note_free(s, n);
-    if (t->open != NULL && reason != LIM_NORMAL) /* else it left its line before anybody could miss it */
+    if (t->open != NULL && reason != LIM_NORMAL && !kept) /* else it left its line before anybody could miss it */
         remember(t, reason);
     if (t->rare != NULL)
         lim__history_end(t->rare->history);

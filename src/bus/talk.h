@@ -5,11 +5,14 @@
  *   talk_party.c   who takes part: join, leave, death, the group, notifiers
  *   talk_say.c     messages and events: to participants, to the opener, the inbox
  *   talk_call.c    what waits: asks and receives, and how each ends
- *   talk_show.c    what others may see of it */
+ *   talk_show.c    what others may see of it
+ *   talk_keep.c    durable ones: what is stored of it, and what waits for that
+ *   talk_back.c    durable ones: made again, and their participants waited for */
 #ifndef LIM__TALK_H
 #define LIM__TALK_H
 
 #include "bus/conv.h"
+#include "bus/durable.h"
 #include "bus/history.h"
 
 enum {
@@ -17,7 +20,7 @@ enum {
     LIM__PAST_MAX = 256,    /* remembered of those that are gone, for notifiers and names */
     LIM__EVENTS_MAX = 1024  /* not yet received; nobody may join beyond */
 };
-enum { LIM__TALK_TAG_CALL = 1, LIM__TALK_TAG_WHOLE };
+enum { LIM__TALK_TAG_CALL = 1, LIM__TALK_TAG_WHOLE, LIM__TALK_TAG_STORE, LIM__TALK_TAG_GRACE };
 
 typedef struct party { /* takes part: linked */
     lim_pid pid;
@@ -63,6 +66,7 @@ typedef struct rare { /* what most talks never need */
     lim__history *history;
     uint64_t refused, unasked; /* sayings not kept; answers nobody waited for */
     lim_pid compensation;
+    struct keep *keep;    /* durable ones */
 } rare;
 
 typedef struct talk { /* its process only */
@@ -82,6 +86,7 @@ typedef struct talk { /* its process only */
     uint16_t alive, room; /* of parties */
     uint8_t phase, how, why; /* lim_phase; lim_how it ends; lim_why of a failure without a death */
     bool push : 1, opened : 1, wanting : 1; /* tells the owner as it comes; the opener was answered; the group looks */
+    bool kept : 1; /* durable: rare->keep is there */
 } talk;
 
 /* ---- talk.c ---- */
@@ -105,6 +110,9 @@ party *lim__talk_party(talk *t, lim_pid pid);      /* NULL: takes no part (any m
 const past *lim__talk_past(const talk *t, lim_pid pid); /* {0}: the latest; NULL: none that is remembered */
 lim_bytes lim__talk_name(talk *t, lim_pid pid, char text[24]); /* identity, or its id in `text` */
 lim_err lim__talk_enter(talk *t, lim_process *self, const party *as, bool opening); /* EXISTS, FULL, NOMEM */
+bool lim__talk_relink(talk *t, lim_process *self, const party *as); /* takes its assignment. False: no memory */
+void lim__talk_lost(talk *t, lim_process *self, const party *was, const past *gone); /* takes the assignment of `was` */
+void lim__talk_past_add(talk *t, lim_process *self, const past *p);                  /* likewise */
 void lim__talk_join(talk *t, lim_process *self, lim_pid from, const lim__join_conv *m);
 void lim__talk_leave(talk *t, lim_process *self, lim_pid from, const lim__join_conv *m);
 void lim__talk_gone(talk *t, lim_process *self, const lim_signal *signal); /* an exit of somebody linked */
@@ -127,10 +135,12 @@ lim_why lim__talk_hear(talk *t, lim_process *self, const heard *h); /* NONE: it 
 void lim__talk_event(talk *t, lim_process *self, const heard *h, bool opener);
 void lim__talk_event_to(talk *t, lim_process *self, lim_pid to, const heard *h); /* one participant */
 lim_err lim__talk_request(talk *t, lim_process *self, lim_pid to, const call *c); /* an ask, on its way */
-void lim__talk_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why);
+void lim__talk_revoke(talk *t, lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why);
 void lim__talk_tell(talk *t, lim_process *self, lim_pid from, const lim__tell *m);
 void lim__talk_say(talk *t, lim_process *self, const lim__say *m);
 void lim__talk_signal(talk *t, lim_process *self, const lim__signal_in *m);
+void lim__talk_push(talk *t, lim_process *self); /* from now on the owner is told what comes, and what had come */
+lim_err lim__talk_message_to(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload);
 note *lim__talk_take(talk *t); /* out of the inbox; NULL: empty. The caller's */
 void lim__talk_note_free(lim__sched *s, note *n);
 lim__msg *lim__talk_traced(const talk *t, lim__msg *payload); /* one reference: with the trace context, if there is one */
@@ -147,9 +157,84 @@ void lim__talk_calls_lose(talk *t, lim_process *self, lim_pid of);   /* those co
 void lim__talk_calls_revoke(talk *t, lim_process *self, lim_pid of); /* it shall stop */
 void lim__talk_calls_move(talk *t, lim_process *self, lim_pid to);  /* those in nobody's hands */
 void lim__talk_calls_free(talk *t, lim__sched *s);
+call *lim__talk_call_new(talk *t, lim_process *self, const call *as); /* waits from now on; NULL: no memory */
+void lim__talk_calls_resend(talk *t, lim_process *self, lim_pid was, lim_pid now); /* under the same leases */
+void lim__talk_calls_disown(talk *t, lim_process *self); /* the owner is gone: receives end, asks are answered into the inbox */
 
 /* ---- talk_undo.c ---- */
 void lim__talk_undo(talk *t, lim_process *self); /* LIM_CRASH_COMPENSATE: has a task undo it */
+
+/* ---- talk_keep.c ---- see there */
+typedef struct away { /* a participant from before a restart that has not come back yet */
+    lim__list node;
+    lim_pid pid;
+    lim__assigned *assigned; /* NULL: it cannot come back */
+    bool required;
+} away;
+typedef struct held { /* said to one that is away */
+    lim__list node;
+    uint64_t n;
+    lim_pid to, from;
+    lim__msg *payload;
+} held;
+typedef struct renamed { /* who came back has another id now */
+    lim__list node;
+    lim_pid was, now;
+} renamed;
+typedef struct keep {
+    uint64_t id;            /* as people know it: of its first life */
+    uint64_t stream;        /* of its history; 0: its first batch makes it */
+    uint64_t opened_wall_ns, ref;
+    uint64_t inbox_first, inbox_next, held_next, noted; /* numbers of rows; entries of the history so far */
+    bool fresh;             /* nothing of it is stored yet, */
+    bool vain;              /* nor will be: it could not be opened */
+    bool storing, replaying, ending, ended;
+    lim__buf ops;           /* what has changed beside the state: u8 what, key, value */
+    lim__buf state;         /* as it is stored */
+    lim__list outbox;       /* letters that wait for the commit */
+    lim__stash stash;       /* signals that do */
+    /* after a restart */
+    lim__list away, held, renamed;
+    uint64_t grace_ns, pause_ns; /* until when those that are away are waited for; 0: not at all */
+} keep;
+static inline keep *lim__talk_keep(const talk *t) { return t->rare->keep; } /* of one that is kept */
+uint64_t lim__talk_id(const talk *t);
+lim_err lim__keep_begin(talk *t, lim_process *self); /* MISUSE: the bus keeps nothing; NOMEM */
+lim_err lim__keep_post(talk *t, lim_process *self, lim_pid to, void *letter);
+void lim__keep_call(talk *t, const call *c);
+void lim__keep_call_gone(talk *t, const call *c);
+void lim__keep_heard(talk *t, const note *n); /* into the inbox */
+void lim__keep_taken(talk *t);                /* the oldest out of it */
+void lim__keep_noted(talk *t, const lim__history_note *note);
+void lim__keep_held(talk *t, const held *h);
+void lim__keep_held_gone(talk *t, const held *h);
+void lim__keep_end(talk *t, lim_process *self);     /* instead of lim_exit: once that is stored */
+void lim__keep_settle(talk *t, lim_process *self);  /* after a signal: commits what it changed */
+/* True: it was the end of a commit, or waits for one. */
+bool lim__keep_signal(talk *t, lim_process *self, const lim_signal *signal, lim_on_signal *handler);
+void lim__keep_free(talk *t, lim_reason reason, lim__sched *s); /* in on_end: brings it back unless it had ended */
+void lim__keep_owner_gone(talk *t, lim_process *self);
+void lim__keep_attach(talk *t, lim_process *self, const lim__command *m);
+lim_bytes lim__keep_key(uint64_t id, char what, uint64_t n, uint8_t key[18]);
+lim__buf lim__keep_state(const talk *t, lim_process *self);
+uint64_t lim__keep_to_wall(const talk *t, uint64_t at_ns); /* 0: never */
+/* What is sent to others: at once, or, of a durable one, when what it is a consequence of is stored. */
+static inline lim_err lim__talk_post(talk *t, lim_process *self, lim_pid to, void *letter)
+{
+    return t->kept ? lim__keep_post(t, self, to, letter) : lim__send_reserved(self, to, letter);
+}
+
+/* ---- talk_back.c ---- */
+extern const lim__letter_type lim__type_talk_rows;
+void lim__back_rows(talk *t, lim_process *self, const lim_signal *signal);
+bool lim__back_gone(talk *t, lim_process *self, const party *was); /* true: it is waited for */
+void lim__back_members(talk *t, lim_process *self, const lim__member_list *m);
+void lim__back_look(talk *t, lim_process *self);                   /* its timer */
+bool lim__back_hold(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload); /* true: it is away */
+bool lim__back_waits(const talk *t, lim_pid pid);                  /* {0}: anybody */
+lim_pid lim__back_now(const talk *t, lim_pid pid);                 /* its id now; pid itself */
+void lim__back_bring(lim_bus *bus, uint64_t id);                   /* a process of a durable talk died */
+lim_err lim__talks_restore(lim_bus *bus, lim_diag *diag);
 
 /* ---- talk_show.c ---- */
 lim_conv_info lim__talk_info(const talk *t, uint64_t now_ns);

@@ -92,7 +92,7 @@ static void outcome(talk *t, lim_process *self, const call *c, const ending *e)
     at += e->detail.len;
     for (uint32_t i = 0; i < count; i++)
         at += lim__name_put(at, lim__bytes(gone[i]->text, gone[i]->identity_len));
-    (void)!lim__send_reserved(self, c->from, o);
+    (void)!lim__talk_post(t, self, c->from, o);
 }
 
 /* How it ends for who waits in a talk that failed, or for a participant that is past. */
@@ -121,12 +121,15 @@ static void call_end(talk *t, lim_process *self, call *c, const ending *e)
     if (c->timer != 0)
         lim_timer_cancel(self, c->timer);
     if (c->lease != 0 && !answered && lim__talk_party(t, c->to) != NULL)
-        lim__talk_revoke(self, c->to, c->lease,
+        lim__talk_revoke(t, self, c->to, c->lease,
                          e->how == LIM_HOW_TIMEOUT ? LIM__REVOKE_TIMEOUT : LIM__REVOKE_CANCELLED);
     if (c->lease != 0)
         lim__talk_note(t, self, answered ? "answered" : "ended", c->to, lim__str(lim_how_text(e->how)),
                        e->payload != NULL ? lim__msg_bytes(e->payload).len : 0, 0);
-    outcome(t, self, c, e);
+    if (t->kept && c->lease != 0)
+        lim__keep_call_gone(t, c);
+    if (c->from.id != 0)
+        outcome(t, self, c, e);
     call_free(t, lim__proc_sched(self), c);
 }
 
@@ -136,7 +139,7 @@ static call call_now(lim_process *self, uint64_t ref, lim_pid from, uint64_t dea
     return (call){ .ref = ref, .from = from, .deadline_ns = deadline_ns, .started_ns = lim_now_ns(self) };
 }
 
-static call *call_new(talk *t, lim_process *self, const call *as)
+call *lim__talk_call_new(talk *t, lim_process *self, const call *as)
 {
     call *c = lim__alloc(lim__proc_sched(self), sizeof *c);
     if (c == NULL)
@@ -217,6 +220,10 @@ static bool addressee(talk *t, lim_pid to, lim_pid *out)
 {
     const party *p = to.id != 0 ? lim__talk_party(t, to) : t->alive > 0 ? &t->parties[0] : NULL;
     *out = p != NULL ? p->pid : (lim_pid){ 0 };
+    if (p == NULL && t->kept && lim__back_waits(t, to)) {
+        *out = lim__back_now(t, to);
+        return true;
+    }
     return p != NULL || (to.id == 0 && t->wanting);
 }
 
@@ -233,7 +240,7 @@ void lim__talk_ask(talk *t, lim_process *self, lim_pid from, const lim__ask *m)
     call waits = now;
     waits.lease = ++t->next_lease;
     waits.to = to;
-    call *c = call_new(t, self, &waits);
+    call *c = lim__talk_call_new(t, self, &waits);
     if (c == NULL) {
         no_memory(t, self, &now);
         return;
@@ -242,8 +249,19 @@ void lim__talk_ask(talk *t, lim_process *self, lim_pid from, const lim__ask *m)
     t->asked++;
     t->sent++;
     lim__talk_note(t, self, "asked", to, lim__bytes("", 0), lim__msg_bytes(m->payload).len, 0);
+    if (t->kept)
+        lim__keep_call(t, c);
     if (to.id != 0)
         ask_party(t, self, c);
+}
+
+/* Whoever asked is gone, and the talk is not: it will be received. */
+static void answer_into_inbox(talk *t, lim_process *self, call *c, const ending *e)
+{
+    heard h = { .from = e->from, .payload = e->payload };
+    if (e->how == LIM_HOW_REPLY && lim__talk_hear(t, self, &h) != LIM_WHY_NONE && lim__talk_rare(t, self) != NULL)
+        t->rare->refused++;
+    call_end(t, self, c, e);
 }
 
 void lim__talk_answer(talk *t, lim_process *self, const lim__answer *a)
@@ -262,7 +280,10 @@ void lim__talk_answer(talk *t, lim_process *self, const lim__answer *a)
                      .detail = lim__bytes(a->detail, a->detail_len),
                      .who = lim__talk_name(t, a->from, text),
                      .from = a->from };
-        call_end(t, self, c, &e);
+        if (c->from.id == 0)
+            answer_into_inbox(t, self, c, &e);
+        else
+            call_end(t, self, c, &e);
         return;
     }
     if (a->lease != 0 && a->how != LIM__ANSWER_NOTHING && lim__talk_rare(t, self) != NULL)
@@ -271,7 +292,9 @@ void lim__talk_answer(talk *t, lim_process *self, const lim__answer *a)
 
 static bool in_hand_of(talk *t, const call *c, lim_pid of)
 {
-    return c->lease != 0 && (of.id != 0 ? c->to.id == of.id : lim__talk_party(t, c->to) == NULL);
+    if (c->lease == 0 || of.id != 0)
+        return c->lease != 0 && c->to.id == of.id;
+    return lim__talk_party(t, c->to) == NULL && !(t->kept && c->to.id != 0 && lim__back_waits(t, c->to));
 }
 
 void lim__talk_calls_crash(talk *t, lim_process *self, lim_pid of)
@@ -291,8 +314,13 @@ void lim__talk_calls_lose(talk *t, lim_process *self, lim_pid of)
     char text[24];
     LIM__LIST_EACH_SAFE(n, tmp, &t->calls) {
         call *c = LIM_CONTAINER(n, call, node);
-        if (!in_hand_of(t, c, of) || ++c->losses < LIM__EXCLUDED_MAX)
+        if (!in_hand_of(t, c, of))
             continue;
+        if (++c->losses < LIM__EXCLUDED_MAX) {
+            if (t->kept)
+                lim__keep_call(t, c);
+            continue;
+        }
         ending e = crashed(t, of, text); /* it kills whoever gets it */
         call_end(t, self, c, &e);
     }
@@ -303,7 +331,7 @@ void lim__talk_calls_revoke(talk *t, lim_process *self, lim_pid of)
     LIM__LIST_EACH(n, &t->calls) {
         const call *c = LIM_CONTAINER(n, call, node);
         if (in_hand_of(t, c, of))
-            lim__talk_revoke(self, of, c->lease, LIM__REVOKE_CANCELLED);
+            lim__talk_revoke(t, self, of, c->lease, LIM__REVOKE_CANCELLED);
     }
 }
 
@@ -313,9 +341,39 @@ void lim__talk_calls_move(talk *t, lim_process *self, lim_pid to)
         call *c = LIM_CONTAINER(n, call, node);
         if (!in_hand_of(t, c, (lim_pid){ 0 }))
             continue;
+        if (t->kept)
+            lim__keep_call_gone(t, c);
         c->to = to;
         c->lease = ++t->next_lease;
+        if (t->kept)
+            lim__keep_call(t, c);
         ask_party(t, self, c);
+    }
+}
+
+void lim__talk_calls_resend(talk *t, lim_process *self, lim_pid was, lim_pid now)
+{
+    LIM__LIST_EACH_SAFE(n, tmp, &t->calls) {
+        call *c = LIM_CONTAINER(n, call, node);
+        if (c->lease == 0 || c->to.id != was.id)
+            continue;
+        c->to = now;
+        lim__keep_call(t, c);
+        ask_party(t, self, c);
+    }
+}
+
+void lim__talk_calls_disown(talk *t, lim_process *self)
+{
+    LIM__LIST_EACH_SAFE(n, tmp, &t->calls) {
+        call *c = LIM_CONTAINER(n, call, node);
+        if (c->from.id != t->owner.id)
+            continue;
+        c->from = (lim_pid){ 0 };
+        if (c->lease == 0)
+            call_end(t, self, c, &(ending){ .how = LIM_HOW_CLOSED });
+        else
+            lim__keep_call(t, c);
     }
 }
 
@@ -360,7 +418,7 @@ void lim__talk_receive(talk *t, lim_process *self, lim_pid from, const lim__rece
         lim__talk_note_free(lim__proc_sched(self), n);
     } else if (err != LIM_OK) {
         cannot(t, self, &now, (lim_pid){ 0 });
-    } else if (call_new(t, self, &now) == NULL) {
+    } else if (lim__talk_call_new(t, self, &now) == NULL) {
         no_memory(t, self, &now);
     }
 }

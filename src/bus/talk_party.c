@@ -21,7 +21,8 @@ party *lim__talk_party(talk *t, lim_pid pid)
     for (uint32_t i = 0; i < t->alive; i++)
         if (t->parties[i].pid.id == pid.id)
             return &t->parties[i];
-    return NULL;
+    lim_pid now = t->kept && pid.id != 0 ? lim__back_now(t, pid) : pid;
+    return now.id != pid.id ? lim__talk_party(t, now) : NULL;
 }
 
 const past *lim__talk_past(const talk *t, lim_pid pid)
@@ -82,7 +83,7 @@ static size_t past_bytes(const rare *r)
 }
 
 /* It takes its assignment with it. */
-static void past_add(talk *t, lim_process *self, const past *p)
+void lim__talk_past_add(talk *t, lim_process *self, const past *p)
 {
     rare *r = lim__talk_rare(t, self);
     if (r != NULL && past_room(r, lim__proc_sched(self)))
@@ -104,7 +105,7 @@ static void tell_watches(talk *t, lim_process *self, lim_pid who, lim_reason rea
         lim__exited *e = lim__letter_new(lim__proc_sched(self), &lim__type_exited, sizeof *e);
         if (e != NULL) {
             *e = (lim__exited){ w->what.ref, w->what.participant, reason, at_ns };
-            (void)!lim__send_reserved(self, w->what.owner, e);
+            (void)!lim__talk_post(t, self, w->what.owner, e);
         }
         lim__list_remove(&w->node);
         lim__free(lim__proc_sched(self), w, sizeof *w);
@@ -169,6 +170,15 @@ lim_err lim__talk_enter(talk *t, lim_process *self, const party *as, bool openin
                    lim__str(as->required ? "required" : ""), 0, 0);
     lim__talk_event(t, self, &(heard){ .from = as->pid, .event = LIM_EVENT_JOINED }, !opening);
     return LIM_OK;
+}
+
+/* As it was before a restart: nobody is told that it joined. */
+bool lim__talk_relink(talk *t, lim_process *self, const party *as)
+{
+    if (!party_room(t, lim__proc_sched(self)))
+        return false;
+    t->parties[t->alive++] = *as;
+    return lim_link(self, as->pid) == LIM_OK;
 }
 
 void lim__talk_join(talk *t, lim_process *self, lim_pid from, const lim__join_conv *m)
@@ -273,11 +283,12 @@ static void after(talk *t, lim_process *self, const party *was, past gone)
     heard h = { .from = gone.pid, .event = gone.crashed ? LIM_EVENT_CRASHED : LIM_EVENT_LEFT };
     h.text = lim__str(gone.crashed ? lim_reason_text(gone.reason) : "");
     bool next = t->open->on_crash == LIM_CRASH_NEXT && was->assigned != NULL;
-    bool fails = was->required || (t->alive == 0 && !next && !t->wanting);
+    bool waits = t->wanting || (t->kept && lim__back_waits(t, (lim_pid){ 0 }));
+    bool fails = was->required || (t->alive == 0 && !next && !waits);
     if (was->assigned != NULL)
         release(t, self, was->assigned->lease);
     gone.assigned = was->assigned;
-    past_add(t, self, &gone);
+    lim__talk_past_add(t, self, &gone);
     lim__talk_note(t, self, gone.crashed ? "crashed" : "left", gone.pid, lim__str(lim_reason_text(gone.reason)), 0, 0);
     tell_watches(t, self, gone.pid, gone.reason, gone.at_ns);
     /* That it failed is how every receive ends from now on, after what had arrived before: no need for an event, too.
@@ -294,12 +305,19 @@ static void after(talk *t, lim_process *self, const party *was, past gone)
     }
 }
 
+void lim__talk_lost(talk *t, lim_process *self, const party *was, const past *gone)
+{
+    after(t, self, was, *gone);
+}
+
 void lim__talk_gone(talk *t, lim_process *self, const lim_signal *signal)
 {
     party *p = lim__talk_party(t, signal->from);
     if (p == NULL)
         return;
     party was = take_out(t, p);
+    if (t->kept && lim__back_gone(t, self, &was))
+        return;
     after(t, self, &was,
           (past){ .pid = was.pid,
                   .reason = signal->reason,
@@ -316,7 +334,7 @@ void lim__talk_leave(talk *t, lim_process *self, lim_pid from, const lim__join_c
         return;
     lim_unlink(self, p->pid);
     lim__talk_calls_revoke(t, self, p->pid);
-    lim__talk_revoke(self, p->pid, 0, LIM__REVOKE_ENDED);
+    lim__talk_revoke(t, self, p->pid, 0, LIM__REVOKE_ENDED);
     party was = take_out(t, p);
     after(t, self, &was,
           (past){ .pid = was.pid,
@@ -332,7 +350,7 @@ void lim__talk_let_go(talk *t, lim_process *self)
     t->wanting = false;
     while (t->alive > 0) {
         party was = take_out(t, &t->parties[0]);
-        lim__talk_revoke(self, was.pid, 0, LIM__REVOKE_ENDED);
+        lim__talk_revoke(t, self, was.pid, 0, LIM__REVOKE_ENDED);
         lim_unlink(self, was.pid);
         if (was.assigned == NULL)
             continue;

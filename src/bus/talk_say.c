@@ -33,11 +33,11 @@ static lim_why push(talk *t, lim_process *self, const heard *h)
                          .text_len = (uint8_t)h->text.len };
     if (h->text.len > 0)
         memcpy(m->text, h->text.ptr, h->text.len);
-    (void)!lim__send_reserved(self, t->owner, m);
+    (void)!lim__talk_post(t, self, t->owner, m);
     return LIM_WHY_NONE;
 }
 
-static lim_why keep(talk *t, lim_process *self, const heard *h)
+static lim_why into_inbox(talk *t, lim_process *self, const heard *h)
 {
     bool message = is_message(h->event);
     if (message && t->buffered >= lim__talk_terms(t)->inbox_max)
@@ -56,6 +56,8 @@ static lim_why keep(talk *t, lim_process *self, const heard *h)
     if (h->text.len > 0)
         memcpy(n->text, h->text.ptr, h->text.len);
     lim__list_push(&t->inbox, &n->node);
+    if (t->kept)
+        lim__keep_heard(t, n);
     if (message)
         t->buffered++;
     else
@@ -66,10 +68,20 @@ static lim_why keep(talk *t, lim_process *self, const heard *h)
 lim_why lim__talk_hear(talk *t, lim_process *self, const heard *h)
 {
     LIM_ASSERT(h->text.len <= 255);
-    lim_why why = t->push ? push(t, self, h) : lim__talk_give(t, self, h) ? LIM_WHY_NONE : keep(t, self, h);
+    lim_why why = t->push ? push(t, self, h) : lim__talk_give(t, self, h) ? LIM_WHY_NONE : into_inbox(t, self, h);
     if (why == LIM_WHY_NONE && is_message(h->event))
         t->received++;
     return why;
+}
+
+void lim__talk_push(talk *t, lim_process *self)
+{
+    t->push = true;
+    for (note *n; (n = lim__talk_take(t)) != NULL;) { /* who attached to it gets what came before */
+        heard h = { n->from, n->payload, (lim_event)n->event, lim__bytes(n->text, n->text_len) };
+        (void)push(t, self, &h); /* no memory: as when it comes while one is attached */
+        lim__talk_note_free(lim__proc_sched(self), n);
+    }
 }
 
 note *lim__talk_take(talk *t)
@@ -78,6 +90,8 @@ note *lim__talk_take(talk *t)
     if (first == NULL)
         return NULL;
     note *n = LIM_CONTAINER(first, note, node);
+    if (t->kept)
+        lim__keep_taken(t);
     if (is_message((lim_event)n->event))
         t->buffered--;
     else
@@ -119,16 +133,18 @@ lim_err lim__talk_request(talk *t, lim_process *self, lim_pid to, const call *c)
     r->flags = 0;
     r->losses = (uint16_t)c->losses;
     r->deadline_ns = c->deadline_ns < r->deadline_ns ? c->deadline_ns : r->deadline_ns;
-    return lim__send(self, to, r);
+    return t->kept ? lim__keep_post(t, self, to, r) : lim__send(self, to, r);
 }
 
-static lim_err message_to(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload)
+lim_err lim__talk_message_to(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload)
 {
+    if (t->kept && lim__back_hold(t, self, to, from, payload))
+        return LIM_OK;
     lim__request *r = request_new(t, self, payload, lim__bytes(NULL, 0));
     if (r == NULL)
         return LIM_E_NOMEM;
     r->from = from;
-    return lim__send(self, to, r);
+    return t->kept ? lim__keep_post(t, self, to, r) : lim__send(self, to, r);
 }
 
 /* One that misses an event would see another order than the others: without memory for it the talk ends, which
@@ -145,7 +161,7 @@ void lim__talk_event_to(talk *t, lim_process *self, lim_pid to, const heard *h)
     }
     r->from = h->from;
     r->event = (uint8_t)h->event;
-    (void)!lim__send_reserved(self, to, r); /* gone: its exit is on its way */
+    (void)!lim__talk_post(t, self, to, r); /* gone: its exit is on its way */
 }
 
 void lim__talk_event(talk *t, lim_process *self, const heard *h, bool opener)
@@ -158,13 +174,13 @@ void lim__talk_event(talk *t, lim_process *self, const heard *h, bool opener)
         lim_exit(self, LIM_FAULT);
 }
 
-void lim__talk_revoke(lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why)
+void lim__talk_revoke(talk *t, lim_process *self, lim_pid to, uint64_t lease, lim__revoke_why why)
 {
     lim__revoke *r = lim__letter_new(lim__proc_sched(self), &lim__type_revoke, sizeof *r);
     if (r == NULL)
         return;
     *r = (lim__revoke){ lim_self(self), lease, why };
-    (void)!lim__send_reserved(self, to, r);
+    (void)!lim__talk_post(t, self, to, r);
 }
 
 /* In a history: who said it, and to whom: "all", a name, or nobody: the opener. */
@@ -200,20 +216,37 @@ static lim_why why_of(lim_err err)
                                 : LIM_WHY_NO_PARTICIPANT;
 }
 
+/* And to those that are awaited. */
+static void hold_for(talk *t, lim_process *self, bool all, lim_pid to, lim__msg *payload, lim_admission *a)
+{
+    LIM__LIST_EACH(n, &lim__talk_keep(t)->away) {
+        lim_pid pid = LIM_CONTAINER(n, away, node)->pid;
+        if ((!all && pid.id != to.id) || !lim__back_hold(t, self, pid, (lim_pid){ 0 }, payload))
+            continue;
+        a->matched++;
+        a->delivered++;
+        a->why = LIM_WHY_NONE;
+    }
+}
+
 /* To those it is meant for; a full mailbox is counted, and if nobody has it, it is refused. */
 static lim_admission to_participants(talk *t, lim_process *self, lim_pid to, lim__msg *payload)
 {
     lim_admission a = { .why = LIM_WHY_NO_PARTICIPANT };
     bool all = to.id == 0 || to.id == LIM_EVERYBODY.id;
+    if (t->kept)
+        to = lim__back_now(t, to);
     for (uint32_t i = 0; i < t->alive; i++) {
         if (!all && t->parties[i].pid.id != to.id)
             continue;
-        lim_err err = message_to(t, self, t->parties[i].pid, (lim_pid){ 0 }, payload);
+        lim_err err = lim__talk_message_to(t, self, t->parties[i].pid, (lim_pid){ 0 }, payload);
         a.matched++;
         a.delivered += err == LIM_OK;
         a.dropped += err != LIM_OK;
         a.why = a.delivered > 0 ? LIM_WHY_NONE : why_of(err);
     }
+    if (t->kept)
+        hold_for(t, self, all, to, payload, &a);
     a.verdict = a.delivered > 0 ? LIM_ACCEPT : LIM_REJECT;
     return a;
 }
@@ -234,7 +267,8 @@ static lim_admission to_inbox(talk *t, lim_process *self, lim__msg *payload)
 static lim_admission told(talk *t, lim_process *self, const lim__tell *m, lim_pid *whom)
 {
     bool all = m->to.id == 0 || m->to.id == LIM_EVERYBODY.id;
-    bool buffer = all && t->alive == 0 && !t->wanting && lim__talk_past(t, (lim_pid){ 0 }) == NULL;
+    bool waits = t->wanting || (t->kept && lim__back_waits(t, (lim_pid){ 0 }));
+    bool buffer = all && t->alive == 0 && !waits && lim__talk_past(t, (lim_pid){ 0 }) == NULL;
     *whom = (lim_pid){ buffer ? 0 : all ? LIM_EVERYBODY.id : m->to.id };
     if (lim__talk_step(t, self, LIM__PHASE_USE) != LIM_OK)
         return (lim_admission){
@@ -284,7 +318,9 @@ static void not_kept(talk *t, lim_process *self, const lim__say *m, lim_pid by, 
 
 static void say_to_one(talk *t, lim_process *self, const lim__say *m, lim_pid to)
 {
-    lim_err err = lim__talk_party(t, to) == NULL ? LIM_E_GONE : message_to(t, self, to, m->from, m->payload);
+    bool waits = t->kept && lim__back_waits(t, to);
+    lim_err err =
+        lim__talk_party(t, to) == NULL && !waits ? LIM_E_GONE : lim__talk_message_to(t, self, to, m->from, m->payload);
     if (err != LIM_OK && err != LIM_E_GONE)
         not_kept(t, self, m, to, why_of(err));
     else if (err == LIM_E_GONE && m->to.id == to.id) /* of all others those that are gone were none of them */
@@ -296,15 +332,18 @@ void lim__talk_say(talk *t, lim_process *self, const lim__say *m)
 {
     bool all = m->to.id == LIM_EVERYBODY.id;
     if (lim__talk_party(t, m->from) == NULL) {
-        lim__talk_revoke(self, m->from, 0, LIM__REVOKE_ENDED);
+        lim__talk_revoke(t, self, m->from, 0, LIM__REVOKE_ENDED);
         return;
     }
     note_words(t, self, "said", m->from, m->to, m->payload);
     for (uint32_t i = 0; all && i < t->alive; i++)
         if (t->parties[i].pid.id != m->from.id)
             say_to_one(t, self, m, t->parties[i].pid);
+    if (all && t->kept)
+        LIM__LIST_EACH(n, &lim__talk_keep(t)->away)
+            say_to_one(t, self, m, LIM_CONTAINER(n, away, node)->pid);
     if (!all && m->to.id != 0) {
-        say_to_one(t, self, m, m->to);
+        say_to_one(t, self, m, t->kept ? lim__back_now(t, m->to) : m->to);
         return;
     }
     lim_why why = lim__talk_hear(t, self, &(heard){ .from = m->from, .payload = m->payload });

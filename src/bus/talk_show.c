@@ -89,8 +89,11 @@ static void talk_json(const void *state, lim__json *j, const char *key)
     uint64_t now_ns = t->bus->os->now_ns(t->bus->os);
     lim_conv_info i = lim__talk_info(t, now_ns);
     lim__json_open(j, key, '{');
-    lim__json_id(j, "id", t->node.pid.id);
+    lim__json_id(j, "id", lim__talk_id(t));
     lim__json_str(j, "kind", lim__conv_kind_text(LIM__KIND_TALK));
+    lim__json_bool(j, "durable", t->kept);
+    if (t->kept)
+        lim__json_bool(j, "owned", t->owner.id != 0);
     lim__json_str(j, "phase", lim_phase_text(i.phase));
     lim__json_bytes(j, "group", lim__bytes(t->open->text, t->open->group_len));
     lim__json_u64(j, "age_ms", (now_ns - t->opened_ns) / 1000000);

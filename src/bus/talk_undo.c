@@ -24,7 +24,7 @@ static void story_json(talk *t, lim__json *j)
         pending += LIM_CONTAINER(n, call, node)->lease != 0;
     bool traced = t->rare != NULL && t->rare->history != NULL;
     lim__json_open(j, NULL, '{');
-    lim__json_id(j, "conversation", t->node.pid.id);
+    lim__json_id(j, "conversation", lim__talk_id(t));
     lim__json_str(j, "kind", lim__conv_kind_text(LIM__KIND_TALK));
     lim__json_bytes(j, "group", lim__bytes(t->open->text, t->open->group_len));
     lim__json_bytes(j, "name", lim__talk_terms(t)->name);
@@ -49,7 +49,8 @@ void lim__talk_undo(talk *t, lim_process *self)
     story_json(t, &j);
     lim_err err = body.failed || r == NULL ? LIM_E_NOMEM : LIM_OK;
     if (err == LIM_OK)
-        err = lim__compensate(t->bus, self, lim__talk_terms(t), lim__buf_bytes(&body), &task);
+        err = lim__compensate(t->bus, self, lim__talk_terms(t), t->kept ? lim__talk_id(t) : 0, lim__buf_bytes(&body),
+                              &task);
     lim__buf_fini(&body);
     if (err == LIM_OK) {
         r->compensation = task;

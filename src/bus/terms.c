@@ -51,6 +51,7 @@ static const option options[] = {
     { "name", KIND_NAME, 0, 0, PLACE(name) },
     { "attr", KIND_ATTR, 0, 0, 0, 0 },
     { "inbox_max", KIND_NUMBER, 1, 1000000, PLACE(inbox_max) },
+    { "attach", KIND_ID, 0, 0, PLACE(attach) },
     { "required", KIND_FLAG, 0, 0, PLACE(required) },
     { "durable", KIND_FLAG, 0, 0, PLACE(durable) },
 };

@@ -17,7 +17,7 @@ typedef struct lim__terms {
     lim_unique on_duplicate;
     uint32_t weight, window, quorum, inbox_max;
     uint64_t delay_ns, start_to_close_ns, progress_ns; /* 0: none said */
-    lim_conv parent, report_to;
+    lim_conv parent, report_to, attach;
     lim_bytes traceparent, compensate, key, order_key, unique_key, idempotency_key, name; /* ptr NULL: none. VIEWS of `block` */
     lim_bytes block;       /* the packed options, copied: `attr` is read from there */
     char bytes[];

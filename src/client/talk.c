@@ -27,7 +27,8 @@ static lim_err wait_for(lim_client *c, lim__waiter *w, lim_err err)
 static lim_err check_open(const lim_client *c, const lim_client_conv_opts *opts, lim_diag *diag)
 {
     lim_err err = LIM_OK;
-    if (!c || !opts || (opts->group && opts->participant.id != 0))
+    if (!c || !opts || (opts->group && opts->participant.id != 0) ||
+        (opts->attach.id != 0 && (opts->group || opts->participant.id != 0)))
         err = LIM_E_INVALID;
     else if (opts->size < sizeof *opts || opts->timeout_ms <= 0 || (int)opts->on_crash < 0 ||
              opts->on_crash > LIM_CRASH_COMPENSATE || (opts->on_crash == LIM_CRASH_COMPENSATE && !opts->compensate))

@@ -134,6 +134,8 @@ lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_d
 
 lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *diag)
 {
+    if (o->attach.id != 0)
+        return put_id(block, "attach", o->attach.id, diag);
     lim_err err = put_cause(block, &o->cause, o->trace, diag);
     if (err == LIM_OK)
         err = put_str(block, "compensate", o->compensate, diag);

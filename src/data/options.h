@@ -9,7 +9,7 @@
  *   ask         compensate (queue), window (takes parts), quorum (asks everybody; 0: all must reply)
  *   dispatch    priority 0..9, key, weight, order_key, unique_key, on_duplicate (reject replace join), idempotency_key,
  *               delay_ms, start_to_close_ms, progress_ms, report_to (id)
- *   open        compensate, name, attr (key=value; several), inbox_max
+ *   open        compensate, name, attr (key=value; several), inbox_max, attach (id)
  *   join        required (1)
  *   publish     key, idempotency_key, expires_ms, delay_ms, expect_last
  *   subscribe   from (all, seq:N, time:MICROSECONDS), cursor, shared (1), standby (1), ack_ms, deliveries_max, dead_letter,

@@ -14,6 +14,7 @@
 #include "base/base.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "bus/durable.h"
 #include "bus/letters.h"
 #include "bus/log.h"
 #include "bus/reader.h"
@@ -123,6 +124,7 @@ typedef struct talk_stream {
     stream base;
     lim_pid conv;
     talk_state state;
+    bool attached; /* it was there before */
     void *pending[LIM__PENDING_MAX]; /* letters that the client sent before it knew that the talk is open */
     uint32_t pending_count;
     uint32_t sent_first, sent_count; /* the run of SENT answers that is not written yet */

@@ -133,7 +133,13 @@ static const char *objection(const session *s, const lim__f_open *f, const lim__
     *code = LIM_E_CLOSED;
     if (lim__session_draining(s))
         return "the server is closing";
+    if (lim__terms_or_default(terms)->durable && s->porter->bus->durable == NULL) {
+        *code = LIM_E_MISUSE;
+        return "this server keeps nothing on disk; start it with a data directory (liminald --data DIR)";
+    }
     *code = LIM_E_INVALID;
+    if (lim__terms_or_default(terms)->attach.id != 0 && (f->group.len > 0 || f->participant != 0))
+        return "what is attached to is there already; leave out group and participant";
     if (f->group.len > 0 && f->participant != 0)
         return "a conversation begins with a group or with a participant, not with both";
     if (f->group.len > 0 && !lim__channel_name_ok(f->group))
@@ -146,8 +152,33 @@ static const char *objection(const session *s, const lim__f_open *f, const lim__
     return f->timeout_ms == 0 ? "timeout_ms is 0" : NULL;
 }
 
+/* It becomes the owner of one that is there, and is told what had come. */
+static lim_err attach(session *s, lim_conv conv, talk_stream *t)
+{
+    t->conv = lim__alias_pid(s->porter->bus, conv.id);
+    if (lim__conv_kind_of(s->porter->bus, t->conv) != LIM__KIND_TALK)
+        return LIM_E_GONE;
+    if (lim__map_get(&s->peers, t->conv.id) != NULL)
+        return LIM_E_EXISTS;
+    void *word = command(t, &lim__type_attach), *push = command(t, &lim__type_push);
+    lim_err err = word == NULL || push == NULL ? LIM_E_NOMEM : lim__map_put(&s->peers, t->conv.id, &t->base);
+    if (err == LIM_OK) {
+        t->attached = true;
+        forward(t, word);
+        forward(t, push);
+        return LIM_OK;
+    }
+    if (word != NULL)
+        lim__letter_free(s->porter->sched, word);
+    if (push != NULL)
+        lim__letter_free(s->porter->sched, push);
+    return err;
+}
+
 static lim_err begin(session *s, const lim__f_open *f, lim__terms *terms, talk_stream *t)
 {
+    if (lim__terms_or_default(terms)->attach.id != 0)
+        return attach(s, terms->attach, t);
     lim__sched *sched = s->porter->sched;
     lim__msg *nothing = lim__msg_new(lim__bytes(NULL, 0)); /* what the group's router is shown */
     lim__open *open =
@@ -214,24 +245,37 @@ void lim__session_talk_open(session *s, const lim__frame *frame)
                  .detail = lim__str(why != NULL ? why : lim_err_text(err)));
 }
 
-static const char *refusal_text(lim_err err)
+static const char *refusal_text(lim_err err, bool attached)
 {
+    if (attached)
+        return err == LIM_E_EXISTS ? "its owner lives" : err == LIM_E_INVALID ? "it is not durable" : lim_err_text(err);
     return err == LIM_E_NOTFOUND ? "nobody serves that group"
            : err == LIM_E_EXISTS ? "a living conversation has that name"
                                  : lim_err_text(err);
+}
+
+/* As people know it. */
+static uint64_t conv_id(const session *s, const talk_stream *t)
+{
+    return t->attached ? lim__alias_of(s->porter->bus, t->conv) : t->conv.id;
 }
 
 static void opened(session *s, talk_stream *t, lim_err err)
 {
     if (err == LIM_OK) {
         t->state = TALK_OPEN;
-        LIM__SAY(s, opened, .stream = t->base.id, .conversation = t->conv.id);
+        LIM__SAY(s, opened, .stream = t->base.id, .conversation = conv_id(s, t));
         forward_pending(t);
         return;
     }
     say_run(s, t);
-    LIM__SAY(s, opened, .stream = t->base.id, .code = (uint16_t)err, .detail = lim__str(refusal_text(err)));
+    LIM__SAY(s, opened, .stream = t->base.id, .code = (uint16_t)err,
+             .detail = lim__str(refusal_text(err, t->attached)));
     end_calls(s, t);
+    if (t->attached) { /* somebody else's */
+        forget(s, t);
+        return;
+    }
     void *m = command(t, &lim__type_close);
     lim_unlink(s->self, t->conv);
     if (m != NULL)
