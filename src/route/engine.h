@@ -40,6 +40,7 @@ struct lim__router {
     void (*on_ready)(void *ctx);
     void *ctx;
     struct lim__native *native;
+    bool only_checked; /* it is closed because that was all it was opened for */
     uint64_t log_since_ns; /* when the second began in which log_bytes were printed */
     uint32_t log_bytes;
     lim__router_stats stats;

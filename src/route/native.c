@@ -459,8 +459,10 @@ static uint64_t engine_memory(const lim__router *r)
 
 /* ---- opening and closing ---- */
 
-static void ring_free(lim__ring *g)
+void lim__ring_free(lim__ring *g)
 {
+    if (g == NULL)
+        return;
     for (uint32_t i = 0; i < 2; i++)
         lim__place_close(g, i);
     lim__ring_leave_keeper(g);
@@ -488,6 +490,21 @@ static bool open_memory(lim__ring *g)
     return g->code_fd >= 0 && g->event >= 0 && g->requests != NULL && lim__memory_seal_writers(g->requests_fd) == 0;
 }
 
+/* As many calls as this router may leave unfinished. */
+static bool open_calls(lim__ring *g, uint32_t count)
+{
+    free(g->calls);
+    free(g->texts);
+    g->idle = NULL;
+    g->calls = calloc(count, sizeof *g->calls);
+    g->texts = calloc(count, LIM__NATIVE_TEXT);
+    for (uint32_t i = count; g->calls != NULL && g->texts != NULL && i-- > 0;) {
+        g->calls[i].text = g->texts + (size_t)i * LIM__NATIVE_TEXT;
+        lim__ring_idle(g, &g->calls[i]);
+    }
+    return g->calls != NULL && g->texts != NULL;
+}
+
 static lim__ring *ring_new(lim__router *r)
 {
     lim__ring *g = calloc(1, sizeof *g);
@@ -495,23 +512,35 @@ static lim__ring *ring_new(lim__router *r)
         return NULL;
     g->router = r;
     g->native = r->native;
+    memcpy(g->hash, r->artifact->hash, sizeof g->hash);
+    g->memory_max = r->limits.memory_max;
     g->requests_fd = g->code_fd = g->event = -1;
     g->current = LIM__NATIVE_NOBODY;
     lim__list_init(&g->done);
     lim__list_init(&g->link);
     for (uint32_t i = 0; i < 2; i++)
         g->place[i] = (lim__native_place){ .phase = PLACE__EMPTY, .life = -1, .pidfd = -1, .pid = -1, .ring = g };
-    g->calls = calloc(r->limits.unfinished_max, sizeof *g->calls);
-    g->texts = calloc(r->limits.unfinished_max, LIM__NATIVE_TEXT);
-    for (uint32_t i = r->limits.unfinished_max; g->calls != NULL && g->texts != NULL && i-- > 0;) {
-        g->calls[i].text = g->texts + (size_t)i * LIM__NATIVE_TEXT;
-        lim__ring_idle(g, &g->calls[i]);
-    }
-    if (g->calls == NULL || g->texts == NULL || !open_memory(g)) {
-        ring_free(g);
+    if (!open_calls(g, r->limits.unfinished_max) || !open_memory(g)) {
+        lim__ring_free(g);
         return NULL;
     }
     return g;
+}
+
+/* One that was made to check the same code, with a helper that is ready. NULL: there is none. */
+static lim__ring *ring_again(lim__router *r)
+{
+    lim__ring *g = lim__native_take_parked(r->native, r);
+    if (g == NULL)
+        return NULL;
+    g->router = r;
+    if (open_calls(g, r->limits.unfinished_max)) {
+        pump_quietly(g);
+        if (g->current != LIM__NATIVE_NOBODY && g->place[g->current].phase == PLACE__READY)
+            return g;
+    }
+    lim__ring_free(g);
+    return NULL;
 }
 
 /* Waits until the first helper is ready, or it is known why it is not. */
@@ -549,16 +578,19 @@ static lim_err ring_open(lim__router *r, lim_diag *diag)
     lim_err err = check_size(r, diag);
     if (err != LIM_OK)
         return err;
-    lim__ring *g = ring_new(r);
-    if (g == NULL)
-        return LIM_E_NOMEM;
-    if (!lim__native_checked(r->native, r->artifact->hash) && !check_loads(g)) {
-        lim__diag_set(diag, 0, 0, "%s", g->failure);
-        ring_free(g);
-        return LIM_E_CODE;
+    lim__ring *g = ring_again(r);
+    if (g == NULL) {
+        g = ring_new(r);
+        if (g == NULL)
+            return LIM_E_NOMEM;
+        if (!check_loads(g)) {
+            lim__diag_set(diag, 0, 0, "%s", g->failure);
+            lim__ring_free(g);
+            return LIM_E_CODE;
+        }
     }
     lim__ring_join_keeper(g);
-    lim__ring_watch_places(g);
+    lim__ring_watch_places(g, true);
     r->state = g;
     lim__ring_fill_places(g);
     lim__ring_arm(g);
@@ -570,7 +602,15 @@ static void engine_close(lim__router *r)
     lim__ring *g = r->state;
     LIM_ASSERT(g->pending_count == 0);
     r->state = NULL;
-    ring_free(g);
+    if (!r->only_checked || g->tail != 0) {
+        lim__ring_free(g);
+        return;
+    }
+    lim__ring_watch_places(g, false);
+    lim__ring_leave_keeper(g);
+    g->timer = 0;
+    g->router = NULL;
+    lim__native_park(r->native, g);
 }
 
 /* ---- the simulator's: a script decides at once ---- */

@@ -2,7 +2,7 @@
  * native_inside.h - one native router, shared by the files native_*.c.
  *
  *   native.c        calls: start, wait, finish; the engine's table      native_ring.c   requests: records, messages
- *   native_place.c  helpers: born, promoted, condemned, ended           native_pool.c   zygote, keepers, what was checked
+ *   native_place.c  helpers: born, promoted, condemned, ended           native_pool.c   zygote, what was only checked
  *   native_time.c   limits, and who looks after them */
 #ifndef LIM__ROUTE_NATIVE_INSIDE_H
 #define LIM__ROUTE_NATIVE_INSIDE_H
@@ -71,7 +71,9 @@ typedef struct lim__native_view {
 } lim__native_view;
 
 typedef struct lim__ring {
-    lim__router *router;
+    lim__router *router; /* NULL: parked */
+    uint8_t hash[LIM__HASH_SIZE]; /* of its code */
+    uint32_t memory_max;          /* of its helpers */
     struct lim__native *native;
     lim__ring_requests *requests;
     int requests_fd, code_fd, event;
@@ -121,8 +123,7 @@ struct lim__native {
     lim_pid keepers[64];
     lim__mutex mutex; /* guards all below: a leaf */
     int control, pid;
-    uint8_t checked[256][LIM__HASH_SIZE]; /* the last artifacts that loaded well */
-    uint32_t checked_count;
+    lim__ring *parked[4]; /* newest first */
 };
 
 /* ---- native_ring.c ---- */
@@ -140,7 +141,7 @@ void lim__place_condemn(lim__ring *g, uint32_t place, lim__doom doom, uint64_t a
 void lim__place_close(lim__ring *g, uint32_t place);
 void lim__ring_promote(lim__ring *g); /* somebody becomes current, if anybody can */
 void lim__ring_fill_places(lim__ring *g);
-void lim__ring_watch_places(lim__ring *g); /* those that were there before the keeper */
+void lim__ring_watch_places(lim__ring *g, bool on);
 bool lim__ring_has_helper(const lim__ring *g); /* one that is there, or on its way */
 
 /* ---- native.c ---- */
@@ -151,6 +152,7 @@ void lim__ring_idle(lim__ring *g, lim__native_call *c); /* may be used for anoth
 void lim__ring_end_call(lim__ring *g, lim__native_call *c, const lim__route_result *result); /* DONE, or IDLE if DROPPED */
 void lim__ring_fault(lim__ring *g, lim__native_call *c, lim__route_how how, uint64_t after_ns, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+void lim__ring_free(lim__ring *g); /* NULL is a no-op */
 void lim__ring_pump(lim__ring *g); /* all that can be known now: answers, deaths, limits; tells the owner */
 static inline lim__native_call *lim__ring_at(lim__ring *g, uint32_t serial)
 {
@@ -173,7 +175,7 @@ lim_err lim__keepers_open(lim__native *n);
 /* ---- native_pool.c ---- */
 /* Asks the zygote, which is started again if it has ended. 0 or -errno. Any thread. */
 int lim__native_spawn(lim__native *n, const lim__zygote_spawn *spawn, const int fds[LIM__ZYGOTE_FDS]);
-bool lim__native_checked(lim__native *n, const uint8_t *hash);
-void lim__native_note_checked(lim__native *n, const uint8_t *hash);
+void lim__native_park(lim__native *n, lim__ring *g); /* which has no router and no keeper any more */
+lim__ring *lim__native_take_parked(lim__native *n, const lim__router *r); /* NULL: there is none for it */
 
 #endif

@@ -56,12 +56,11 @@ static void on_life(lim_process *keeper, lim__watch *watch, uint32_t ready)
 
 static int place_start(lim__ring *g, uint32_t i, int life, int answers)
 {
-    const lim__route_limits *l = &g->router->limits;
     size_t code = g->router->artifact->bytes.len;
     lim__zygote_spawn spawn = { .what = LIM__ZYGOTE_SPAWN,
                                 .place = i,
                                 .code_bytes = code + LIM__NATIVE_OWN_BYTES,
-                                .memory_bytes = l->memory_max,
+                                .memory_bytes = g->memory_max,
                                 .cpu_seconds = LIM__NATIVE_LIFE_S };
     const int fds[LIM__ZYGOTE_FDS] = { life, g->code_fd, g->requests_fd, answers, g->event };
     lim__ring_place *shared = &g->requests->place[i];
@@ -89,17 +88,17 @@ void lim__place_spawn(lim__ring *g, uint32_t i)
     }
     p->phase = PLACE__LOADING;
     p->born_ns = g->router->os->now_ns(g->router->os);
-    lim__ring_watch_places(g);
+    lim__ring_watch_places(g, true);
 }
 
-void lim__ring_watch_places(lim__ring *g)
+void lim__ring_watch_places(lim__ring *g, bool on)
 {
     lim_process *keeper = lim__ring_keeper(g);
     for (uint32_t i = 0; i < 2 && keeper != NULL; i++) {
         lim__native_place *p = &g->place[i];
         p->watch.on_ready = on_life;
         if (p->life >= 0)
-            (void)!lim__watch_set(keeper, &p->watch, p->life, LIM__IO_READ);
+            (void)!lim__watch_set(keeper, &p->watch, p->life, on ? LIM__IO_READ : 0);
     }
 }
 
@@ -144,6 +143,18 @@ void lim__ring_promote(lim__ring *g)
     g->current = i;
     g->front = g->head - 1; /* nobody: it may not be ready yet */
     g->seen = g->head - 1;
+}
+
+/* It has loaded, and its first call went well. */
+static void note_ready(lim__ring *g, uint32_t i)
+{
+    lim__native_place *p = &g->place[i];
+    if (p->phase != PLACE__LOADING || atomic_load(&p->answers->state) != LIM__RING_READY)
+        return;
+    p->phase = PLACE__READY;
+    g->failures = 0;
+    if (i == g->current)
+        lim__ring_observe(g);
 }
 
 /* ---- condemning ---- */
@@ -253,6 +264,7 @@ void lim__place_condemn(lim__ring *g, uint32_t i, lim__doom doom, uint64_t after
     const char *nonsense;
     if (p->phase != PLACE__LOADING && p->phase != PLACE__READY)
         return;
+    note_ready(g, i);
     if (p->phase == PLACE__LOADING) {
         char words[LIM__NATIVE_TEXT];
         note_failure(g, last_words(p, words) ? words : text);
@@ -279,16 +291,9 @@ void lim__place_look(lim__ring *g, uint32_t i)
     lim__native_place *p = &g->place[i];
     if (p->phase != PLACE__LOADING && p->phase != PLACE__READY)
         return;
+    note_ready(g, i);
     bool died = (atomic_load(&p->answers->word) & LIM__RING_OWNER_DIED) != 0;
-    bool dying = atomic_load(&p->answers->note_kind) != LIM__RING_NO_NOTE || (died && p->phase == PLACE__READY);
-    if (p->phase == PLACE__LOADING && atomic_load(&p->answers->state) == LIM__RING_READY) {
-        p->phase = PLACE__READY;
-        g->failures = 0;
-        lim__native_note_checked(g->native, g->router->artifact->hash);
-        if (i == g->current)
-            lim__ring_observe(g);
-    }
-    if (dying)
+    if (atomic_load(&p->answers->note_kind) != LIM__RING_NO_NOTE || (died && p->phase == PLACE__READY))
         lim__place_condemn(g, i, DOOM__DIED, 0, "it ended before it was ready");
 }
 

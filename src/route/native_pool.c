@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * native_pool.c - what the routers of a bus share: the zygote, and which artifacts have loaded well before.
+ * native_pool.c - what the routers of a bus share: the zygote, and what was only checked.
  *
  *      router --spawn, one packet with descriptors--> zygote --fork--> helper
  *        ^------------ born, ended: on a socket of the helper's own ------'
@@ -113,25 +113,38 @@ int lim__native_zygote(lim__native *n)
     return pid;
 }
 
-/* ---- what has been checked ---- */
+/* ---- rings that were only checked ----
+ * Whoever loads an artifact is about to deploy it. What was made to try it out, two helpers that are ready, is kept for
+ * the slot that opens it next, so that a swap waits for nothing. The oldest gives way. */
 
-bool lim__native_checked(lim__native *n, const uint8_t *hash)
+void lim__native_park(lim__native *n, lim__ring *g)
 {
-    bool found = false;
+    lim__ring *oldest = NULL;
     pthread_mutex_lock(&n->mutex);
-    for (uint32_t i = 0; i < LIM_COUNT(n->checked) && i < n->checked_count && !found; i++)
-        found = memcmp(n->checked[i], hash, LIM__HASH_SIZE) == 0;
+    for (uint32_t i = 0; i < LIM_COUNT(n->parked); i++) {
+        lim__ring *next = n->parked[i];
+        n->parked[i] = g;
+        g = oldest = next;
+    }
     pthread_mutex_unlock(&n->mutex);
-    return found;
+    lim__ring_free(oldest);
 }
 
-void lim__native_note_checked(lim__native *n, const uint8_t *hash)
+lim__ring *lim__native_take_parked(lim__native *n, const lim__router *r)
 {
-    if (lim__native_checked(n, hash))
-        return;
+    lim__ring *found = NULL;
     pthread_mutex_lock(&n->mutex);
-    memcpy(n->checked[n->checked_count++ % LIM_COUNT(n->checked)], hash, LIM__HASH_SIZE);
+    for (uint32_t i = 0; i < LIM_COUNT(n->parked) && found == NULL; i++) {
+        lim__ring *g = n->parked[i];
+        if (g == NULL || g->memory_max != r->limits.memory_max ||
+            memcmp(g->hash, r->artifact->hash, sizeof g->hash) != 0)
+            continue;
+        found = g;
+        memmove(&n->parked[i], &n->parked[i + 1], (LIM_COUNT(n->parked) - i - 1) * sizeof n->parked[0]);
+        n->parked[LIM_COUNT(n->parked) - 1] = NULL;
+    }
     pthread_mutex_unlock(&n->mutex);
+    return found;
 }
 
 /* ---- opening and closing ---- */
@@ -168,6 +181,8 @@ void lim__native_close(lim__native *n)
 {
     if (n == NULL)
         return;
+    for (uint32_t i = 0; i < LIM_COUNT(n->parked); i++)
+        lim__ring_free(n->parked[i]);
     zygote_stop(n);
     pthread_mutex_destroy(&n->mutex);
     free(n);

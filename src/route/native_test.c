@@ -413,6 +413,23 @@ static void test_calls_behind_one_that_crashes_are_answered(void **state)
     lim__router_unref(r);
 }
 
+/* proves RF9: a hundred thousand with LIM_NATIVE_CALLS=100000 */
+static void test_crashes_and_good_calls_take_turns(void **state)
+{
+    (void)state;
+    static const char *const bad[] = { "null", "exit", "stack_smash", "socket", "abort", "stranger_id" };
+    const char *count = getenv("LIM_NATIVE_CALLS");
+    int calls = count != NULL ? atoi(count) : 200;
+    lim__router *r = open_function("hostile");
+    for (int i = 0; i < calls; i++) {
+        char json[64];
+        snprintf(json, sizeof json, "{\"do\":\"%s\"}", bad[i % (int)LIM_COUNT(bad)]);
+        assert_crashed(call_to_end(r, json), "");
+        assert_decided(call_to_end(r, "{\"answer\":5}"), 5);
+    }
+    lim__router_unref(r);
+}
+
 static void test_calls_that_are_abandoned_end_without_a_word(void **state)
 {
     (void)state;
@@ -521,6 +538,41 @@ static void test_after_many_deploys_nothing_is_left_of_them(void **state)
     assert_int_equal(maps, 0);
 }
 
+static void wait_for_helpers(int count)
+{
+    while (helpers_alive() != count)
+        lim__thread_yield();
+}
+
+static void test_what_was_checked_is_ready_for_the_slot_that_opens_it(void **state)
+{
+    (void)state;
+    size_t len;
+    void *code = function("healthy", &len);
+    lim__artifact *a = NULL;
+    lim_diag diag = { 0 };
+    assert_int_equal(lim__artifact_new(LIM__ENGINE_NATIVE, lim__bytes(code, len), "healthy", 0, &a), LIM_OK);
+    free(code);
+    wait_until_alone();
+    lim__router_opts opts = { .artifact = a, .native = native, .on_done = on_done, .ctx = &w };
+    for (uint32_t i = 0; i < 12; i++) { /* each twice, which is once; and more than are kept */
+        opts.limits.memory_max = (1 + i / 2) << 20;
+        assert_int_equal(lim__router_check(&opts, &diag), LIM_OK);
+    }
+    lim__artifact_unref(a);
+    refused("no-symbol", "");
+    wait_for_helpers(8); /* of four */
+    lim__router *r[4];
+    for (uint32_t i = 0; i < 4; i++)
+        r[i] = open_limited("healthy", (lim__route_limits){ .memory_max = (3 + i) << 20, .wall_ns = 30000000000u });
+    assert_int_equal(helpers_alive(), 8);
+    for (int i = 0; i < 4; i++) {
+        assert_decided(call_to_end(r[i], "{\"name\":\"worker-1\"}"), 1);
+        lim__router_unref(r[i]);
+    }
+    wait_for_helpers(0);
+}
+
 static void test_when_the_zygote_is_killed_calls_end_and_a_new_one_takes_over(void **state)
 {
     (void)state;
@@ -595,8 +647,10 @@ int main(void)
         T(test_whatever_a_native_function_does_its_call_ends_and_the_next_one_is_answered),
         T(test_a_function_that_sleeps_is_ended_by_the_wall_limit),
         T(test_calls_behind_one_that_crashes_are_answered),
+        T(test_crashes_and_good_calls_take_turns),
         T(test_calls_that_are_abandoned_end_without_a_word),
         T(test_after_many_deploys_nothing_is_left_of_them),
+        T(test_what_was_checked_is_ready_for_the_slot_that_opens_it),
         T(test_when_the_zygote_is_killed_calls_end_and_a_new_one_takes_over),
         T(test_a_helper_that_is_not_there_is_told),
         T(test_a_script_stands_in_for_helpers),

@@ -134,6 +134,8 @@ lim_err lim__router_check(const lim__router_opts *opts, lim_diag *diag)
 {
     lim__router *r = NULL;
     lim_err err = lim__router_open(opts, diag, &r);
+    if (err == LIM_OK)
+        r->only_checked = true;
     lim__router_unref(r);
     return err;
 }
