@@ -143,6 +143,7 @@ long lim__packet_recv(int fd, void *packet, size_t len, int *fd_out);
 bool lim__readable(int fd, int64_t timeout_ns); /* or its other end is closed */
 void lim__pidfd_kill(int pidfd);                /* SIGKILL */
 uint64_t lim__process_cpu_ns(int pid);          /* processor time so far; 0: no such process */
+uint64_t lim__thread_cpu_ns(void);              /* of the calling thread; not a clock of the simulator */
 uint64_t lim__process_memory(int pid);          /* resident bytes; 0: no such process */
 /* Runs `path` with `control` as descriptor 3, no other, no environment and default signals, in a process group of its
  * own. Answers its pid; it is the caller's to reap. */

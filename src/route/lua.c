@@ -144,6 +144,8 @@ static lim__route_how run(lim__lua_call *c, int arguments, lim__route_result *ou
     lim__lua *m = c->lua;
     int results;
     lim__lua_slice_begin(c);
+    if (arguments == 0) /* it goes on */
+        lim__lua_slice_look(c);
     int status = lua_resume(c->co, m->L, arguments, &results);
     lim__lua_slice_end(c, status == LUA_YIELD);
     if (LIM_LIKELY(status == LUA_OK)) {

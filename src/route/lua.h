@@ -84,9 +84,9 @@ typedef struct lim__lua_call {
     /* memory that it was refused: why last, and how often */
     enum { REFUSED__NOTHING = 0, REFUSED__MEMORY, REFUSED__TEXT } refused;
     uint32_t refusals;
-    /* time: of its processor clock, which stands still between slices */
     uint64_t slice_start_ns, last_hook_ns; /* 0: not looked yet */
-    uint64_t cpu_ns;                       /* of earlier slices */
+    uint64_t slice_cpu_ns;                 /* this thread's processor time when the slice was first looked at */
+    uint64_t cpu_ns;                       /* processor time of earlier slices */
     uint64_t aside_ns;                     /* wall: when it was put aside first, less what it had used */
     lim__lua_list *list;
     void *call_ctx;
@@ -111,7 +111,7 @@ typedef struct lim__lua {
     uint32_t cycles_due; /* of the collector, so that what dropped coroutines held is gone */
     size_t charged;        /* bytes moved since the last hook */
     uint32_t unhooked_max; /* with up to that many candidates the function ends before a hook would be called */
-    uint64_t virtual_ns;   /* the processor clock if instruction_ns is set */
+    uint64_t virtual_ns;   /* the clock if instruction_ns is set */
 } lim__lua;
 
 static inline lim__lua *lim__lua_of(lua_State *L)
@@ -138,7 +138,8 @@ static inline void lim__lua_charge(lim__lua *m, size_t bytes)
     if (LIM_UNLIKELY(m->charged > LUA__CHARGE_MAX))
         lim__lua_hook_soon(m);
 }
-uint64_t lim__lua_clock(lim__lua *m); /* the processor clock: os, or instructions */
+uint64_t lim__lua_clock(lim__lua *m); /* os, or instructions */
+uint64_t lim__lua_cpu(lim__lua *m);   /* processor time of this thread, or instructions */
 /* For a call that begins: LUA__STEP, or 0. */
 static inline void lim__lua_set_step(lim__lua_call *c, int step)
 {
@@ -149,11 +150,17 @@ static inline void lim__lua_set_step(lim__lua_call *c, int step)
 }
 static inline void lim__lua_slice_begin(lim__lua_call *c)
 {
-    c->slice_start_ns = 0; /* read by the first hook: most calls end before it */
+    c->slice_start_ns = 0;
     c->last_hook_ns = 0;
     c->lua->charged = 0;
     c->lua->running = c;
     c->phase = LUA__RUNNING;
+}
+/* From here on what the slice takes is counted: a first one's from its first hook, because most calls end before it. */
+static inline void lim__lua_slice_look(lim__lua_call *c)
+{
+    c->slice_start_ns = lim__lua_clock(c->lua);
+    c->slice_cpu_ns = lim__lua_cpu(c->lua);
 }
 /* Adds to cpu_ns. */
 static inline void lim__lua_slice_end(lim__lua_call *c, bool yielded)
@@ -163,7 +170,7 @@ static inline void lim__lua_slice_end(lim__lua_call *c, bool yielded)
     if (!yielded && c->step != 0)
         lim__lua_set_step(c, LUA__STEP); /* else Lua would take the hook that yielded for one that has yet to come */
     if (LIM_UNLIKELY(c->slice_start_ns != 0))
-        c->cpu_ns += lim__lua_clock(m) - c->slice_start_ns;
+        c->cpu_ns += lim__lua_cpu(m) - c->slice_cpu_ns;
 }
 
 /* ---- lua_sandbox.c ---- */

@@ -11,6 +11,8 @@
  *   - work that is charged (memory that was allocated, texts that were copied, elements that were moved), and
  *   - steps that turned out to take long: the next one is shorter in proportion.
  * What surely ends within LUA__STEP instructions is run without hook (lua_bound.c) until something is charged.
+ * A slice is cut by the clock, because others wait for its end; what a call has used is the thread's processor time,
+ * because a machine that is busy with something else is not the call's fault.
  * The hook never raises an error, which a script could catch. It yields, and what is not resumed has ended.
  *
  * With instruction_ns set, time is counted instead of read: equal scripts take equal time everywhere. */
@@ -76,6 +78,11 @@ uint64_t lim__lua_clock(lim__lua *m)
     return m->router->instruction_ns ? m->virtual_ns : m->router->os->now_ns(m->router->os);
 }
 
+uint64_t lim__lua_cpu(lim__lua *m)
+{
+    return m->router->instruction_ns ? m->virtual_ns : lim__thread_cpu_ns();
+}
+
 /* Moves the counted clock by what happened since the last hook. */
 static void count_time(lim__lua *m, const lim__lua_call *c)
 {
@@ -106,10 +113,10 @@ void lim__lua_hook(lua_State *L, lua_Debug *ar)
     count_time(m, c);
     uint64_t now = lim__lua_clock(m);
     if (c->slice_start_ns == 0)
-        c->slice_start_ns = now;
+        lim__lua_slice_look(c);
     lim__lua_set_step(c, next_step(m, c, now - c->last_hook_ns));
     c->last_hook_ns = now;
-    uint64_t used = now - c->slice_start_ns;
+    uint64_t used = now > c->slice_start_ns ? now - c->slice_start_ns : 0;
     if ((c->refusals > LUA__REFUSALS_MAX || used >= m->router->limits.slice_ns ||
          c->cpu_ns + used >= m->router->limits.cpu_ns) &&
         lua_isyieldable(L))
