@@ -244,7 +244,7 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
 
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
-    X(pub) X(sub) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
+    X(pub) X(sub) X(pipe) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
     X(channel_configure) X(channel_delete) X(channel_purge) X(channel_get) X(channel_peek) X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge) X(queue_unpark)      \
     X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show) X(conversation_cancel)     \
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \

@@ -24,7 +24,7 @@
     }
 #define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
 #define TASK_FLAGS                                                                                                     \
-    "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay at start-to-close "    \
+    "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay at start-to-close " \
     "progress report-to trace durable"
 #define RETAIN_FLAGS                                                                                                   \
     "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys "            \
@@ -39,11 +39,14 @@ static const cli_command commands[] = {
       "mandatory key idempotency-key idempotency-field expires delay expect-last", 1, 2, cli_run_pub },
     { "sub", "CHANNEL", "print what is published; * is one segment, a last > the rest", "liminal sub 'orders.>' --json",
       SUB_FLAGS, 1, 1, cli_run_sub },
+    { "pipe", "IN OUT --cursor NAME --exec CMD", "what a command makes of each message goes to another channel, once",
+      "liminal pipe orders invoices --cursor billing --exec ./invoice.sh", "cursor exec capacity key max", 2, 2,
+      cli_run_pipe },
     { "serve", "GROUP --exec CMD", "answer a group's asks with a command", "liminal serve echo --exec cat",
       SERVE_FLAGS " stream", 1, 1, cli_run_serve },
     { "ask", "GROUP [PAYLOAD|-]", "ask one participant of a group; print its reply",
-      "liminal ask echo hello --timeout 2s", "timeout type next wait all quorum any stream window compensate trace durable", 1,
-      2, cli_run_ask },
+      "liminal ask echo hello --timeout 2s",
+      "timeout type next wait all quorum any stream window compensate trace durable", 1, 2, cli_run_ask },
     { "work", "QUEUE --exec CMD", "execute a queue's tasks with a command",
       "liminal work thumbs --exec ./thumb.sh --capacity 4", SERVE_FLAGS, 1, 1, cli_run_work },
     { "dispatch", "QUEUE [PAYLOAD|-]", "give a queue a task; - takes one task a line",
