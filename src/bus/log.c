@@ -231,7 +231,7 @@ static void tail_push(lim__log *log, const lim__logged *m)
     lim__logs *all = log->bus->logs;
     if (m->seq != log->last + 1)
         tail_clear(log);
-    while (log->tail_count >= LIM__LOG_TAIL_MAX)
+    while (log->tail_count > 0 && log->tail_count >= (all->tail_max != 0 ? all->tail_max : LIM__LOG_TAIL_MAX))
         tail_evict(log);
     if (m->msg == NULL || !tail_reserve(log)) {
         tail_clear(log);

@@ -107,6 +107,7 @@ typedef struct lim__logs {
     lim_bus *bus;
     _Atomic uint64_t keeper; /* its pid */
     _Atomic uint64_t tail_bytes;
+    uint32_t tail_max;       /* for tests: fewer than LIM__LOG_TAIL_MAX; 0: that many */
     _Atomic uint64_t next_number; /* of delayed and expiring rows */
     lim__mutex changing; /* channels are opened and configured one at a time; before all other locks */
     lim__mutex lock;

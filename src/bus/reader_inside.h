@@ -74,6 +74,7 @@ typedef struct lim__read_page { /* letter of the reading thread; also what was t
     uint64_t from, next;  /* everything in between is in it, or was forgotten */
     uint32_t at, count;   /* at: those before were delivered */
     bool again;           /* what a reader had let go, and wants back */
+    uint64_t damaged;     /* number of a record before its first message that went bad; 0: none */
     lim__logged item[];
 } lim__read_page;
 typedef struct lim__read_sought { int err; uint64_t seq; } lim__read_sought;             /* letter: where to begin */

@@ -88,7 +88,9 @@ void lim__read_member_leave(lim__reader *r, lim__read_member *m, bool watched)
     m->out = NULL;
     while (!lim__list_empty(&m->flights)) {
         lim__pend *p = LIM_CONTAINER(m->flights.next, lim__pend, in_member);
-        if (p->state == LIM__PEND_STEP)
+        if (LIM__MUTATION("left_behind_is_done"))
+            lim__cursor_done(&r->at, p);
+        else if (p->state == LIM__PEND_STEP)
             lim__cursor_orphan(p); /* its step decides; see lim__read_member_stepped */
         else
             lim__read_member_undone(r, p, LIM__DEAD_LOST, 0);

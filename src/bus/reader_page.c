@@ -257,6 +257,8 @@ static lim__read_page *take_tail(lim__reader *r)
         return NULL;
     }
     page->next = page->item[page->count - 1].seq + 1;
+    if (LIM__MUTATION("join_skips_one"))
+        page->next++;
     return page;
 }
 
@@ -265,6 +267,8 @@ static void enter(lim__reader *r, lim__read_page *page)
     LIM_ASSERT(r->page == NULL || r->ahead == NULL);
     r->read_next = page->next;
     page->at = 0;
+    page->damaged = r->damaged_last;
+    r->damaged_last = 0;
     if (r->page == NULL)
         r->page = page;
     else
@@ -300,9 +304,13 @@ static bool page_used(lim__reader *r)
     if (page == NULL || page->at < page->count)
         return false;
     lim__cursor_pass(&r->at, page->next);
-    lim__page_free(page);
     r->page = r->ahead;
     r->ahead = NULL;
+    if (page->damaged != 0 && r->page != NULL) /* nobody was told yet */
+        r->page->damaged = page->damaged;
+    else if (page->damaged != 0)
+        r->damaged_last = page->damaged;
+    lim__page_free(page);
     return true;
 }
 
@@ -343,11 +351,11 @@ void lim__reader_taken(lim__reader *r)
 }
 
 /* Says which one is missing before it; without memory for that it is not said here. */
-static void mark_damaged(lim__reader *r, lim__logged *item)
+static void mark_damaged(lim__read_page *page, lim__logged *item)
 {
     lim__buf headers = { 0 };
     char text[24];
-    int len = snprintf(text, sizeof text, "%llu", (unsigned long long)r->damaged_last);
+    int len = snprintf(text, sizeof text, "%llu", (unsigned long long)page->damaged);
     lim_bytes before = lim__msg_headers(item->msg);
     lim__msg *copy = NULL;
     lim__buf_add(&headers, before.ptr, before.len);
@@ -358,7 +366,7 @@ static void mark_damaged(lim__reader *r, lim__logged *item)
         return;
     lim__msg_unref(item->msg);
     item->msg = copy;
-    r->damaged_last = 0;
+    page->damaged = 0;
 }
 
 const lim__logged *lim__reader_next(lim__reader *r)
@@ -377,8 +385,8 @@ const lim__logged *lim__reader_next(lim__reader *r)
             read_on(r); /* the next one, meanwhile */
         lim__logged *item = &page->item[page->at];
         if (!passes(r, item)) {
-            if (r->damaged_last != 0)
-                mark_damaged(r, item);
+            if (page->damaged != 0)
+                mark_damaged(page, item);
             return item;
         }
         lim__cursor_pass(&r->at, item->seq + 1);
@@ -402,7 +410,6 @@ static void damaged(lim__reader *r, uint64_t seq)
 {
     char text[24];
     r->damaged++;
-    r->damaged_last = seq;
     snprintf(text, sizeof text, "%llu", (unsigned long long)seq);
     LIM__EVENT(r->bus, r->self, "quarantined", { "channel", lim__log_name(r->log) }, { "cursor", lim__str(r->cursor) },
                { "seq", lim__str(text) });
@@ -410,14 +417,14 @@ static void damaged(lim__reader *r, uint64_t seq)
 }
 
 /* True: what comes behind the page can be read at once. */
-static bool page_fault(lim__reader *r, lim__read_page *page)
+static bool page_fault(lim__reader *r, lim__read_page *page, uint64_t *bad)
 {
     bool again = page->err == -ENOMEM && r->stuck == page->next; /* twice: it is not the memory */
     r->stuck = page->err == -ENOMEM ? page->next : 0;
     if (page->err != -EBADMSG && !again)
         return false;
-    damaged(r, page->next);
-    page->next++;
+    *bad = page->next++;
+    damaged(r, *bad);
     return true;
 }
 
@@ -446,8 +453,8 @@ void lim__reader_on_page(lim__reader *r, lim__read_page *page)
 {
     bool stale = !page->again && page->from != r->read_next; /* there was a rewind meanwhile */
     r->job = LIM__JOB_NONE;
-    bool on = stale || page->err == 0 || page_fault(r, page);
-    if (!on)
+    uint64_t bad = 0;
+    if (!stale && page->err != 0 && !page_fault(r, page, &bad))
         lim__reader_retry(r);
     if (page->again)
         give_back(r, page);
@@ -455,6 +462,8 @@ void lim__reader_on_page(lim__reader *r, lim__read_page *page)
         lim__page_free(page);
     else
         enter(r, page);
+    if (bad != 0)
+        r->damaged_last = bad; /* for the page behind it */
 }
 
 void lim__reader_on_sought(lim__reader *r, const lim__read_sought *s)
