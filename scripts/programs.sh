@@ -674,6 +674,53 @@ check_cursor() {
     expect "a channel that keeps nothing" 2 "$(liminal channel create live >/dev/null; code_of liminal sub live --from all)"
 }
 
+# Router slots: a shadow is compared, a ramp keeps its promise, the breaker and rollback put the last good one back, and with
+# a data directory all of it is there after a kill; `route test` needs no server.
+check_router_slots() {
+    start_server --data "$work/data" || return
+    for i in 1 2; do background "member$i" liminal serve g --exec cat --identity "m$i" --capacity 9; done
+    within 5 has_members g 2 || fail "only $(members g) registered"
+    printf 'return function(m, c)\n  print("n is " .. m.n)\n  return c[1]\nend\n' >"$work/first.lua"
+    echo 'return function(m, c) return c[2] end' >"$work/second.lua"
+    echo 'return function() error("broken") end' >"$work/bad.lua"
+    by() { liminal ask g "{\"n\":$1,\"user\":$1}" --json | field participant; }
+    expect "deploy" 0 "$(code_of liminal deploy g "$work/first.lua" --by ann)"
+    expect "shadow" 0 "$(code_of liminal deploy g "$work/second.lua" --shadow)"
+    first=$(by 1)
+    by 2 >/dev/null
+    expect "what differed" 2 "$(liminal route show g --json | field differed)"
+    expect "two trials" 6 "$(code_of liminal deploy g "$work/bad.lua" --shadow)"
+    expect "stop" 0 "$(code_of liminal route stop g)"
+    expect "what it printed" "n is 2" "$(liminal route logs g --json | tail -n 1 | field line)"
+    expect "ramp" 0 "$(code_of liminal deploy g "$work/second.lua" --ramp 50% --ramp-key user)"
+    for i in 1 2 3 4 5 6 7 8; do expect "user $i again" "$(by $i)" "$(by $i)"; done
+    expect "promote" 0 "$(code_of liminal route promote g)"
+    second=$(by 1)
+    [ "$first" != "$second" ] || fail "the same one answers: $first"
+    expect "bad" 0 "$(code_of liminal deploy g "$work/bad.lua" --breaker 3/10s)"
+    for i in 1 2 3; do expect "a fault" 6 "$(code_of liminal ask g '{"n":1}')"; done
+    expect "after the breaker" "$second" "$(by 1)"
+    liminal route history g --json | grep -q '"kind":"breaker"' || fail "the history does not tell of the breaker"
+    expect "a version that is not live" 6 "$(code_of liminal deploy g "$work/first.lua" --if-version 0000000000000000)"
+    expect "rollback" 0 "$(code_of liminal rollback g --by bob)"
+    expect "after the rollback" "$first" "$(by 1)"
+    expect "no such version" 7 "$(code_of liminal rollback g ffffffff)"
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    liminald --listen "$LIMINAL_SERVER" --data "$work/data" >"$work/server.out" 2>"$work/server.err" </dev/null &
+    server=$!
+    within 10 has_members g 2 || fail "those who served did not come back"
+    liminal route show g --json | grep -q '"tripped":true' || fail "the versions are not as they were"
+    expect "who did what" bob "$(liminal route history g --json | tail -n 1 | field by)"
+    echo '[{"name":"w1","max_in_flight":2},{"name":"w2","max_in_flight":1,"in_flight":1}]' >"$work/c.json"
+    stop_all
+    expect "test" 0 "$(code_of liminal route test "$work/first.lua" --candidates "$work/c.json" --message '{"n":1}' --json)"
+    expect "its choice" w1 "$(field candidate <"$work/out")"
+    expect "a full one" 6 "$(code_of liminal route test "$work/second.lua" --candidates "$work/c.json" --strict)"
+    expect "a bad one" 4 "$(code_of liminal route test "$work/bad.lua" --candidates "$work/c.json")"
+    expect "no code" 1 "$(code_of liminal route test "$work/c.json" --candidates "$work/c.json")"
+}
+
 # ---- running them -----------------------------------------------------------------------------------------------------
 [ $# -gt 0 ] || set -- $(sed -n 's/^check_\([a-z_]*\)() {$/\1/p' "$0")
 passed=0 failed=0

@@ -589,7 +589,7 @@ LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, 
 /* ---- routing: load, deploy while running ---- */
 /* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD or affinity:FIELD. native: a shared object that
  * includes native.h; the bus has it turned on, or answers MISUSE. */
-typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA, LIM_NATIVE } lim_engine;
+typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA, LIM_NATIVE, LIM_HOST } lim_engine;
 typedef enum lim_on_fault {
     LIM_ON_FAULT_REJECT = 1, /* refused{routing_fault} */
     LIM_ON_FAULT_PREVIOUS,   /* the version before decides */
@@ -633,6 +633,61 @@ LIM_API lim_err lim_rollback(lim_bus *bus, const char *group, const lim_hash *to
 LIM_API lim_err lim_trial_promote(lim_bus *bus, const char *group, const char *by, lim_diag *diag,
                                   lim_hash *previous);                                                /* B */
 LIM_API lim_err lim_trial_stop(lim_bus *bus, const char *group, const char *by, lim_diag *diag);      /* B */
+
+/* ---- routing functions of the program itself, and without a bus ---- */
+typedef struct lim_candidate { /* VIEW: a worker as a routing function sees it */
+    uint64_t id;                   /* never reused; lim_route_call: 0: its place in the array + 1 */
+    uint32_t in_flight, max_in_flight, buffer_depth, latency_us;
+    lim_bytes name;
+    const lim_bytes *tags, *types;
+    uint32_t tag_count, type_count;
+} lim_candidate;
+typedef struct lim_route_message { /* VIEW */
+    lim_bytes payload, headers;    /* headers packed as on the wire: lim_header */
+} lim_route_message;
+/* Answers the place of one of the candidates, or LIM_ROUTE_NOBODY. */
+typedef int64_t lim_route_decide(void *ctx, const lim_route_message *message, const lim_candidate *candidates,
+                                 uint32_t count);
+#define LIM_ROUTE_NOBODY INT64_C(-1)
+/* A C function as a version like any other (lim_deploy); `identity` is what is hashed: change it with the function. It runs
+ * on schedulers, maybe on several at once; nobody can stop it, and its crash is the program's. It is watched: calls that
+ * take longer than a slice (200 us) are counted and logged. An identity that is loaded already keeps its first function.
+ * After a restart a slot whose live version it was goes on with the one before until it is deployed again. ctx outlives
+ * the bus. */
+LIM_API lim_err lim_route_host_load(lim_bus *bus, lim_bytes identity, const char *name, lim_route_decide *decide, void *ctx,
+                                    lim_hash *out); /* A */
+typedef enum lim_route_how {
+    LIM_ROUTE_DECIDED = 1, /* index, id */
+    LIM_ROUTE_NONE,        /* nobody shall have it */
+    LIM_ROUTE_CRASHED,     /* text, line if known */
+    LIM_ROUTE_TIMED_OUT,   /* text, after_ns */
+    LIM_ROUTE_NOT_STARTED  /* text: which limit */
+} lim_route_how;
+LIM_API const char *lim_route_how_text(lim_route_how how); /* A: "decided" */
+typedef struct lim_decision {
+    lim_route_how how;
+    uint32_t index;
+    uint64_t id, after_ns, took_ns; /* took_ns: from the call to the decision */
+    int line;
+    lim_hash version;
+    char text[512];
+} lim_decision;
+typedef struct lim_route lim_route; /* OBJECT: a version by itself; one thread at a time */
+typedef struct lim_route_opts {
+    size_t size;
+    uint32_t cpu_us_max, memory_bytes_max; /* 0: as in lim_deploy_opts */
+    uint64_t seed;                         /* of random in the function */
+    const char *native_helper;             /* LIM_NATIVE: as in lim_bus_opts */
+    void (*on_print)(void *ctx, const char *line, size_t len); /* what the function prints; NULL: dropped */
+    void *ctx;
+} lim_route_opts;
+/* Compiles and checks as lim_artifact_load does. opts NULL: the defaults. */
+LIM_API lim_err lim_route_open(lim_engine engine, lim_bytes code, const char *name, const lim_route_opts *opts,
+                               lim_diag *diag, lim_route **out); /* B */
+/* Runs it exactly as a bus would, with its limits and slices, but to its end. Without candidates: NONE, and nothing is run. */
+LIM_API lim_err lim_route_call(lim_route *version, const lim_route_message *message, const lim_candidate *candidates,
+                               uint32_t count, int64_t timeout_ms, lim_decision *out); /* B */
+LIM_API_VOID void lim_route_close(lim_route *version); /* B: NULL is a no-op */
 
 /* ---- counts, for tests and operators: equal before and after any amount of finished work ---- */
 typedef struct lim_bus_census {

@@ -7,6 +7,7 @@
 #include "bus/api.h"
 #include "bus/durable.h"
 #include "bus/participant.h"
+#include "bus/slot.h"
 #include "route/route.h"
 #include "data/outcome.h"
 #include <stdatomic.h>
@@ -246,6 +247,22 @@ lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const
         memcpy(out->b, a->hash, sizeof out->b);
         lim__artifact_unref(a);
     }
+    return err;
+}
+
+lim_err lim_route_host_load(lim_bus *bus, lim_bytes identity, const char *name, lim_route_decide *decide, void *ctx,
+                            lim_hash *out)
+{
+    lim__artifact *a = NULL;
+    if (decide == NULL || identity.len == 0)
+        return LIM_E_MISUSE;
+    lim_err err =
+        lim__artifacts_put(bus->artifacts, LIM__ENGINE_HOST, identity, name, bus->os->wall_ns(bus->os), NULL, &a);
+    if (err == LIM_OK)
+        err = lim__slot_host_put(bus, a, (lim__host){ decide, ctx });
+    if (err == LIM_OK)
+        memcpy(out->b, a->hash, sizeof out->b);
+    lim__artifact_unref(a);
     return err;
 }
 

@@ -253,6 +253,48 @@ static void test_policy_next_asks_the_function_without_the_dead(void **state) /*
     expect(bus, "{\"op\":\"logs\",\"group\":\"g\",\"after\":1}", "\"line\":\"2");
 }
 
+static int64_t by_name(void *ctx, const lim_route_message *m, const lim_candidate *c, uint32_t n)
+{
+    const char *name = ctx;
+    if (m->payload.len > 2) /* slower than a slice */
+        for (volatile uint32_t i = 0; i < 3000000; i = i + 1)
+            continue;
+    for (uint32_t i = 0; i < n; i++)
+        if (c[i].name.len == strlen(name) && memcmp(c[i].name.ptr, name, c[i].name.len) == 0)
+            return i;
+    return m->payload.len == 0 ? LIM_ROUTE_NOBODY : 17;
+}
+
+static void test_functions_of_the_program_are_versions_like_others(void **state) /* proves RF16 */
+{
+    lim_bus *bus = *state;
+    static char two[] = "two", nobody[] = "nobody";
+    lim_hash hash, same, wrong;
+    lim_outcome o;
+    serve(bus, "g", "one", on_echo, NULL);
+    serve(bus, "g", "two", on_echo, NULL);
+    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 1"), "by_name", by_name, two, &hash), LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 1"), "by_name", by_name, nobody, &same), LIM_OK);
+    assert_memory_equal(hash.b, same.b, sizeof hash.b); /* the first one stays */
+    deploy(bus, "g", load(bus, FIRST));
+    deploy(bus, "g", hash);
+    answered_by(bus, "g", "two");
+    assert_int_equal(lim_ask(bus, "g", BYTES("{ }"), ASK_OPTS, &o), LIM_OK);
+    assert_int_equal(o.how, LIM_HOW_REPLY);
+    lim_outcome_fini(&o);
+    expect(bus, "{\"op\":\"show\",\"group\":\"g\"}", "\"overruns\":1");
+    expect(bus, "{\"op\":\"logs\",\"group\":\"g\"}", "by_name kept its scheduler");
+    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 2"), "wrong", by_name, nobody, &wrong), LIM_OK);
+    deploy(bus, "g", wrong);
+    assert_int_equal(lim_ask(bus, "g", BYTES("{}"), ASK_OPTS, &o), LIM_OK);
+    assert_int_equal(o.how, LIM_HOW_REFUSED);
+    assert_non_null(memmem(o.detail.ptr, o.detail.len, "17", 2));
+    lim_outcome_fini(&o);
+    assert_int_equal(lim_rollback(bus, "g", &hash, NULL, NULL, NULL), LIM_OK);
+    answered_by(bus, "g", "two");
+    assert_int_equal(lim_route_host_load(bus, BYTES(""), "x", by_name, NULL, &hash), LIM_E_MISUSE);
+}
+
 static void test_requests_that_make_no_sense_are_refused(void **state)
 {
     lim_bus *bus = *state;
@@ -298,6 +340,7 @@ int main(void)
         T(test_a_program_rolls_back_and_tries_out),
         T(test_the_breaker_is_an_event),
         T(test_policy_next_asks_the_function_without_the_dead),
+        T(test_functions_of_the_program_are_versions_like_others),
         T(test_requests_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

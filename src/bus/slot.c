@@ -117,6 +117,7 @@ static void add_stats(lim__router_stats *to, const lim__router_stats *from)
     to->not_started += from->not_started;
     to->slices += from->slices;
     to->log_dropped += from->log_dropped;
+    to->overruns += from->overruns;
     to->unfinished += from->unfinished;
     to->memory_bytes += from->memory_bytes;
     lim__hist_merge(&to->time_ns, &from->time_ns);
@@ -197,6 +198,7 @@ static lim_err open_router(lim__slot *s, lim__version *v, lim__artifact *a, lim_
                               .on_log = v != NULL ? lim__slot_log : NULL,
                               .on_ready = v != NULL ? on_router_ready : NULL,
                               .native = bus->native,
+                              .host = lim__slot_host(bus, a),
                               .ctx = v };
     if (v != NULL)
         opts.limits = v->terms.limits;

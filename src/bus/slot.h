@@ -238,6 +238,9 @@ lim_err lim__slot_keep(lim__slot *s, const lim__slot_plan *p, bool forget, lim_p
 void lim__slot_kept(lim__slot *s, bool stored);
 /* A slot that is new takes what was stored of it. True: it is not as its row says, and wants to be kept anew. */
 bool lim__slot_restore(lim__slot *s);
+/* Functions of the program, by the hash of their identity; the first one of a hash stays. Any thread. */
+lim_err lim__slot_host_put(lim_bus *bus, const lim__artifact *a, lim__host fn);
+lim__host lim__slot_host(lim_bus *bus, const lim__artifact *a); /* zeroed: not of this engine, or not loaded */
 struct lim__slot_rows *lim__slot_rows_new(uint64_t seed);
 void lim__slot_rows_free(struct lim__slot_rows *rows);
 lim_err lim__slots_restore(lim_bus *bus, lim_diag *diag); /* part of lim__durable_restore, the first that makes groups */

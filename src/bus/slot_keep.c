@@ -25,6 +25,7 @@ struct lim__slot_rows {
     lim__mutex mutex; /* a leaf, but for the store's queue */
     lim__smap unread; /* kind and name -> row, as it was at the start, until its owner takes it */
     lim__smap uses;   /* code key -> use */
+    lim__smap hosts;  /* hash -> host: functions of the program */
 };
 
 typedef struct row {
@@ -45,6 +46,7 @@ struct lim__slot_rows *lim__slot_rows_new(uint64_t seed)
     rows->mutex = (lim__mutex)LIM__MUTEX_INIT;
     lim__smap_init(&rows->unread, seed);
     lim__smap_init(&rows->uses, seed);
+    lim__smap_init(&rows->hosts, seed);
     return rows;
 }
 
@@ -64,7 +66,47 @@ void lim__slot_rows_free(struct lim__slot_rows *rows)
         return;
     free_values(&rows->unread);
     free_values(&rows->uses);
+    free_values(&rows->hosts);
     free(rows);
+}
+
+/* ---- functions of the program ---- */
+
+typedef struct host {
+    uint8_t hash[LIM__HASH_SIZE];
+    lim__host fn;
+} host;
+
+lim_err lim__slot_host_put(lim_bus *bus, const lim__artifact *a, lim__host fn)
+{
+    lim_err err = LIM_OK;
+    host *h = malloc(sizeof *h);
+    if (h == NULL)
+        return LIM_E_NOMEM;
+    h->fn = fn;
+    memcpy(h->hash, a->hash, sizeof h->hash);
+    const lim_bytes key = lim__bytes(h->hash, sizeof h->hash);
+    pthread_mutex_lock(&bus->slot_rows->mutex);
+    bool there = lim__smap_get(&bus->slot_rows->hosts, key) != NULL;
+    if (!there)
+        err = lim__smap_put(&bus->slot_rows->hosts, key, h);
+    pthread_mutex_unlock(&bus->slot_rows->mutex);
+    if (there || err != LIM_OK)
+        free(h);
+    return err;
+}
+
+lim__host lim__slot_host(lim_bus *bus, const lim__artifact *a)
+{
+    lim__host fn = { 0 };
+    if (a->engine != LIM__ENGINE_HOST)
+        return fn;
+    pthread_mutex_lock(&bus->slot_rows->mutex);
+    const host *h = lim__smap_get(&bus->slot_rows->hosts, lim__bytes(a->hash, sizeof a->hash));
+    if (h != NULL)
+        fn = h->fn;
+    pthread_mutex_unlock(&bus->slot_rows->mutex);
+    return fn;
 }
 
 /* ---- keys ---- */

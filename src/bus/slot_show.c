@@ -71,6 +71,7 @@ static void version_json(const lim__slot *s, const lim__version *v, lim__json *j
     lim__json_u64(j, "not_started", t.not_started);
     times_json(&t.time_ns, j);
     lim__json_u64(j, "memory_used", t.memory_bytes);
+    lim__json_u64(j, "overruns", t.overruns);
     lim__json_u64(j, "log_dropped", t.log_dropped);
     lim__json_u64(j, "deployed_wall_us", v->deployed_wall_ns / 1000);
     lim__json_u64(j, "age_ms", age_ms(s, v->deployed_wall_ns));

@@ -152,6 +152,13 @@ static const cli_flag flags[] = {
       "the idempotency key is this field of each message", NULL, false, NULL },
     { "expires", CLI_DURATION, AT(expires_us), "D", "deliver it to nobody after this", NULL, false, NULL },
     { "expect-last", CLI_TEXT, AT(expect_last), "SEQ", "only if this is the channel's last number", NULL, false, NULL },
+    { "message", CLI_TEXT, AT(message), "JSON", "the message to decide about; - reads standard input (default {})",
+      NULL, false, NULL },
+    { "candidates", CLI_TEXT, AT(candidates), "FILE", "a JSON array of candidates, or a file with one", NULL, false,
+      NULL },
+    { "header", CLI_MANY, AT(headers), "NAME=TEXT", "a header of the message; several", NULL, false, NULL },
+    { "strict", CLI_SWITCH, AT(strict), NULL, "nobody, or one that is full, is a failure (6)", NULL, false, NULL },
+    { "times", CLI_NUMBER, AT(times), "N", "decide so often, and say how long it took", NULL, false, NULL },
     { "by", CLI_TEXT, AT(by), "NAME", "who it was, for the history (default: $LOGNAME)", NULL, false, NULL },
 };
 static_assert(LIM_COUNT(flags) <= 128, "cli_args.given has a bit for each");

@@ -61,20 +61,20 @@ typedef struct cli_list {
 } cli_list;
 typedef struct cli_opts { /* zero: not given */
     const char *server, *exec, *identity, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
-    const char *report_to, *at, *ramp, *ramp_key, *breaker, *if_version, *by;
+    const char *report_to, *at, *ramp, *ramp_key, *breaker, *if_version, *by, *message, *candidates;
     const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
     bool shared, standby, last;
     int ack; /* CLI_ACK_*; 0: not said */
     int64_t ack_wait_us;
     uint32_t deliveries_max;
-    bool stream, trace, clear, shadow, durable, retain_latest, window_slides, window_forgets;
+    bool stream, trace, clear, shadow, strict, durable, retain_latest, window_slides, window_forgets;
     uint64_t retain_bytes;
-    uint32_t retain_count, window_keys, max, keep, window, backlog, capacity, memory_bytes, quorum, weight;
+    uint32_t retain_count, window_keys, max, keep, times, window, backlog, capacity, memory_bytes, quorum, weight;
     int64_t retain_age_us, window_us, expires_us, timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us, progress_us;
     int policy, on_fault, on_duplicate, overflow, sync; /* 1 + the index of the choice: the values of the enums in liminal.h */
     int priority;                       /* likewise: LIM_PRIORITY */
-    cli_list types, tags, where;
+    cli_list types, tags, where, headers;
 } cli_opts;
 
 typedef enum cli_kind { CLI_SWITCH = 1, CLI_TEXT, CLI_MANY, CLI_NUMBER, CLI_SIZE, CLI_BYTES, CLI_DURATION, CLI_CHOICE } cli_kind;
@@ -240,6 +240,9 @@ bool cli_sys_maybe(struct cli *cli, const char *group, const char *what, lim_byt
 int cli_finish(struct cli *cli); /* closes the connection, if any; the exit code */
 
 /* ---- routing (deploy.c) ---- */
+/* A function's text, or the shared object that it is, malloc'd; NULL: told. */
+void *cli_code_read(struct cli *cli, const char *path, size_t *len);
+bool cli_is_object(lim_bytes code);
 const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $USER, else "" */
 
 /* ---- the commands ---- */
@@ -251,7 +254,7 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
     X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version)           \
     X(help) X(completion)                                                                                             \
     X(cursor_show) X(cursor_why) X(cursor_reset) X(cursor_delete)                                                     \
-    X(rollback) X(route_show) X(route_history) X(route_logs) X(route_trial)
+    X(rollback) X(route_show) X(route_history) X(route_logs) X(route_trial) X(route_test)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X

@@ -11,14 +11,13 @@
 
 enum { CODE_MAX = 1 << 20 };
 
-static bool is_object(lim_bytes code)
+bool cli_is_object(lim_bytes code)
 {
     static const char elf[] = "\177ELF";
     return code.len >= sizeof elf - 1 && memcmp(code.ptr, elf, sizeof elf - 1) == 0;
 }
 
-/* The function's text, or the shared object that it is, malloc'd; NULL: told. */
-static void *code_read(struct cli *cli, const char *path, size_t *len)
+void *cli_code_read(struct cli *cli, const char *path, size_t *len)
 {
     void *code = NULL;
     int err = lim__file_read(path, CODE_MAX, &code, len);
@@ -26,7 +25,7 @@ static void *code_read(struct cli *cli, const char *path, size_t *len)
     if (err != 0)
         cli_fault(cli, missing ? CLI_NOT_FOUND : CLI_FAILED, path, err == -EFBIG ? "longer than 1 MiB" : strerror(-err),
                   missing ? "name a file of Lua text, or --builtin least_loaded" : "make it readable and short");
-    else if (is_object(lim__bytes(code, *len)))
+    else if (cli_is_object(lim__bytes(code, *len)))
         return code;
     else if (!cli_utf8(lim__bytes(code, *len)))
         cli_fault(cli, CLI_FAILED, path, "not UTF-8", "save it as UTF-8; compiled Lua is not taken, its text is");
@@ -228,9 +227,9 @@ int cli_run_deploy(struct cli *cli)
         deploy(cli, "builtin", builtin, lim__str(builtin));
         return cli->code;
     }
-    void *code = code_read(cli, path, &len);
+    void *code = cli_code_read(cli, path, &len);
     if (code)
-        deploy(cli, is_object(lim__bytes(code, len)) ? "native" : "lua", path, lim__bytes(code, len));
+        deploy(cli, cli_is_object(lim__bytes(code, len)) ? "native" : "lua", path, lim__bytes(code, len));
     free(code);
     return cli->code;
 }

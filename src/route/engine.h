@@ -23,6 +23,7 @@ typedef struct lim__engine_ops {
 
 extern const lim__engine_ops lim__engine_lua;
 extern const lim__engine_ops lim__engine_native; /* native.c */
+extern const lim__engine_ops lim__engine_host;   /* host.c */
 const lim__engine_ops *lim__engine_builtin(lim_bytes name, lim_diag *diag); /* NULL: there is no such strategy */
 
 struct lim__router {
@@ -41,6 +42,7 @@ struct lim__router {
     void *ctx;
     struct lim__native *native;
     bool only_checked; /* it is closed because that was all it was opened for */
+    lim__host host;
     uint64_t log_since_ns; /* when the second began in which log_bytes were printed */
     uint32_t log_bytes;
     lim__router_stats stats;

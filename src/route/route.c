@@ -63,6 +63,8 @@ static const lim__engine_ops *find_engine(const lim__artifact *a, lim_diag *diag
         return lim__engine_builtin(a->bytes, diag);
     if (a->engine == LIM__ENGINE_NATIVE)
         return &lim__engine_native;
+    if (a->engine == LIM__ENGINE_HOST)
+        return &lim__engine_host;
     lim__diag_set(diag, 0, 0, "the engine '%s' is not available", lim__engine_text(a->engine));
     return NULL;
 }
@@ -94,6 +96,7 @@ static lim__router *router_new(const lim__router_opts *opts)
     r->on_log = opts->on_log;
     r->on_ready = opts->on_ready;
     r->native = opts->native;
+    r->host = opts->host;
     r->ctx = opts->ctx;
     take_name(r->name, sizeof r->name, opts->name ? opts->name : opts->artifact->name);
     lim__hash_text(opts->artifact->hash, r->hash_text);

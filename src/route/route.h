@@ -67,11 +67,19 @@ typedef struct lim__route_limits { /* 0: the default */
 enum { LIM__ROUTE_UNFINISHED_CAP = 64, LIM__ROUTE_SOURCE_MAX = 256 * 1024, LIM__ROUTE_TEXT_MAX = 64 * 1024,
        LIM__ROUTE_LINE_MAX = 1024 };
 
+/* A routing function of the embedding program: lim_route_decide, and its context. */
+struct lim_route_message;
+struct lim_candidate;
+typedef struct lim__host {
+    int64_t (*decide)(void *ctx, const struct lim_route_message *msg, const struct lim_candidate *candidates, uint32_t n);
+    void *ctx;
+} lim__host;
+
 typedef struct lim__router lim__router; /* OBJECT, shared by its owner and its unfinished calls; one scheduler */
 typedef struct lim__router_opts {
     lim__sched *sched;           /* NULL: offline */
     lim__os *os;                 /* NULL: linux */
-    lim__artifact *artifact;     /* referenced; its engine decides: LUA, BUILTIN or NATIVE */
+    lim__artifact *artifact;     /* referenced; its engine decides */
     const char *name;            /* how the source is called in messages; NULL: the artifact's name */
     uint64_t seed;               /* of math.random and of ties */
     uint64_t *counter;           /* the slot's counter, the owner's: kept over versions; NULL: the router's own */
@@ -88,6 +96,7 @@ typedef struct lim__router_opts {
      * The owner calls lim__router_resume in a turn of its own. */
     void (*on_ready)(void *ctx);
     void *ctx;
+    lim__host host;              /* what a HOST artifact stands for; zeroed: it is not there (NOTFOUND) */
     struct lim__native *native;  /* native.h: what a NATIVE artifact needs; NULL: the engine is off (MISUSE) */
 } lim__router_opts;
 /* Compiles, runs the chunk in the sandbox within cpu_ns, checks that it answered a function. One reference.
@@ -117,6 +126,7 @@ uint32_t lim__router_abandon(lim__router *r);
 typedef struct lim__router_stats {
     uint64_t calls, decided, none, crashed, timed_out, not_started;
     uint64_t slices;       /* beyond the first one of each call */
+    uint64_t overruns;     /* host functions: calls that took longer than a slice */
     uint64_t log_dropped;  /* lines that were printed beyond log_bytes_per_s */
     uint32_t unfinished;
     uint64_t memory_bytes; /* of the Lua state now; 0 for built-ins */
