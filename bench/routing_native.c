@@ -4,10 +4,11 @@
  * Eight candidates, the sixth has room. The whole of lim__router_call, or of 64 of them with one hand-over. Pinned to
  * one processor, where the scheduler sleeps while its helper works and a wake is a switch; `unpinned` is where the
  * kernel puts them. Times of crashes are medians, of kills the 99th of 100. */
-#include "base/hist.h"
+#include <liminal/liminal.h>
 #include "route/native.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,6 +180,83 @@ static void kills(lim__router *r, const char *name)
     printf("RESULT route.native.kill_late%s.p50 %.1f us\n", name, us_at(late, KILLS, 50));
 }
 
+/* ---- what others on the scheduler feel of a function that loops for ever, in each of four calls at a time ---- */
+
+static _Atomic bool over;
+static _Atomic int looping;
+
+static lim_done on_request(lim_bus *bus, const lim_delivery *d, void *ctx)
+{
+    (void)ctx;
+    return lim_reply(bus, d, d->payload) == LIM_OK ? LIM_DONE : LIM_FAIL;
+}
+
+static void on_loop_ended(void *bus, const lim_outcome *outcome)
+{
+    (void)outcome;
+    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = 60000 };
+    if (over || lim_ask_async(bus, "loops", lim__str("l"), &opts, on_loop_ended, bus, NULL) != LIM_OK)
+        looping--;
+}
+
+static void put_up(lim_bus *bus, const char *group)
+{
+    char path[4096];
+    void *code;
+    size_t len;
+    lim_hash hash;
+    lim_participant p;
+    lim_serve_opts serve = { .size = sizeof serve, .capacity = LIM_UNLIMITED, .handler = { .on_message = on_request } };
+    lim_deploy_opts deploy = { .size = sizeof deploy, .unfinished_max = 4 };
+    deploy.breaker_faults = LIM_UNLIMITED;
+    if (lim__program_folder(path, sizeof path - 64) != 0)
+        abort();
+    strcat(path, "/../tests/functions/function-quick.so");
+    if (lim__file_read(path, 4 << 20, &code, &len) != 0 || lim_serve(bus, group, &serve, &p) != LIM_OK ||
+        lim_artifact_load(bus, LIM_NATIVE, lim__bytes(code, len), "quick", NULL, &hash) != LIM_OK ||
+        lim_deploy(bus, group, &hash, &deploy, NULL, NULL) != LIM_OK)
+        abort();
+    free(code);
+}
+
+static void ask_beside(lim_bus *bus, const char *name)
+{
+    static uint64_t times[SINGLES];
+    for (int i = 0; i < SINGLES; i++) {
+        lim_outcome o;
+        lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = 60000 };
+        uint64_t start = now_ns();
+        if (lim_ask(bus, "good", lim__str(json), &opts, &o) != LIM_OK || o.how != LIM_HOW_REPLY)
+            abort();
+        times[i] = now_ns() - start;
+        lim_outcome_fini(&o);
+    }
+    printf("RESULT route.native.ask_%s.p50 %.1f us\n", name, us_at(times, SINGLES, 50));
+    printf("RESULT route.native.ask_%s.p99 %.1f us\n", name, us_at(times, SINGLES, 99));
+}
+
+static void beside_loops(void)
+{
+    lim_bus *bus;
+    lim_bus_opts opts = { .size = sizeof opts, .scheduler_count = 1, .native_engine = true };
+    if (lim_bus_open(&opts, &bus) != LIM_OK)
+        abort();
+    put_up(bus, "good");
+    put_up(bus, "loops");
+    ask_beside(bus, "alone");
+    looping = 4;
+    for (int i = 0; i < 4; i++) {
+        lim_ask_opts ask = { .size = sizeof ask, .timeout_ms = 60000 };
+        if (lim_ask_async(bus, "loops", lim__str("l"), &ask, on_loop_ended, bus, NULL) != LIM_OK)
+            abort();
+    }
+    ask_beside(bus, "beside_loops");
+    over = true;
+    while (looping > 0)
+        sched_yield();
+    lim_bus_close(bus);
+}
+
 static void opening(const char *name)
 {
     uint64_t start = now_ns();
@@ -218,5 +296,6 @@ int main(void)
     all("");
     sched_setaffinity(0, sizeof before, &before);
     all(".unpinned");
+    beside_loops();
     return 0;
 }

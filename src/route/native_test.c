@@ -504,12 +504,18 @@ static int mappings(void)
     return n;
 }
 
+static void wait_for_helpers(int count)
+{
+    int now = helpers_alive();
+    for (int i = 0; i < 1500 && now != count; i++, now = helpers_alive())
+        lim__thread_yield();
+    assert_int_equal(now, count);
+}
+
 static void wait_until_alone(void)
 {
     refused("no-symbol", ""); /* the zygote does one thing after the other: it has forked all that it was asked for */
-    for (int i = 0; i < 20000 && helpers_alive() > 0; i++)
-        lim__thread_yield();
-    assert_int_equal(helpers_alive(), 0);
+    wait_for_helpers(0);
 }
 
 static void deploys(int count)
@@ -536,12 +542,6 @@ static void test_after_many_deploys_nothing_is_left_of_them(void **state)
     assert_int_equal(open_files(), files);
     assert_int_equal(mappings(), maps);
     assert_int_equal(maps, 0);
-}
-
-static void wait_for_helpers(int count)
-{
-    while (helpers_alive() != count)
-        lim__thread_yield();
 }
 
 static void test_what_was_checked_is_ready_for_the_slot_that_opens_it(void **state)
