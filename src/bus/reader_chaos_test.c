@@ -39,6 +39,7 @@ struct chaos {
     lim_sub all; /* from the first message on, without a cursor */
     uint64_t all_next;
     bool calm; /* the end: everything is done */
+    bool told; /* of an acknowledgement */
 };
 
 static void fail_seed(const chaos *c, const char *what, uint64_t seq)
@@ -135,6 +136,7 @@ static void on_done(void *ctx, lim_err err, const char *detail)
 {
     asked *a = ctx;
     (void)detail;
+    a->c->told = true;
     if (err == LIM_OK)
         a->c->confirmed[a->seq] = true;
 }
@@ -190,6 +192,20 @@ static void crash(chaos *c)
         open_part(c, &c->parts[i]);
 }
 
+static bool is_told(void *ctx)
+{
+    return ((chaos *)ctx)->told;
+}
+
+/* At the very moment at which an acknowledgement is answered. */
+static void crash_when_told(chaos *c, part *p)
+{
+    c->told = false;
+    settle_one(c, p);
+    (void)lim__sim_run(c->w.sim, lim__sim_now(c->w.sim) + 50000000, is_told, c);
+    crash(c);
+}
+
 static void act(chaos *c)
 {
     part *p = &c->parts[lim__rng_below(&c->rng, READERS)];
@@ -204,9 +220,11 @@ static void act(chaos *c)
         leave(c, p);
     else if (dice < 90 && !p->open)
         open_part(c, p);
-    else if (dice < 93)
+    else if (dice < 92)
         crash(c);
-    else if (dice < 95)
+    else if (dice < 94)
+        crash_when_told(c, p);
+    else if (dice < 96)
         disk(c, (uint32_t)lim__rng_below(&c->rng, 2) * 30);
     else
         durable_settle(&c->w, 1 + lim__rng_below(&c->rng, 2000000));
