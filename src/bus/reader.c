@@ -242,7 +242,7 @@ static void on_end(void *state, lim_reason reason)
     r->self = NULL;
     lim__log_leave(r->log, &r->seat);
     if (r->life != LIM__READ_ENDED) { /* killed, or the bus closes */
-        lim__reader_place_drop(r);
+        /* Its place stays: who comes is told GONE. A new one would begin where it is told to, over the cursor's row. */
         lim__reader_tell_over(r, LIM_E_CLOSED, "its reader was ended");
     }
     lim__waiters_end(r, &r->committing, LIM_E_CLOSED, "the reader has ended");

@@ -43,7 +43,11 @@ void lim__readers_free(lim__readers *all)
 {
     if (all == NULL)
         return;
-    LIM_ASSERT(all->places.count == 0); /* every process has ended */
+    size_t pos = 0;
+    lim_bytes key;
+    void *place;
+    while (lim__smap_next(&all->places, &pos, &key, &place))
+        free(place); /* of readers that were killed: nobody takes their cursors for new ones */
     lim__smap_fini(&all->places);
     pthread_mutex_destroy(&all->lock);
     free(all);
@@ -570,9 +574,9 @@ typedef struct restoring {
 static void restore_spawn(restoring *s)
 {
     lim__reader *r = s->open;
-    s->open = NULL;
     if (r == NULL || s->err != LIM_OK)
         return;
+    s->open = NULL;
     lim__reader_place *p = place_new(lim__log_name(r->log), lim__bytes(r->cursor, r->cursor_len), r->stream);
     lim__readers *all = s->bus->readers;
     lim__lock(&all->lock);
@@ -581,8 +585,12 @@ static void restore_spawn(restoring *s)
         r->place = p;
         p->mode = r->mode;
         s->err = lim__reader_spawn(r, false, 0, &p->pid);
+    } else {
+        free(p);
     }
     lim__unlock(&all->lock);
+    if (s->err != LIM_OK)
+        lim__reader_free(r);
 }
 
 static void stale(restoring *s, lim_bytes key)
