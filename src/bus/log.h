@@ -74,7 +74,8 @@ typedef struct lim__log_message {
     bool mandatory, expect_last;
     uint64_t last;
 } lim__log_message;
-/* The options of a PUBLISH frame (data/options.h) into it: VIEWS of the block. False: one is unknown, or not what it should be. */
+/* The options of a PUBLISH frame (data/options.h) into it: VIEWS of the block. False: one is unknown, or is not what it should
+ * be. */
 bool lim__log_message_options(lim_bytes options, lim__log_message *m);
 /* The headers of a message with a key: `$key` in front. A key of no bytes: as they are. NOMEM. */
 lim_err lim__headers_keyed(lim__buf *out, lim_bytes key, lim_bytes headers);

@@ -20,8 +20,10 @@ void lim__step_drop(lim__step *step);    /* one that was not committed; NULL is 
 /* Views are copied. NOTFOUND, MISUSE: no durable channel; INVALID; NOMEM. */
 lim_err lim__step_add_message(lim__step *step, lim_bytes channel, const lim__log_message *m);
 lim_err lim__step_add_ack(lim__step *step, lim__reading reading, uint64_t seq);
-lim_err lim__step_add_reply(lim__step *step, uint64_t task, uint64_t lease, uint64_t from, lim_bytes payload); /* FULL: one only */
-/* Takes the step. done: exactly once after LIM_OK, on any thread of the bus: short, and it may not wait. INVALID: it is empty. */
+/* FULL: there is one in it. */
+lim_err lim__step_add_reply(lim__step *step, uint64_t task, uint64_t lease, uint64_t from, lim_bytes payload);
+/* Takes the step. done: exactly once after LIM_OK, on any thread of the bus: short, and it may not wait. INVALID: it is
+ * empty. */
 typedef void lim__on_step(void *ctx, lim_err err, const char *detail);
 lim_err lim__step_commit(lim__step *step, lim__on_step *done, void *ctx);
 

@@ -71,13 +71,16 @@ typedef struct cli_opts { /* zero: not given */
     bool stream, trace, clear, shadow, strict, durable, retain_latest, window_slides, window_forgets;
     uint64_t retain_bytes;
     uint32_t retain_count, window_keys, max, keep, times, window, backlog, capacity, memory_bytes, quorum, weight;
-    int64_t retain_age_us, window_us, expires_us, timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us, progress_us;
+    int64_t retain_age_us, window_us, expires_us, timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us;
+    int64_t progress_us;
     int policy, on_fault, on_duplicate, overflow, sync; /* 1 + the index of the choice: the values of the enums in liminal.h */
     int priority;                       /* likewise: LIM_PRIORITY */
     cli_list types, tags, where, headers;
 } cli_opts;
 
-typedef enum cli_kind { CLI_SWITCH = 1, CLI_TEXT, CLI_MANY, CLI_NUMBER, CLI_SIZE, CLI_BYTES, CLI_DURATION, CLI_CHOICE } cli_kind;
+typedef enum cli_kind {
+    CLI_SWITCH = 1, CLI_TEXT, CLI_MANY, CLI_NUMBER, CLI_SIZE, CLI_BYTES, CLI_DURATION, CLI_CHOICE
+} cli_kind;
 typedef struct cli_flag {
     const char *name;           /* without its dashes */
     cli_kind kind;
@@ -247,14 +250,14 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
 
 /* ---- the commands ---- */
 #define CLI_RUN_MAP(X)                                                                                                 \
-    X(pub) X(sub) X(pipe) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)            \
-    X(channel_configure) X(channel_delete) X(channel_purge) X(channel_get) X(channel_peek) X(channel_close) X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge) X(queue_unpark)      \
-    X(task_cancel) X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show) X(conversation_cancel)     \
+    X(pub) X(sub) X(pipe) X(ask) X(serve) X(work) X(dispatch) X(deploy) X(list) X(show) X(remove) X(channel_create)    \
+    X(channel_configure) X(channel_delete) X(channel_purge) X(channel_get) X(channel_peek) X(channel_close)            \
+    X(queue_why) X(queue_configure) X(queue_limit) X(queue_state) X(queue_purge) X(queue_unpark) X(task_cancel)        \
+    X(task_retry) X(task_await) X(dead) X(worker_drain) X(conversation_show) X(conversation_cancel)                    \
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
-    X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version)           \
-    X(help) X(completion)                                                                                             \
-    X(cursor_show) X(cursor_why) X(cursor_reset) X(cursor_delete)                                                     \
-    X(rollback) X(route_show) X(route_history) X(route_logs) X(route_trial) X(route_test)
+    X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version) X(help)   \
+    X(completion) X(cursor_show) X(cursor_why) X(cursor_reset) X(cursor_delete) X(rollback) X(route_show)              \
+    X(route_history) X(route_logs) X(route_trial) X(route_test)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X
