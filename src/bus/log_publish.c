@@ -26,6 +26,7 @@ typedef struct publication { /* until it is answered */
     void *ctx;
     uint64_t bytes, due_ns, erased, trimmed;
     course course;
+    lim__sync sync;
     bool keyed;
     uint8_t key_index, last_index, row_index; /* of its expectations; NOT_EXPECTED */
     lim__log_receipt found;
@@ -325,6 +326,12 @@ static void plan_upkeep(publication *p, const lim__log *log, const lim__log_mess
         p->trimmed = log->last + 2 - o->count_max;
 }
 
+static lim__sync sync_locked(const lim__log *log)
+{
+    lim_sync sync = log->opts.sync;
+    return sync != 0 ? (lim__sync)sync : lim__durable_sync(log->bus);
+}
+
 /* Under the lock: may it go? ACCEPT: everything is reserved. */
 static lim_err reserve_locked(publication *p, const lim__log_message *m, lim_admission *out, lim__buf *row)
 {
@@ -346,16 +353,11 @@ static lim_err reserve_locked(publication *p, const lim__log_message *m, lim_adm
         lim__buf_add(row, lim__buf_bytes(&log->row).ptr, lim__buf_len(&log->row));
     if (row->failed)
         return LIM_E_NOMEM;
+    p->sync = sync_locked(log);
     log->flying++;
     log->flying_bytes += p->bytes;
     log->flying_keys += p->keyed;
     return LIM_OK;
-}
-
-static lim__sync sync_of(lim__log *log)
-{
-    lim_sync sync = log->opts.sync; /* a word; changes apply to what is published after them */
-    return sync != 0 ? (lim__sync)sync : lim__durable_sync(log->bus);
 }
 
 static bool anybody(lim__log *log)
@@ -389,7 +391,7 @@ static lim_err hand_over(publication *p, const lim__log_message *m, lim_bytes ro
         add_expectations(p, b, m, row);
         if (p->course != COURSE_LOOK)
             fill(p, b, m);
-        lim__batch_sync(b, sync_of(log));
+        lim__batch_sync(b, p->sync);
     }
     lim_err err = lim__durable_submit(log->bus, b, on_done, p);
     if (err != LIM_OK)

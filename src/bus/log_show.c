@@ -95,7 +95,10 @@ void lim__log_json(lim__log *log, lim__store *store, lim__json *j)
     lim__log_opts_get(log, &o, dead);
     int err = log->stream != 0 ? lim__store_stream(store, log->stream, &info) : -EIO;
     lim__class class = lim__log_class(log);
-    lim__json_str(j, "state", log->state == LIM__LOG_DAMAGED ? "damaged" : "open");
+    lim__lock(&log->lock);
+    bool damaged = log->state == LIM__LOG_DAMAGED;
+    lim__unlock(&log->lock);
+    lim__json_str(j, "state", damaged ? "damaged" : "open");
     lim__json_str(j, "class", lim_class_text((lim_class) class));
     lim__json_str(j, "sync", lim__sync_text(o.sync != 0 ? o.sync : (lim_sync)lim__durable_sync(log->bus)));
     lim__json_u64(j, "first", err == 0 ? info.first : 0);

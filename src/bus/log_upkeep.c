@@ -213,11 +213,10 @@ static bool each_trimmed(void *ctx, const lim__record *r)
     return t->seen < DELAYED_STEP && t->u->plain_bytes < DELAYED_BYTES;
 }
 
-static void excess(const upkeep *u, uint64_t from, trimming *t)
+static void excess(const upkeep *u, trimming *t)
 {
     const lim__log_opts *o = &u->opts;
     const lim__stream_info *info = &u->info;
-    (void)from;
     if (o->count_max > 0 && info->count > o->count_max)
         t->count = info->count - o->count_max;
     if (o->bytes_max > 0 && info->bytes > o->bytes_max) {
@@ -234,7 +233,10 @@ static lim__log *dead_letters(upkeep *u)
         return NULL;
     if (lim__log_find(u->log->bus, lim__name_bytes(u->opts.dead_letter), &dead) != LIM_OK)
         return NULL;
-    if (dead != u->log && dead->state == LIM__LOG_OPEN)
+    lim__lock(&dead->lock);
+    bool open = dead->state == LIM__LOG_OPEN;
+    lim__unlock(&dead->lock);
+    if (dead != u->log && open)
         return dead;
     lim__log_unref(dead);
     return NULL;
@@ -243,7 +245,7 @@ static lim__log *dead_letters(upkeep *u)
 static void trim_excess(upkeep *u)
 {
     trimming t = { .u = u, .next = u->info.first };
-    excess(u, u->info.first, &t);
+    excess(u, &t);
     if ((t.count == 0 && t.bytes == 0) || u->opts.overflow == LIM_OVERFLOW_REJECT)
         return;
     t.dead = dead_letters(u);
