@@ -281,14 +281,15 @@ typedef enum lim_policy { /* what happens to a message that finds window and bac
 } lim_policy;
 typedef enum lim_from { LIM_FROM_NEW = 1, LIM_FROM_ALL, LIM_FROM_SEQ, LIM_FROM_TIME } lim_from;
 /* Of subscriptions that read the log of a durable channel, by its name (else MISUSE): `backlog` is not looked at, a delivery's
- * seq is the channel's, and the handler's LIM_FAIL is a negative acknowledgement. */
+ * seq is the channel's, and the handler's LIM_FAIL is a negative acknowledgement (again after 100 ms, then twice as long each
+ * time, at most 30 s). What is delivered again has the header $deliveries; $damaged names a record before that went bad. */
 typedef struct lim_read_opts {
     lim_from from;           /* 0: LIM_FROM_NEW. A cursor that is there goes on where it was */
     uint64_t start;          /* FROM_SEQ: that number; FROM_TIME: microseconds since 1970 */
     const char *cursor;      /* its name: what was acknowledged survives the subscription and the bus. NULL: none */
     bool shared;             /* several subscriptions of one cursor: each message goes to one of them */
     bool standby;            /* several, of which one is active, and the next takes its place at once when it ends */
-    int64_t ack_ms;          /* not acknowledged for so long: delivered again; 0: 30 s; LIM_FOREVER: never */
+    int64_t ack_ms;          /* not acknowledged for so long: delivered again; 0: 30 s, without a cursor never; LIM_FOREVER */
     uint32_t deliveries_max; /* of one message, then it goes to `dead_letter`; 0: no limit */
     const char *dead_letter; /* a durable channel; NULL: it is given up, with an event */
     bool last_per_key;       /* begin with the newest message of every key, then what is new */

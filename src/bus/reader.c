@@ -92,10 +92,9 @@ static void reader_check(const lim__reader *r)
 /* Those in front that need nobody: they have expired, or were delivered often enough. */
 static lim__pend *first_ready(lim__reader *r)
 {
-    uint64_t wall_ns = r->bus->os->wall_ns(r->bus->os);
     lim__pend *p;
     while ((p = lim__cursor_first_ready(&r->at)) != NULL && p->msg != NULL) {
-        if (p->expires_wall_ns != 0 && p->expires_wall_ns <= wall_ns) {
+        if (p->expires_wall_ns != 0 && p->expires_wall_ns <= r->bus->os->wall_ns(r->bus->os)) {
             lim__cursor_done(&r->at, p);
             lim__reader_dirty(r);
         } else if (r->deliveries_max > 0 && p->deliveries >= r->deliveries_max) {

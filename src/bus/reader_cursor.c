@@ -316,6 +316,7 @@ lim_err lim__cursor_unpack(lim__cursor *c, lim_bytes packed)
     uint64_t next, seq = 0, step, deliveries;
     if (!unpack_number(&packed, &next) || next == 0)
         return LIM_E_INVALID;
+    c->next = next;
     while (packed.len > 0) {
         if (!unpack_number(&packed, &step) || !unpack_number(&packed, &deliveries) || step == 0 || step >= next - seq)
             return LIM_E_INVALID;
@@ -328,7 +329,6 @@ lim_err lim__cursor_unpack(lim__cursor *c, lim_bytes packed)
         c->absent++;
         heap_push(&c->ready, c, p);
     }
-    c->next = next;
     return LIM_OK;
 }
 

@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 1, BURY_BYTES = 1 << 18 };
 
 static bool in_commit(const lim__pend *p)
 {
@@ -173,7 +173,8 @@ static bool bury(lim__reader *r, lim__log *to, lim__batch *b, lim__pend *p)
     return ok;
 }
 
-/* True: the batch has some. Those that cannot be buried now come again later. */
+/* True: the batch has some. Those that cannot be buried now come again later; those that are too many for one batch are
+ * in the next. */
 static bool bury_all(lim__reader *r, lim__batch *b)
 {
     lim__log *to = NULL;
@@ -183,6 +184,8 @@ static bool bury_all(lim__reader *r, lim__batch *b)
         lim__pend *p = LIM_CONTAINER(node, lim__pend, in_order);
         if (p->state != LIM__PEND_DYING)
             continue;
+        if (lim__batch_bytes(b) >= BURY_BYTES)
+            break;
         if (err == LIM_OK && bury(r, to, b, p)) {
             any = true;
             continue;
@@ -329,6 +332,7 @@ void lim__reader_on_stored(lim__reader *r, const lim__stored *s)
     lim__buf_consume(&r->steps, r->steps_taken);
     r->steps_taken = 0;
     lim__waiters_end(r, &r->committing, LIM_OK, "");
+    r->dirty |= r->dying > 0;
     if (r->dirty)
         lim__flush_queue(r->self, &r->flush);
 }
