@@ -158,7 +158,7 @@ static void embedded(const char *dir)
     result("one.p50", (double)lim__hist_percentile(&ours, 50) / 1e3, "us", "disk");
     result("one.p99", (double)lim__hist_percentile(&ours, 99) / 1e3, "us", "disk");
     result("fdatasync.p50", (double)lim__hist_percentile(&disk, 50) / 1e3, "us", "disk");
-    result("one.syncs", (double)lim__hist_percentile(&ours, 50) / (double)lim__hist_percentile(&disk, 50), "x-of-one",
+    result("one.syncs", (double)lim__hist_percentile(&ours, 50) / (double)lim__hist_percentile(&disk, 50), "syncs",
            "disk");
     const struct {
         const char *name;

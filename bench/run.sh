@@ -296,6 +296,7 @@ function target(name) {
     if (name == "route.native.next_good.p50") return "value <= 250"
     if (name == "store.append_to_raw.w1.p50") return "value <= 1.8"
     if (name == "store.ready_after_kill") return "value <= 1000"
+    if (name == "durable.one.syncs") return "value <= 1.8"
     return ""
 }
 function meets(goal, value, ratio,    goals, part, n, i, x, answer) {
