@@ -65,6 +65,7 @@ lim__log *lim__log_new(lim_bus *bus, lim_bytes name, uint64_t stream)
     log->stream = stream;
     log->state = LIM__LOG_CREATING;
     log->first = 1;
+    log->deferred_last = &log->deferred;
     log->due_ns = log->delayed_ns = log->expiring_ns = UINT64_MAX;
     atomic_init(&log->refs, 1);
     pthread_mutex_init(&log->lock, NULL);

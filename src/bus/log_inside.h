@@ -74,7 +74,10 @@ struct lim__log {
     lim__mutex lock;
     lim__log_state state;
     lim__log_opts opts;
-    lim__buf row;            /* CREATING: what its row will be */
+    lim__buf row;            /* CREATING: what its row will be; so no other row is stored before that one */
+    struct lim__log_change *deferred, **deferred_last; /* changes of its options, until it is OPEN */
+    uint32_t changes;        /* of its options, under way or deferred */
+    bool deleting;           /* a delete is under way: nothing is changed behind it */
     uint64_t first, last;
     uint64_t count, bytes;   /* retained: from the store when it is looked at, and what was appended since */
     uint64_t first_ns;       /* when the oldest one was stored; 0: not known */

@@ -89,8 +89,10 @@ static void apply_locked(lim__log *log, lim__log_opts *opts)
 /* ---- a change on its way ---- */
 
 typedef enum change_kind { CHANGE_CREATE = 1, CHANGE_OPTIONS, CHANGE_DELETE } change_kind;
-typedef struct change {
-    lim__job job; /* DELETE: to find what goes with it */
+typedef struct lim__log_change {
+    struct lim__log_change *next; /* deferred */
+    lim__batch *batch;            /* likewise */
+    lim__job job;                 /* DELETE: to find what goes with it */
     change_kind kind;
     lim__log *log;
     lim__log_opts opts;
@@ -110,6 +112,11 @@ static change *change_new(change_kind kind, lim__log *log, const lim__log_change
 
 static void change_end(change *c, lim_err err, const char *detail)
 {
+    if (c->kind == CHANGE_DELETE && err != LIM_OK) {
+        lim__lock(&c->log->lock);
+        c->log->deleting = false;
+        lim__unlock(&c->log->lock);
+    }
     if (c->done.run != NULL)
         c->done.run(c->done.ctx, err, detail);
     lim__log_opts_fini(&c->opts);
@@ -153,6 +160,44 @@ static void gone(lim__log *log)
     lim__log_forget(log);
 }
 
+static void on_changed(void *ctx, lim__batch *batch, const lim__committed *what);
+
+/* What was wanted while it was being made. */
+static void go_on_with_deferred(lim__log *log, lim_err err, const char *detail)
+{
+    lim__lock(&log->lock);
+    change *c = log->deferred;
+    log->deferred = NULL;
+    log->deferred_last = &log->deferred;
+    lim__unlock(&log->lock);
+    for (change *next; c != NULL; c = next) {
+        lim__batch *b = c->batch;
+        next = c->next;
+        c->batch = NULL;
+        lim_err now = err;
+        if (err == LIM_OK)
+            now = lim__durable_submit(log->bus, b, on_changed, c);
+        else
+            lim__batch_free(b);
+        if (now != LIM_OK)
+            change_end(c, now, detail);
+    }
+}
+
+/* Its effects, once it is stored. */
+static void changed(change *c, lim__log *log)
+{
+    lim__lock(&log->lock);
+    if (c->kind == CHANGE_CREATE) {
+        log->state = LIM__LOG_OPEN;
+        lim__buf_fini(&log->row);
+    } else {
+        apply_locked(log, &c->opts);
+    }
+    lim__unlock(&log->lock);
+    lim__log_want(log, 0);
+}
+
 static void on_changed(void *ctx, lim__batch *batch, const lim__committed *what)
 {
     change *c = ctx;
@@ -160,21 +205,36 @@ static void on_changed(void *ctx, lim__batch *batch, const lim__committed *what)
     const char *detail;
     lim_err err = lim__committed_err(what, &detail);
     lim__batch_free(batch);
-    if (c->kind == CHANGE_CREATE ? err != LIM_OK : c->kind == CHANGE_DELETE && err == LIM_OK) {
-        gone(log);
-    } else if (err == LIM_OK) {
+    if (c->kind == CHANGE_OPTIONS) {
         lim__lock(&log->lock);
-        if (c->kind == CHANGE_CREATE)
-            log->state = LIM__LOG_OPEN;
-        else
-            apply_locked(log, &c->opts);
-        lim__buf_fini(&log->row);
+        log->changes--;
         lim__unlock(&log->lock);
-        lim__log_want(log, 0);
     }
+    if (c->kind == CHANGE_CREATE ? err != LIM_OK : c->kind == CHANGE_DELETE && err == LIM_OK)
+        gone(log);
+    else if (err == LIM_OK)
+        changed(c, log);
+    if (c->kind == CHANGE_CREATE)
+        go_on_with_deferred(log, err, detail);
     if (c->kind == CHANGE_DELETE && err == LIM_OK)
         lim__leavings_sweep(log->bus, log->stream);
     change_end(c, err, detail);
+}
+
+/* False: it is OPEN. */
+static bool deferred(change *c, lim__batch *b)
+{
+    lim__log *log = c->log;
+    lim__lock(&log->lock);
+    bool waits = log->state == LIM__LOG_CREATING;
+    log->changes++;
+    if (waits) {
+        c->batch = b;
+        *log->deferred_last = c;
+        log->deferred_last = &c->next;
+    }
+    lim__unlock(&log->lock);
+    return waits;
 }
 
 static lim_err submit(change *c, lim__batch *b, bool small)
@@ -244,12 +304,17 @@ static lim_err reopen_locked(lim__log *log, lim__log_opts *opts, bool may_change
                              lim_diag *diag)
 {
     lim__lock(&log->lock);
-    bool damaged = log->state == LIM__LOG_DAMAGED, same = same_opts(&log->opts, opts);
+    bool damaged = log->state == LIM__LOG_DAMAGED, deleting = log->deleting;
+    bool same = log->changes == 0 && same_opts(&log->opts, opts);
     lim__unlock(&log->lock);
     if (damaged) {
         lim__diag_set(diag, 0, 0, "the row of channel %s cannot be read; delete it, or restore a copy",
                       log->name->text);
         return LIM_E_IO;
+    }
+    if (deleting) {
+        lim__diag_set(diag, 0, 0, "channel %s is being deleted; try again", log->name->text);
+        return LIM_E_EXISTS;
     }
     if (same) {
         if (done != NULL && done->run != NULL)
@@ -277,7 +342,16 @@ static lim_err reopen_locked(lim__log *log, lim__log_opts *opts, bool may_change
     *opts = (lim__log_opts){ 0 };
     lim__batch_put(b, LIM__TABLE_CHANNELS, lim__name_bytes(log->name), lim__buf_bytes(&row));
     lim__buf_fini(&row);
-    return submit(c, b, true);
+    lim__batch_small(b);
+    if (deferred(c, b))
+        return LIM_OK;
+    lim_err err = submit(c, b, true);
+    if (err != LIM_OK) {
+        lim__lock(&log->lock);
+        log->changes--;
+        lim__unlock(&log->lock);
+    }
+    return err;
 }
 
 lim_err lim__log_open(lim_bus *bus, lim_bytes name, const lim_channel_opts *opts, bool may_change,
@@ -359,6 +433,17 @@ lim_err lim__log_delete(lim__log *log, const lim__log_changed *done)
     change *c = change_new(CHANGE_DELETE, log, done);
     if (c == NULL)
         return LIM_E_NOMEM;
+    lim__lock(&log->bus->logs->changing); /* what is changed before it is stored before it */
+    lim__lock(&log->lock);
+    bool first = !log->deleting && log->state != LIM__LOG_GONE;
+    log->deleting = true;
+    lim__unlock(&log->lock);
+    lim__unlock(&log->bus->logs->changing);
+    if (!first) {
+        lim__log_unref(c->log);
+        free(c);
+        return LIM_E_GONE;
+    }
     c->job.run = run_delete;
     lim__durable_read(log->bus, &c->job);
     return LIM_OK;
