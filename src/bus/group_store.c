@@ -430,7 +430,8 @@ static lim_err revive_post(restore *r, revival *v)
 
 static void revive_spawns(restore *r)
 {
-    qsort(r->all, r->count, sizeof *r->all, by_order);
+    if (r->count > 0) /* qsort wants an array even for nothing */
+        qsort(r->all, r->count, sizeof *r->all, by_order);
     for (size_t i = 0; r->err == LIM_OK && i < r->count; i++) {
         if (r->all[i].relive->order >= atomic_load(&r->bus->next_order))
             atomic_store(&r->bus->next_order, r->all[i].relive->order + 1);
