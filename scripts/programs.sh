@@ -691,6 +691,10 @@ check_router_slots() {
     expect "what differed" 2 "$(liminal route show g --json | field differed)"
     expect "two trials" 6 "$(code_of liminal deploy g "$work/bad.lua" --shadow)"
     expect "stop" 0 "$(code_of liminal route stop g)"
+    expect "little to print" 0 "$(code_of liminal deploy g "$work/first.lua" --log-bytes 4 --by ann)"
+    by 3 >/dev/null
+    liminal route show g --json | grep -q '"log_dropped":1' || fail "it printed more than --log-bytes"
+    expect "more to print" 0 "$(code_of liminal deploy g "$work/first.lua" --by ann)"
     expect "what it printed" "n is 2" "$(liminal route logs g --json | tail -n 1 | field line)"
     expect "ramp" 0 "$(code_of liminal deploy g "$work/second.lua" --ramp 50% --ramp-key user)"
     for i in 1 2 3 4 5 6 7 8; do expect "user $i again" "$(by $i)" "$(by $i)"; done

@@ -618,6 +618,8 @@ typedef struct lim_deploy_opts {
                                  * version, those without it the live one. NULL: message by message */
     const lim_hash *if_version; /* EXISTS unless this one is live now; NULL: whichever is */
     const char *by;             /* who deploys, for people; at most 63 bytes. NULL: nobody says */
+    uint32_t log_bytes_max;     /* that a version may print in a second on each scheduler; lines beyond it are dropped and
+                                 * counted. 0: 8192; at most 1 GiB */
 } lim_deploy_opts;
 /* Compiles and checks; a bad one changes nothing (CODE, diag: line, column, text). The same bytes load once. `name` is
  * for people (a file name); NULL: none. */

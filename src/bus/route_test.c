@@ -311,6 +311,7 @@ static void test_requests_that_make_no_sense_are_refused(void **state)
         { "{\"op\":\"deploy\",\"group\":\"g\",\"hash\":\"@\",\"cpu_us\":-1}", "cpu_us" },
         { "{\"op\":\"deploy\",\"group\":\"g\",\"hash\":\"@\",\"keep\":65}", "keep is 65; at most 64" },
         { "{\"op\":\"deploy\",\"group\":\"g\",\"hash\":\"@\",\"memory_bytes\":7}", "routing.memory_bytes_max" },
+        { "{\"op\":\"deploy\",\"group\":\"g\",\"hash\":\"@\",\"log_bytes\":2000000000}", "routing.log_bytes_max" },
         { "{\"op\":\"deploy\",\"group\":\"g\",\"hash\":\"@\",\"shadow\":true}", "shadow" },
         { "{\"op\":\"logs\",\"group\":\"g\",\"max\":0}", "max" },
     };

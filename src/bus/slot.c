@@ -60,7 +60,8 @@ lim_err lim__slot_terms_of(const lim_deploy_opts *o, lim__slot_terms *out, lim_d
     lim__slot_terms t = { .limits = { .cpu_ns = o->cpu_us_max * 1000ull,
                                       .wall_ns = o->wall_ms_max * 1000000ull,
                                       .unfinished_max = o->unfinished_max,
-                                      .memory_max = o->memory_bytes_max },
+                                      .memory_max = o->memory_bytes_max,
+                                      .log_bytes_per_s = o->log_bytes_max },
                           .on_fault = o->on_fault != 0 ? o->on_fault : LIM_ON_FAULT_REJECT,
                           .break_faults = o->breaker_faults,
                           .break_ms = o->breaker_ms,
@@ -86,7 +87,8 @@ lim_err lim__slot_terms_of(const lim_deploy_opts *o, lim__slot_terms *out, lim_d
 static bool same_limits(const lim__route_limits *a, const lim__route_limits *b)
 {
     return a->cpu_ns == b->cpu_ns && a->wall_ns == b->wall_ns && a->slice_ns == b->slice_ns &&
-           a->unfinished_max == b->unfinished_max && a->memory_max == b->memory_max;
+           a->unfinished_max == b->unfinished_max && a->memory_max == b->memory_max &&
+           a->log_bytes_per_s == b->log_bytes_per_s;
 }
 
 /* ---- versions ---- */

@@ -126,7 +126,6 @@ typedef struct lim__slot_opts {
     lim_bus *bus;
     const char *kind;          /* "group", "channel": what it stands in front of, for events and lists */
     lim_bytes name;            /* VIEW, as long as the slot */
-    bool many;                 /* functions choose any number of the candidates */
     void *owner;
     /* An unfinished call of the owner's has ended. Inside lim__slot_resume. */
     void (*on_done)(void *owner, void *call_ctx, lim__version *v, const lim__route_result *result);

@@ -151,7 +151,7 @@ static void test_slots_are_as_they_were_answered_after_a_kill(void **state) /* p
         serve("a");
         serve("b");
         deploy(FIRST, ",\"by\":\"ann\"");
-        deploy(SECOND, ",\"by\":\"bob\",\"cpu_us\":7000");
+        deploy(SECOND, ",\"by\":\"bob\",\"cpu_us\":7000,\"log_bytes\":99");
         answered_by("b");
         deploy(BAD, ",\"trial\":\"ramp\",\"percent\":12.5,\"ramp_key\":\"user.id\"");
         versions(before, sizeof before);
@@ -160,6 +160,7 @@ static void test_slots_are_as_they_were_answered_after_a_kill(void **state) /* p
         again(seed);
         versions(after, sizeof after);
         assert_string_equal(after, before);
+        expect("{\"op\":\"show\",\"group\":\"g\"}", "\"log_bytes\":99,");
         expect("{\"op\":\"show\",\"group\":\"g\"}", "\"percent\":12.5,\"key\":\"user.id\"");
         ask("$sys.routes", "{\"op\":\"history\",\"group\":\"g\"}");
         assert_memory_equal(reply, history, strlen(history));

@@ -141,6 +141,7 @@ static void terms_json(const lim__slot_terms *t, lim__json *j)
     lim__json_u64(j, "cpu_max_ns", t->limits.cpu_ns);
     lim__json_u64(j, "wall_max_ns", t->limits.wall_ns);
     lim__json_u64(j, "memory", t->limits.memory_max);
+    lim__json_u64(j, "log_bytes", t->limits.log_bytes_per_s);
     lim__json_u64(j, "unfinished", t->limits.unfinished_max);
     lim__json_u64(j, "on_fault", t->on_fault);
     lim__json_u64(j, "break_faults", t->break_faults);
@@ -600,6 +601,7 @@ static void terms_of(lim__val v, lim__slot_terms *t)
     *t = (lim__slot_terms){ .limits = { .cpu_ns = lim__val_u64(v, "cpu_max_ns", 0),
                                         .wall_ns = lim__val_u64(v, "wall_max_ns", 0),
                                         .memory_max = (uint32_t)lim__val_u64(v, "memory", 0),
+                                        .log_bytes_per_s = (uint32_t)lim__val_u64(v, "log_bytes", 0),
                                         .unfinished_max = (uint32_t)lim__val_u64(v, "unfinished", 0) },
                             .on_fault = (lim_on_fault)lim__val_u64(v, "on_fault", LIM_ON_FAULT_REJECT),
                             .break_faults = (uint32_t)lim__val_u64(v, "break_faults", LIM__SLOT_BREAK_FAULTS),

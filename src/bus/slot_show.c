@@ -27,6 +27,7 @@ static void terms_json(const lim__slot_terms *t, lim__json *j)
     lim__json_u64(j, "cpu_us", t->limits.cpu_ns / 1000);
     lim__json_u64(j, "wall_ms", t->limits.wall_ns / 1000000);
     lim__json_u64(j, "memory_bytes", t->limits.memory_max);
+    lim__json_u64(j, "log_bytes", t->limits.log_bytes_per_s);
     lim__json_u64(j, "unfinished", t->limits.unfinished_max);
     lim__json_u64(j, "breaker_faults", t->break_faults == LIM_UNLIMITED ? 0 : t->break_faults);
     lim__json_u64(j, "breaker_ms", t->break_ms);

@@ -49,8 +49,8 @@ static const struct {
     "catch_up catch_up_max grace_ms overlap paused"
 
 #define DEPLOY                                                                                                         \
-    "group hash cpu_us wall_ms memory_bytes unfinished on_fault breaker_faults breaker_ms keep trial percent "         \
-    "ramp_key if_version by"
+    "group hash cpu_us wall_ms memory_bytes log_bytes unfinished on_fault breaker_faults breaker_ms keep trial "       \
+    "percent ramp_key if_version by"
 
 static const lim__sys_op ops[] = {
     { LIM__SYS_INFO, "info", "", lim__sys_info },

@@ -126,10 +126,11 @@ static bool terms_of(lim__system *s, lim__deploy *d)
     lim_deploy_opts *o = &d->opts;
     *o = (lim_deploy_opts){ .size = sizeof *o };
     if (!number_of(s, "cpu_us", &o->cpu_us_max) || !number_of(s, "wall_ms", &o->wall_ms_max) ||
-        !number_of(s, "memory_bytes", &o->memory_bytes_max) || !number_of(s, "unfinished", &o->unfinished_max) ||
-        !number_of(s, "breaker_faults", &o->breaker_faults) || !number_of(s, "breaker_ms", &o->breaker_ms) ||
-        !number_of(s, "keep", &o->keep) || !share_of(s, &o->ramp) || !choice_of(s, "on_fault", faults, &on_fault) ||
-        !choice_of(s, "trial", trials, &trial) || !text_of(s, "if_version", d->version, sizeof d->version) ||
+        !number_of(s, "memory_bytes", &o->memory_bytes_max) || !number_of(s, "log_bytes", &o->log_bytes_max) ||
+        !number_of(s, "unfinished", &o->unfinished_max) || !number_of(s, "breaker_faults", &o->breaker_faults) ||
+        !number_of(s, "breaker_ms", &o->breaker_ms) || !number_of(s, "keep", &o->keep) || !share_of(s, &o->ramp) ||
+        !choice_of(s, "on_fault", faults, &on_fault) || !choice_of(s, "trial", trials, &trial) ||
+        !text_of(s, "if_version", d->version, sizeof d->version) ||
         !text_of(s, "ramp_key", d->ramp_key, sizeof d->ramp_key))
         return false;
     if (lim__sys_given(s, "breaker_faults") && o->breaker_faults == 0)

@@ -65,6 +65,8 @@ static const cli_flag flags[] = {
       NULL },
     { "memory", CLI_SIZE, AT(memory_bytes), "SIZE", "memory of this version, at most (default 1MiB)", NULL, false,
       NULL },
+    { "log-bytes", CLI_SIZE, AT(log_bytes), "SIZE", "what it may print in a second, at most (default 8KiB)", NULL,
+      false, NULL },
     { "on-fault", CLI_CHOICE, AT(on_fault), "WHAT", "who decides when the function fails", faults, false, NULL },
     { "allow-hold", CLI_SWITCH, AT(allow_hold), NULL, "subscriptions with policy hold may make publishes rejected",
       NULL, false, NULL },

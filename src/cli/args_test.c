@@ -71,9 +71,10 @@ static void test_each_kind_of_flag_lands_in_its_field(void **state)
     assert_true(a.opts.no_reconnect);
     found(&a, "sub c --policy close");
     assert_int_equal(a.opts.policy, LIM_CLOSE_SUB);
-    found(&a, "deploy g f.lua --cpu 500us --memory 64KiB --on-fault previous");
+    found(&a, "deploy g f.lua --cpu 500us --memory 64KiB --log-bytes 1KiB --on-fault previous");
     assert_int_equal(a.opts.cpu_us, 500);
     assert_int_equal(a.opts.memory_bytes, 65536);
+    assert_int_equal(a.opts.log_bytes, 1024);
     assert_int_equal(a.opts.on_fault, LIM_ON_FAULT_PREVIOUS);
 }
 

@@ -124,6 +124,8 @@ static bool terms_json(struct cli *cli, lim__json *j)
         lim__json_i64(j, "wall_ms", (o->wall_us + 999) / 1000);
     if (o->memory_bytes)
         lim__json_u64(j, "memory_bytes", o->memory_bytes);
+    if (o->log_bytes)
+        lim__json_u64(j, "log_bytes", o->log_bytes);
     if (o->on_fault)
         lim__json_str(j, "on_fault", faults[o->on_fault]);
     if (o->keep)
