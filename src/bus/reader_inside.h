@@ -116,7 +116,7 @@ typedef struct lim__reader {
     lim__read_job job;
     bool awaits;             /* a bell will ring */
     uint64_t seek_wall_ns, stuck; /* seek: not resolved yet, 0: it is. stuck: a record that memory was short for */
-    uint64_t *last_seqs, last_upto, damaged_last; /* last_per_key: up to last_upto only these, ascending */
+    uint64_t *last_seqs, last_upto, damaged_last, damaged_newest; /* last_per_key: up to last_upto only these, ascending */
     size_t last_count;
     bool keys_wanted;
     /* timers: 0: none */

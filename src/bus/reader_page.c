@@ -409,11 +409,15 @@ void lim__reader_rewind(lim__reader *r, uint64_t next)
 static void damaged(lim__reader *r, uint64_t seq)
 {
     char text[24];
+    bool first = seq != r->damaged_newest + 1; /* of a row of them: one event */
     r->damaged++;
+    r->damaged_newest = seq;
+    lim__reader_dirty(r);
+    if (!first)
+        return;
     snprintf(text, sizeof text, "%llu", (unsigned long long)seq);
     LIM__EVENT(r->bus, r->self, "quarantined", { "channel", lim__log_name(r->log) }, { "cursor", lim__str(r->cursor) },
                { "seq", lim__str(text) });
-    lim__reader_dirty(r);
 }
 
 /* True: what comes behind the page can be read at once. */
