@@ -374,12 +374,15 @@ static whose whose_lease(const exchange *x, uint64_t lease, lim_pid from)
     return old->was->participant.id == from.id ? STUCK : NOBODYS;
 }
 
-/* The letter is heard once the current participant has been found dead. One at a time. */
+/* The letter is heard once the current participant has been found dead. One at a time; but who said that it holds it may
+ * have done it before that. */
 static bool hear_later(exchange *x, lim_process *self, const lim_signal *signal)
 {
     extra *e = lim__ex_extra(x, self);
-    if (e == NULL || e->claimed != NULL)
+    if (e == NULL || (e->claimed != NULL && (e->claim.type != &lim__type_holding || e->claim.from.id != signal->from.id ||
+                                             signal->type != &lim__type_answer)))
         return false;
+    lim__letter_free(lim__proc_sched(self), e->claimed);
     e->claim = *signal;
     e->claimed = lim__letter_keep(self, signal);
     return true;
@@ -625,7 +628,7 @@ static void participant_gone(exchange *x, lim_process *self, const lim_signal *s
     trouble *t = lim__ex_trouble(x, self);
     if (t != NULL)
         t->last_reason = signal->reason;
-    lim__ex_happens(x, may_return(signal->reason) ? LIM__EX_LOST : LIM__EX_LEFT,
+    lim__ex_happens(x, may_return(signal->reason) && (is_task(x) || !x->durable) ? LIM__EX_LOST : LIM__EX_LEFT,
                     &(occasion){ .self = self, .at_ns = signal->at_ns });
     hear_claimed(x, self);
 }

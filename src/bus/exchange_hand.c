@@ -96,8 +96,19 @@ static void refuse_here(exchange *x, lim_process *self, lim_why why)
     lim__ex_happens(x, LIM__EX_REFUSED, &(occasion){ .self = self, .refused = &refused });
 }
 
+void lim__ex_end_grace(exchange *x, lim_process *self)
+{
+    keep *k = x->keeping ? x->extra->keep : NULL;
+    if (k == NULL || !k->grace)
+        return;
+    k->grace = false;
+    lim_timer_cancel(self, k->timer);
+    k->timer = 0;
+}
+
 void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
 {
+    lim__ex_end_grace(x, self); /* it asks now, and not once more then */
     lim_err err = LIM_OK;
     x->group = lim__group_find(x->bus, group_name(x->open));
     if (x->group.id == 0 && (is_task(x) || (x->open->flags & LIM__OPEN_WAIT)))
@@ -134,7 +145,14 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
     }
     if (type.len > 0)
         memcpy(w->type, type.ptr, type.len);
-    lim_err sent = lim__send(self, x->group, w);
+    if (x->durable) /* behind what gives back the lease before */
+        lim__ex_later_want(x, self, w);
+    else
+        lim__ex_want_sent(x, self, lim__send(self, x->group, w));
+}
+
+void lim__ex_want_sent(exchange *x, lim_process *self, lim_err sent)
+{
     if (sent != LIM_OK)
         refuse_here(x, self, sent == LIM_E_FULL ? LIM_WHY_QUEUE_FULL : LIM_WHY_NO_PARTICIPANT);
 }
@@ -512,6 +530,7 @@ void lim__ex_resume(exchange *x, occasion *now)
     trouble *t = x->trouble;
     old_lease *o = lim__ex_old(x, now->lease);
     LIM_ASSERT(o != NULL && o->is == OLD_SUSPENDED && x->current == NULL);
+    lim__ex_end_grace(x, now->self);
     x->current = o->was;
     if (x->extra != NULL)
         x->extra->taken_ns = o->taken_ns;
@@ -526,13 +545,9 @@ void lim__ex_resume(exchange *x, occasion *now)
 
 void lim__ex_occupy(exchange *x, lim_process *self, lim_pid who)
 {
-    keep *k = x->extra->keep;
     x->current->participant = who;
     x->taken = x->was_taken = true;
-    if (k->grace) {
-        k->grace = false;
-        stop(self, &k->timer);
-    }
+    lim__ex_end_grace(x, self);
     if (lim_link(self, who) != LIM_OK)
         lim_exit(self, LIM_FAULT);
 }

@@ -151,6 +151,8 @@ old_lease *lim__ex_old(const exchange *x, uint64_t lease); /* suspended or stuck
 uint32_t lim__ex_stuck(const exchange *x);
 bool lim__ex_crowded(const exchange *x); /* no room for one more that may come back */
 void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns);
+void lim__ex_end_grace(exchange *x, lim_process *self);
+void lim__ex_want_sent(exchange *x, lim_process *self, lim_err sent);
 uint64_t lim__ex_pause_ns(const exchange *x, const lim__policy *policy, uint32_t attempts); /* after so many failures */
 bool lim__ex_hand(exchange *x, lim_process *self); /* false: its mailbox is full */
 void lim__ex_start(exchange *x, lim_process *self);
@@ -211,6 +213,7 @@ void lim__ex_keep_free(exchange *x, lim_process *self);
 lim_pid lim__ex_id(const exchange *x, const lim_process *self);
 /* Says it, when what led to it is stored. */
 void lim__ex_send(exchange *x, lim_process *self, lim_pid to, void *letter);
+void lim__ex_later_want(exchange *x, lim_process *self, void *letter);
 void lim__ex_later_hand(exchange *x, lim_process *self, lim_pid to, void *letter);
 void lim__ex_later_ended(exchange *x, lim_process *self, lim__outcome_letter *copy, uint64_t lease); /* takes it */
 void lim__ex_pause_signal(exchange *x, lim_process *self, const lim_signal *signal, pause_for what);

@@ -30,6 +30,7 @@
 
 typedef enum later_kind {
     LATER_SEND = 1,
+    LATER_WANT,   /* of the group, which may be full */
     LATER_HAND,   /* a request: its participant may be full */
     LATER_ENDED   /* to what is remembered of ended ones */
 } later_kind;
@@ -96,6 +97,11 @@ void lim__ex_send(exchange *x, lim_process *self, lim_pid to, void *letter)
         later_add(x, self, (later){ .kind = LATER_SEND, .to = to, .letter = letter });
     else
         (void)!lim__send_reserved(self, to, letter);
+}
+
+void lim__ex_later_want(exchange *x, lim_process *self, void *letter)
+{
+    later_add(x, self, (later){ .kind = LATER_WANT, .to = x->group, .letter = letter });
 }
 
 void lim__ex_later_hand(exchange *x, lim_process *self, lim_pid to, void *letter)
@@ -168,6 +174,9 @@ static void tell_one(exchange *x, lim_process *self, const later *l)
     switch (l->kind) {
     case LATER_SEND:
         (void)!lim__send_reserved(self, l->to, l->letter);
+        return;
+    case LATER_WANT:
+        lim__ex_want_sent(x, self, lim__send(self, l->to, l->letter));
         return;
     case LATER_HAND:
         hand(x, self, l);

@@ -531,21 +531,22 @@ static void release_ask(group *g, lim_pid conv, uint64_t id)
 }
 
 /* It could not be stored: its keys are free again. */
-static void never_admitted(group *g, const claim *c)
+static void never_admitted(group *g, claim *c)
 {
     const lim__terms *terms = c->is_task ? ((const task *)(const void *)c)->terms : NULL;
     once *o = terms != NULL ? lim__smap_get(&g->once, terms->idempotency_key) : NULL;
     if (o != NULL && o->task.id == lim__claim_id(c).id)
         once_free(g, o);
+    lim__claim_end(g, c, true);
 }
 
 void lim__group_release(group *g, const lim_signal *signal)
 {
     const lim__release *r = signal->body.ptr;
     claim *c = lim__map_get(&g->claims, signal->from.id);
-    if (r->never && c != NULL)
+    if (r->never && c != NULL) {
         never_admitted(g, c);
-    if (c == NULL) {
+    } else if (c == NULL) {
         release_ask(g, signal->from, r->lease);
     } else if (!c->is_task) {
         if (r->lease == 0 || c->lease.id == r->lease)
@@ -644,6 +645,23 @@ static void lease_again(group *g, claim *c, const lim__revive_lease *r)
     g->leased_count++;
 }
 
+/* It failed, and waits for its next attempt: as then its order key waits with it. */
+static bool tried(const lim__revive *r)
+{
+    return r->kind == LIM__KIND_TASK && r->attempts + r->losses > 0;
+}
+
+static void wait_again(group *g, claim *c, const lim__revive *r)
+{
+    lim__item *i = &lim__claim_task(c)->item;
+    uint64_t now_ns = lim_now_ns(g->self);
+    lim__line_why why = lim__line_why_item(&g->line, i, now_ns);
+    if (why.how == LIM__LINE_ORDERED && why.before->state == LIM__ITEM_OUT)
+        return;
+    lim__line_out(&g->line, i, now_ns);
+    lim__line_again(&g->line, i, now_ns, r->due_ns);
+}
+
 static lim__want *want_of(group *g, lim__revive *r)
 {
     lim__want *w = lim__letter_new(lim__proc_sched(g->self), &lim__type_want, sizeof *w + r->type_len);
@@ -657,7 +675,7 @@ static lim__want *want_of(group *g, lim__revive *r)
                       .kept = r->kind != LIM__KIND_TASK,
                       .attempts = r->attempts,
                       .losses = r->losses,
-                      .due_ns = r->due_ns != 0 ? r->due_ns : r->kind == LIM__KIND_TASK ? 1 : 0,
+                      .due_ns = r->due_ns != 0 && !tried(r) ? r->due_ns : r->kind == LIM__KIND_TASK ? 1 : 0,
                       .terms = r->terms,
                       .payload = r->payload,
                       .type_len = r->type_len };
@@ -707,6 +725,8 @@ void lim__group_revive(group *g, const lim_signal *signal)
         g->ask_count++;
         lim__claim_wait(g, c);
     }
+    if (r->lease_count == 0 && r->due_ns != 0 && tried(r))
+        wait_again(g, c, r);
     take_leases(g, c, r);
     *answer = (lim__revived){ lim__group_policy(g), g->config.grace_ns };
     (void)!lim__send_reserved(g->self, conv, answer);
