@@ -191,6 +191,7 @@ typedef struct keep {
     lim_pid id;              /* as everybody knows it; of one that was made again after a restart another than its pid */
     pause_for pause;
     bool stored, ending;     /* there are rows of it; it ends once all is told */
+    bool doubt;              /* there may be: nobody can be told that it was refused */
     bool grace;              /* nobody is offered it before the timer */
     uint64_t hash;           /* of the row that is stored */
     uint64_t order;          /* of admission */

@@ -289,7 +289,7 @@ static lim__batch *changes(const exchange *x, lim_process *self, bool *failed)
         part_key(key, k->id);
         if (!k->stored)
             put_const(x, self, b);
-        else
+        if (k->stored || k->doubt)
             lim__batch_small(b); /* what is on its way must not stand still because the disk is full */
         lim__batch_put(b, LIM__TABLE_TASKS, lim__bytes(key, 8), lim__buf_bytes(&row));
     } else if (b != NULL) {
@@ -346,7 +346,7 @@ static void not_submitted(exchange *x, lim_process *self, lim_err err)
     keep *k = x->extra->keep;
     if (err == LIM_E_CLOSED)
         k->pause = PAUSE_CLOSED;
-    else if (k->stored || err == LIM_E_NOMEM)
+    else if (k->stored || k->doubt || err == LIM_E_NOMEM)
         again_later(x, self);
     else
         refuse(x, self, err == LIM_E_TOOBIG ? LIM_WHY_TOO_BIG : LIM_WHY_DISK_FAULT, 0, 0);
@@ -375,6 +375,7 @@ static void committed(exchange *x)
 {
     keep *k = x->extra->keep;
     k->stored = k->hash != 0;
+    k->doubt = false;
     lim__buf_fini(&k->end);
     lim__buf_fini(&k->dead);
 }
@@ -392,12 +393,13 @@ static void on_stored(exchange *x, lim_process *self, const lim__stored *s)
         return;
     case LIM__COMMIT_FULL:
     case LIM__COMMIT_FAILED:
-        if (k->stored)
+        if (k->stored || k->doubt)
             again_later(x, self);
         else
             refuse(x, self, s->how == LIM__COMMIT_FULL ? LIM_WHY_DISK_FULL : LIM_WHY_DISK_FAULT, s->limit, s->current);
         return;
     case LIM__COMMIT_UNKNOWN:
+        k->doubt = true;
         again_later(x, self);
         return;
     case LIM__COMMIT_CONFLICT:
