@@ -157,6 +157,15 @@ static void on_settled(hand *h, const lim__settled *s)
     let_go(h, i);
 }
 
+/* Whoever is told to stop says when it has. */
+static void on_revoked(hand *h, lim_process *self, const lim__revoke *r)
+{
+    let_go(h, item_of(h, r->conv.id, r->lease));
+    lim__answer *a = lim__answer_new(lim__proc_sched(self), h->pid, r->lease, LIM__ANSWER_NOTHING, NULL,
+                                     lim__bytes(NULL, 0));
+    (void)!lim__send_reserved(self, lim__alias_pid(k.w.bus, r->conv.id), a);
+}
+
 static void on_hand(lim_process *self, const lim_signal *signal, void *state)
 {
     hand *h = *(hand **)state;
@@ -170,7 +179,7 @@ static void on_hand(lim_process *self, const lim_signal *signal, void *state)
     else if (signal->type == &lim__type_settled)
         on_settled(h, body);
     else if (signal->type == &lim__type_revoke)
-        let_go(h, item_of(h, ((const lim__revoke *)body)->conv.id, ((const lim__revoke *)body)->lease));
+        on_revoked(h, self, body);
 }
 
 static void on_admitted(const lim__admitted *a)
