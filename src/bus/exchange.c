@@ -320,7 +320,7 @@ static bool keep_from_now(exchange *x, lim_process *self, const lim__policy *pol
 static void assigned(exchange *x, lim_process *self, const lim_signal *signal)
 {
     const lim__assigned *a = signal->body.ptr;
-    if (x->state != LIM__EX_PLACING) {
+    if (x->state != LIM__EX_PLACING || a->wish != x->wish) {
         lim__ex_release(x, self, a->lease); /* it came back before the group had heard: give the place back */
         return;
     }

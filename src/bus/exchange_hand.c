@@ -128,6 +128,7 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
     }
     *w = (lim__want){ .conv = lim_self(self),
                       .id = lim__ex_id(x, self),
+                      .wish = ++x->wish,
                       .kept = lim__terms_or_default(x->open->terms)->durable,
                       .kind = x->open->kind,
                       .only = x->open->participant,

@@ -94,6 +94,7 @@ typedef struct exchange {
     bool was_taken : 1;       /* acknowledged by anybody */
     bool durable : 1;         /* each step is stored before anybody hears of it */
     bool keeping : 1;         /* extra->keep is there: signals may have to wait */
+    uint8_t wish;             /* the newest of the group; an answer to one before is not for it */
     uint8_t untaken;          /* handed over in vain since it was last acknowledged */
 } exchange;
 _Static_assert(sizeof(exchange) <= 112, "an idle exchange takes what it took");

@@ -85,6 +85,7 @@ struct claim { /* a task: from its first wish until it ends; an ask: one wish an
     bool is_task;
     bool kept;          /* an ask that is durable: its lease has a number of its own, and it is in g->claims */
     bool unheard;       /* those who could take it were given it, and did not acknowledge */
+    uint8_t wish;       /* the newest */
     bool fell_back;     /* another version decides about it, after a fault: there is no third */
     claim_state state;
     lim__list node;

@@ -404,6 +404,7 @@ static lim_err claim_new(group *g, lim__want *w, claim **out)
                   .state = CLAIM_WAITING,
                   .is_task = is_task,
                   .kept = w->kept && !is_task,
+                  .wish = w->wish,
                   .since_ns = lim_now_ns(g->self) };
     lim__list_init(&c->node);
     lim__list_init(&c->lease.node);
@@ -468,6 +469,7 @@ static void want_again(group *g, claim *c, lim__want *w)
     task *t = lim__claim_task(c);
     suspend(g, c);
     c->want = w;
+    c->wish = w->wish;
     t->attempts = w->attempts;
     t->losses = w->losses;
     if (t->item.state == LIM__ITEM_OUT) {

@@ -72,6 +72,7 @@ static void send_assigned(group *g, claim *c, const char *router)
                           .lease = c->lease.id,
                           .policy = lim__group_policy(g),
                           .remember_ns = g->config.remember_ns,
+                          .wish = c->wish,
                           .member_kind = (uint8_t)m->join->kind,
                           .identity_len = (uint8_t)m->view.name.len,
                           .router_len = (uint8_t)router_len };

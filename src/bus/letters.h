@@ -187,6 +187,7 @@ typedef struct lim__want {
     bool wait;
     bool again;            /* a task that was queued before: no new admission, goes to the front */
     bool kept;             /* it is durable by its own wish */
+    uint8_t wish;          /* its number: `assigned` is the answer to one of them */
     lim_pid only;          /* asks: nobody else will do; {0}: the router chooses */
     uint16_t attempts, losses; /* for people */
     uint64_t due_ns;       /* again: not before; 0: now */
@@ -202,7 +203,7 @@ typedef struct lim__assigned { /* text: identity, router */
     lim__policy policy;
     uint64_t remember_ns;  /* its idempotency key, from now on */
     uint8_t session[16];   /* of the participant's connection */
-    uint8_t member_kind, identity_len, router_len;
+    uint8_t wish, member_kind, identity_len, router_len;
     char text[];
 } lim__assigned;
 typedef struct lim__refused {

@@ -597,7 +597,7 @@ static void test_no_durable_task_is_lost_or_ends_twice_whatever_dies(void **stat
 {
     (void)state;
     const char *first = getenv("LIM_SEED"), *count = getenv("LIM_SEEDS");
-    uint64_t from = first != NULL ? strtoull(first, NULL, 10) : 1, n = count != NULL ? strtoull(count, NULL, 10) : 60;
+    uint64_t from = first != NULL ? strtoull(first, NULL, 10) : 1, n = count != NULL ? strtoull(count, NULL, 10) : 40;
     uint32_t handed = 0, kills = 0, rejected = 0;
     for (uint64_t seed = from; seed < from + n; seed++) {
         one_world(seed);
