@@ -25,7 +25,8 @@ static lim_err text_check(const lim_bus *bus, const char *name, lim_bytes payloa
 static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o)
 {
     if (o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
-        (o->durable && bus->durable == NULL) || (group == NULL) == (o->participant.id == 0) || (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
+        (o->durable && bus->durable == NULL) || (group == NULL) == (o->participant.id == 0) ||
+        (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
         return LIM_E_MISUSE;
     lim_err err = text_check(bus, group, request, o->type);
     return err == LIM_OK && lim__api_closing(bus) ? LIM_E_CLOSED : err;
@@ -152,9 +153,9 @@ static lim_err ask_pending(lim_bus *bus, const char *group, lim_bytes request, c
                            lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out)
 {
     lim_pid conv;
-    lim_err err =
-        on_outcome == NULL || (on_part == NULL) != (how == ONE) || (how != ONE && opts_durable(o))
-            ? LIM_E_MISUSE : ask_check(bus, group, request, o);
+    lim_err err = on_outcome == NULL || (on_part == NULL) != (how == ONE) || (how != ONE && opts_durable(o))
+                      ? LIM_E_MISUSE
+                      : ask_check(bus, group, request, o);
     pending *p = err == LIM_OK ? calloc(1, sizeof *p) : NULL;
     if (p == NULL)
         return err == LIM_OK ? LIM_E_NOMEM : err;
@@ -264,8 +265,8 @@ static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal 
 
 static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *o)
 {
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
-        queue == NULL || (o->durable && bus->durable == NULL))
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) || queue == NULL ||
+        (o->durable && bus->durable == NULL))
         return LIM_E_MISUSE;
     lim_err err = queue[0] == '$' ? LIM_E_INVALID : text_check(bus, queue, task, o->type);
     return err == LIM_OK && lim__api_closing(bus) ? LIM_E_CLOSED : err;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ended_kept.c - outcomes of durable tasks and asks: rows of LIM__TABLE_OUTCOMES, and the same in memory, so that nobody
- * who asks for one waits for the disk.
+ * ended_kept.c - outcomes of durable tasks and asks: rows of LIM__TABLE_OUTCOMES, and the same in memory, so that
+ * nobody who asks for one waits for the disk.
  *
  * An outcome is kept until its time is over (LIM__KEPT_NS, or as long as its idempotency key is remembered), the oldest
  * less long when there are more than LIM__KEPT_MAX, or more than KEPT_BYTES of them. Whoever stores the next one also
@@ -151,7 +151,8 @@ bool lim__kept_find(lim_bus *bus, lim_pid conv, lim__ended_info *out)
     pthread_mutex_lock(&bus->kept->mutex);
     const kept *k = find_locked(bus, conv);
     if (k != NULL)
-        *out = (lim__ended_info){ k->letter->how == LIM_HOW_REPLY ? LIM_PHASE_ENDED : LIM_PHASE_BROKEN, k->kind, k->lease };
+        *out = (lim__ended_info){ k->letter->how == LIM_HOW_REPLY ? LIM_PHASE_ENDED : LIM_PHASE_BROKEN, k->kind,
+                                  k->lease };
     pthread_mutex_unlock(&bus->kept->mutex);
     return k != NULL;
 }

@@ -374,13 +374,13 @@ static whose whose_lease(const exchange *x, uint64_t lease, lim_pid from)
     return old->was->participant.id == from.id ? STUCK : NOBODYS;
 }
 
-/* The letter is heard once the current participant has been found dead. One at a time; but who said that it holds it may
- * have done it before that. */
+/* The letter is heard once the current participant has been found dead. One at a time; but who said that it holds it
+ * may have done it before that. */
 static bool hear_later(exchange *x, lim_process *self, const lim_signal *signal)
 {
     extra *e = lim__ex_extra(x, self);
-    if (e == NULL || (e->claimed != NULL && (e->claim.type != &lim__type_holding || e->claim.from.id != signal->from.id ||
-                                             signal->type != &lim__type_answer)))
+    if (e == NULL || (e->claimed != NULL && (e->claim.type != &lim__type_holding ||
+                                             e->claim.from.id != signal->from.id || signal->type != &lim__type_answer)))
         return false;
     lim__letter_free(lim__proc_sched(self), e->claimed);
     e->claim = *signal;
@@ -388,8 +388,8 @@ static bool hear_later(exchange *x, lim_process *self, const lim_signal *signal)
     return true;
 }
 
-/* A lease of before the break: whose it is its group knows, by identity and session. True: it was asked, and the letter is
- * heard again with its word. */
+/* A lease of before the break: whose it is its group knows, by identity and session. True: it was asked, and the letter
+ * is heard again with its word. */
 static bool ask_who(exchange *x, lim_process *self, const lim_signal *signal, lim_pid who, uint64_t lease)
 {
     lim__sched *s = lim__proc_sched(self);
@@ -423,7 +423,8 @@ static bool judge(exchange *x, lim_process *self, const lim_signal *signal, lim_
     return true;
 }
 
-bool lim__ex_answerable(exchange *x, lim_process *self, const lim_signal *signal, lim_pid from, uint64_t lease, bool *out)
+bool lim__ex_answerable(exchange *x, lim_process *self, const lim_signal *signal, lim_pid from, uint64_t lease,
+                        bool *out)
 {
     whose it;
     if (!judge(x, self, signal, from, lease, &it))

@@ -3,10 +3,10 @@
  *
  *   relive: its row   open: what it was opened with   revived: its group knows it again, and says what its policy is
  *
- * It is heard by nobody before it has all three. Whoever had it then has until the end of the grace to come back with it
- * (by token, identity and session: its group vouches for it); nobody else is offered it before. So does one that another
- * one waits for since its connection was lost. When the grace is over, or who had it leaves, that is a lost delivery like
- * any other. */
+ * It is heard by nobody before it has all three. Whoever had it then has until the end of the grace to come back with
+ * it (by token, identity and session: its group vouches for it); nobody else is offered it before. So does one that
+ * another one waits for since its connection was lost. When the grace is over, or who had it leaves, that is a lost
+ * delivery like any other. */
 #include "base/base.h"
 #include "base/map.h"
 #include "bus/exchange_inside.h"

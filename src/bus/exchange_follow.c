@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * exchange_follow.c - another task stands for this one: its dispatcher is told of that task, and gets its outcome.
  *
- * One that is durable may not be stored yet, though the queue has it in its books. Then it is asked (`sound`): it answers
- * when it is, because nothing is heard by it while its commit is under way; and if it is refused instead, this one takes
- * its chance with the queue. */
+ * One that is durable may not be stored yet, though the queue has it in its books. Then it is asked (`sound`): it
+ * answers when it is, because nothing is heard by it while its commit is under way; and if it is refused instead, this
+ * one takes its chance with the queue. */
 #include "base/base.h"
 #include "bus/exchange_inside.h"
 

@@ -469,9 +469,8 @@ void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
         make_room(t, self);
     bool kept = t != NULL && t->old_count < LIM__EX_OLD_MAX;
     if (kept)
-        t->old[t->old_count++] = (old_lease){
-            .was = was, .taken_ns = x->extra != NULL ? x->extra->taken_ns : 0, .is = is, .lost = lost
-        };
+        t->old[t->old_count++] =
+            (old_lease){ .was = was, .taken_ns = x->extra != NULL ? x->extra->taken_ns : 0, .is = is, .lost = lost };
     if (x->extra != NULL)
         x->extra->taken_ns = 0;
     if (kept && lost) {

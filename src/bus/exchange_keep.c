@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
- * exchange_keep.c - an exchange that is its own write-ahead log: what is stored of it, and that nobody hears of anything
- * before it is.
+ * exchange_keep.c - an exchange that is its own write-ahead log: what is stored of it, and that nobody hears of
+ * anything before it is.
  *
  *      signal --> exchange.c: act() --> its rows are others now? --no--> tell
  *                    |                        | yes: one commit
  *                    | letters                v
- *                    `---------> `first` ... PAUSE_STORED (signals wait in `stash`) --stored--> tell, then the next signal
+ *                    `---------> `first` ... PAUSE_STORED (signals wait in `stash`) --stored--> tell, then the next
+ * signal
  *
- * All that an event does inside happens at once; all that it says (letters, the end, what is remembered of it) waits in a
- * list. After the event the row is packed; if it is not what is stored, it is committed, and the list is told when that
- * is done. So one event is one commit at most, and one whose row stays as it was (an acknowledgement, a part, progress)
- * is none. A task that is handed over at once is two: admitted and assigned; ended.
+ * All that an event does inside happens at once; all that it says (letters, the end, what is remembered of it) waits in
+ * a list. After the event the row is packed; if it is not what is stored, it is committed, and the list is told when
+ * that is done. So one event is one commit at most, and one whose row stays as it was (an acknowledgement, a part,
+ * progress) is none. A task that is handed over at once is two: admitted and assigned; ended.
  *
  * When the disk would not:
  *      its first row    it is refused (disk_full, disk_fault), and nobody has heard of it before
  *      UNKNOWN, or any later step    once more in a moment: the row is the same, so writing it twice is writing it once
  *
- * The same list of signals that wait serves two more questions: who is it that speaks under a lease of before (the group
- * vouches for it), and whether the task that stands for this one is stored (`sound`).
+ * The same list of signals that wait serves two more questions: who is it that speaks under a lease of before (the
+ * group vouches for it), and whether the task that stands for this one is stored (`sound`).
  *
  * Invariants:
  *   KE1  between a commit and its answer nothing is heard and nothing is told.
@@ -30,9 +31,9 @@
 
 typedef enum later_kind {
     LATER_SEND = 1,
-    LATER_WANT,   /* of the group, which may be full */
-    LATER_HAND,   /* a request: its participant may be full */
-    LATER_ENDED   /* to what is remembered of ended ones */
+    LATER_WANT, /* of the group, which may be full */
+    LATER_HAND, /* a request: its participant may be full */
+    LATER_ENDED /* to what is remembered of ended ones */
 } later_kind;
 struct later {
     struct later *next;
@@ -142,8 +143,7 @@ static void remember_ended(exchange *x, lim_process *self, lim__outcome_letter *
     if (k->end_until_wall_ns != 0)
         lim__kept_add(
             x->bus,
-            &(lim__kept_note){
-                x->open->kind, k->seen_until_wall_ns != 0, lim_self(self), lease, k->end_until_wall_ns },
+            &(lim__kept_note){ x->open->kind, k->seen_until_wall_ns != 0, lim_self(self), lease, k->end_until_wall_ns },
             o);
     lim__ended_note(x->bus, s,
                     &(lim__ended_summary){ .conv = o->conv,

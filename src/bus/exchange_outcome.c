@@ -344,8 +344,7 @@ static void ended(exchange *x, const occasion *now, const lim__outcome_letter *o
 
 lim__outcome_letter *lim__ex_answer_outcome(exchange *x, occasion *now)
 {
-    lim__outcome_letter *o =
-        outcome_new(x, now->self, speaker(x, now), outcome_detail(LIM__EX_DO_OUT_ANSWER, now));
+    lim__outcome_letter *o = outcome_new(x, now->self, speaker(x, now), outcome_detail(LIM__EX_DO_OUT_ANSWER, now));
     if (o != NULL)
         fill_outcome(x, LIM__EX_DO_OUT_ANSWER, now, o);
     return o;

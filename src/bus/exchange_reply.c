@@ -7,8 +7,9 @@
  *                                      PAUSE_STEP --stored: COMMITTED--> as if it had been answered now, and is stored
  *                                                 `-- anything else ---> as if nothing had come
  *
- * The rows are made from the answer before anything has changed, because a step may fail for reasons that have nothing to
- * do with the task. Whoever made the step hears of it on the store's thread; the exchange by a letter behind that. */
+ * The rows are made from the answer before anything has changed, because a step may fail for reasons that have nothing
+ * to do with the task. Whoever made the step hears of it on the store's thread; the exchange by a letter behind that.
+ */
 #include "base/base.h"
 #include "bus/exchange_inside.h"
 #include "bus/participant.h"
@@ -16,8 +17,8 @@
 
 typedef struct step {
     lim__answer *answer;
-    lim__batch *batch;   /* NULL: submitted */
-    lim__step_reply r;   /* without the payload */
+    lim__batch *batch; /* NULL: submitted */
+    lim__step_reply r; /* without the payload */
 } step;
 static void refuse(step *s, lim_err err)
 {

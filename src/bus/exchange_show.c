@@ -44,6 +44,25 @@ void lim__ex_inspect(exchange *x, lim_process *self, const lim_signal *signal)
     (void)!lim__send_reserved(self, c->from, d);
 }
 
+/* When each of them was lost, and how long it took until another one had it. */
+static void past_json(const exchange *x, lim__json *j)
+{
+    const trouble *t = x->trouble;
+    if (t == NULL || t->old_count == 0)
+        return;
+    lim__json_open(j, "lost", '[');
+    for (uint32_t i = 0; i < t->old_count; i++) {
+        if (!t->old[i].lost)
+            continue;
+        lim__json_open(j, NULL, '{');
+        lim__json_bytes(j, "participant", identity_of(t->old[i].was));
+        lim__json_u64(j, "observed_wall_us", t->old[i].lost_wall_us);
+        lim__json_u64(j, "rerouted_us", t->old[i].rerouted_us);
+        lim__json_close(j);
+    }
+    lim__json_close(j);
+}
+
 static void old_json(const exchange *x, lim__json *j)
 {
     const trouble *t = x->trouble;
@@ -52,6 +71,7 @@ static void old_json(const exchange *x, lim__json *j)
         if (t->old[i].lost)
             lim__json_bytes(j, NULL, identity_of(t->old[i].was));
     lim__json_close(j);
+    past_json(x, j);
     if (lim__ex_stuck(x) == 0)
         return;
     lim__json_open(j, "stuck", '[');

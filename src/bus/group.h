@@ -30,6 +30,7 @@ enum {
     LIM__GROUP_HIGH_WATER = 100000,
     LIM__GROUP_DEAD_MAX = 10000,
     LIM__GROUP_REMEMBER_MAX = 100000, /* idempotency keys */
+    LIM__GROUP_PRESSURE_MS = 5000,    /* so long after the disk would not take a task that is the reason on show */
     LIM__GROUP_PURGE_MAX = 256        /* tasks that one turn purges, dead letters that one replays */
 };
 #define LIM__GROUP_GRACE_NS    (10ull * 1000000000)
@@ -152,6 +153,7 @@ struct group {
     lim__batch *sweep; /* rows that nobody needs any more: deleted with others, a moment later; or NULL */
     uint32_t swept;
     uint64_t sweep_timer, purge_upto; /* purge_upto: the item up to which all that waits is being purged; 0: none */
+    uint64_t refused_ns; /* when a task could not be stored; 0: never */
     bool replaying;    /* all dead letters, some a turn */
     config config;
     lim__list members;

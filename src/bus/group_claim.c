@@ -536,6 +536,7 @@ static void release_ask(group *g, lim_pid conv, uint64_t id)
 static void never_admitted(group *g, claim *c)
 {
     const lim__terms *terms = c->is_task ? ((const task *)(const void *)c)->terms : NULL;
+    g->refused_ns = lim_now_ns(g->self);
     once *o = terms != NULL ? lim__smap_get(&g->once, terms->idempotency_key) : NULL;
     if (o != NULL && o->task.id == lim__claim_id(c).id)
         once_free(g, o);
@@ -677,7 +678,9 @@ static lim__want *want_of(group *g, lim__revive *r)
                       .kept = r->kind != LIM__KIND_TASK,
                       .attempts = r->attempts,
                       .losses = r->losses,
-                      .due_ns = r->due_ns != 0 && !tried(r) ? r->due_ns : r->kind == LIM__KIND_TASK ? 1 : 0,
+                      .due_ns = r->due_ns != 0 && !tried(r) ? r->due_ns
+                                : r->kind == LIM__KIND_TASK ? 1
+                                                            : 0,
                       .terms = r->terms,
                       .payload = r->payload,
                       .type_len = r->type_len };
@@ -700,7 +703,9 @@ static void take_leases(group *g, claim *c, const lim__revive *r)
         c->state = CLAIM_RESTING;
     }
     for (uint32_t i = 0; i < r->lease_count; i++) {
-        lim__revive_lease l = { .lease = lim__unpack_u64(&u), .current = lim__unpack_u8(&u), .kind = lim__unpack_u8(&u) };
+        lim__revive_lease l = { .lease = lim__unpack_u64(&u),
+                                .current = lim__unpack_u8(&u),
+                                .kind = lim__unpack_u8(&u) };
         for (uint32_t b = 0; b < sizeof l.session; b++)
             l.session[b] = lim__unpack_u8(&u);
         l.identity = lim__unpack_bytes(&u);

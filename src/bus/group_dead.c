@@ -140,8 +140,8 @@ lim_err lim__group_dead_restore(group *g, uint64_t id, lim_bytes row)
         return LIM_E_INVALID;
     lim_err err = lim__terms_parse(terms, NULL, &head.terms);
     head.payload = err == LIM_OK ? lim__msg_new_with(payload, headers) : NULL;
-    lim__dead *letter = head.payload != NULL ? lim__letter_new(s, &lim__type_dead, sizeof *letter + type.len + detail.len)
-                                             : NULL;
+    lim__dead *letter =
+        head.payload != NULL ? lim__letter_new(s, &lim__type_dead, sizeof *letter + type.len + detail.len) : NULL;
     dead *d = letter != NULL ? lim__alloc(s, sizeof *d) : NULL;
     if (d == NULL) {
         lim__terms_unref(head.terms);

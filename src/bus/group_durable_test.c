@@ -211,11 +211,213 @@ static void test_a_result_in_a_step_counts_with_all_of_it_or_not_at_all(void **s
     end_world();
 }
 
+/* ---- what a queue knows ---- */
+
+static lim_pid dispatch_with(world *w, puppet *owner, const char *payload, const lim_dispatch_opts *o)
+{
+    owner->admitted = (lim_pid){ 0 };
+    (void)task_with(w, owner, "q", payload, o);
+    return owner->admitted;
+}
+
+static void test_a_replayed_dispatch_gets_the_recorded_outcome_after_a_restart(void **state) /* proves GR13 XO1 */
+{
+    (void)state;
+    world *w = begin_world(4);
+    durable_queue(w);
+    puppet *a = good(w, "a", 1), *owner = puppet_new(w);
+    lim_pid first = dispatch_with(w, owner, "one", TASK(.idempotency_key = "k"));
+    lim_pid while_it_runs = dispatch_with(w, owner, "one", TASK(.idempotency_key = "k"));
+    assert_int_equal(while_it_runs.id, first.id);
+    answer(w, a, &a->requests[0]);
+    assert_int_equal(owner->outcome_count, 2);
+    for (int power = 0; power < 2; power++) {
+        w = again(power);
+        puppet *b = good(w, "b", 1), *then = puppet_new(w);
+        lim_pid once_more = dispatch_with(w, then, "one", TASK(.idempotency_key = "k"));
+        assert_int_equal(once_more.id, first.id);
+        assert_int_equal(b->request_count, 0); /* it touches no worker */
+        assert_int_equal(then->outcome_count, 1);
+        assert_int_equal(then->outcomes[0].how, LIM_HOW_REPLY);
+        assert_string_equal(then->outcomes[0].payload, "done");
+    }
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 601 * SECOND, NULL, NULL); /* its window is over */
+    puppet *late = puppet_new(w);
+    assert_int_not_equal(dispatch_with(w, late, "one", TASK(.idempotency_key = "k")).id, first.id);
+    end_world();
+}
+
+static void test_a_queue_is_after_a_restart_what_it_was(void **state) /* proves DU2 GR9 GR10 */
+{
+    (void)state;
+    world *w = begin_world(5);
+    puppet *boss = puppet_new(w);
+    configure(w, "{\"op\":\"queue.configure\",\"durable\":true,\"attempts_max\":2,\"backoff_min_ms\":0,"
+                 "\"in_flight_max\":7,\"reconnect_grace_ms\":5000}");
+    configure(w, "{\"op\":\"queue.limit\",\"key\":\"customer\",\"in_flight_max\":3}");
+    puppet *a = good(w, "a", 1);
+    task(w, boss, "q", "kind", "bad");
+    settle(w);
+    answer_failed(w, a, &a->requests[0], "no");
+    answer_failed(w, a, &a->requests[1], "no");
+    has(admin(w, boss, "q", "{\"op\":\"dead.ls\"}"), "\"count\":1");
+    configure(w, "{\"op\":\"queue.pause\"}");
+    w = again(true);
+    boss = puppet_new(w);
+    const char *json = admin(w, boss, "q", "{\"op\":\"queue.show\"}");
+    has(json, "\"attempts_max\":2");
+    has(json, "\"in_flight_max\":7");
+    has(json, "\"reconnect_grace_ms\":5000");
+    has(json, "\"paused\":true");
+    has(json, "\"durable\":true,\"class\":\"disk\"");
+    has(admin(w, boss, "q", "{\"op\":\"queue.limit\",\"key\":\"customer\",\"clear\":true}"), "\"cleared\":true");
+    json = admin(w, boss, "q", "{\"op\":\"dead.ls\"}");
+    has(json, "\"count\":1");
+    has(json, "\"why\":\"attempts\"");
+    has(json, "\"attempts\":2");
+    has(admin(w, boss, "q", "{\"op\":\"queue.resume\"}"), "\"paused\":false");
+    has(admin(w, boss, "q", "{\"op\":\"dead.replay\",\"all\":true}"), "\"left\":0");
+    puppet *b = good(w, "b", 1);
+    assert_int_equal(b->request_count, 1);
+    assert_string_equal(b->requests[0].payload, "bad");
+    answer(w, b, &b->requests[0]);
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 2 * SECOND, NULL, NULL);
+    assert_int_equal(rows(LIM__TABLE_DEAD), 0); /* swept up */
+    w = again(false);
+    boss = puppet_new(w);
+    settle(w);
+    has(admin(w, boss, "q", "{\"op\":\"queue.why\"}"), "\"waiting\":0");
+    end_world();
+}
+
+static void fill_the_disk(void)
+{
+    lim__sim_disk d = lim__sim_disk_get(machine.os);
+    d.capacity = 0;
+    lim__sim_disk_set(machine.os, &d);
+}
+
+static void test_a_full_disk_refuses_tasks_and_completes_those_that_there_are(void **state) /* proves DU3 PR1 PR2 */
+{
+    (void)state;
+    world *w = begin_world(6);
+    durable_queue(w);
+    static char big[100000];
+    memset(big, 'x', sizeof big - 1);
+    puppet *a = good(w, "a", 1), *owner = puppet_new(w);
+    lim_pid first = task(w, owner, "q", "", "small");
+    settle(w);
+    assert_int_equal(owner->admission.verdict, LIM_ACCEPT);
+    fill_the_disk();
+    uint32_t accepted = 0;
+    for (uint32_t i = 0; i < 200; i++) {
+        (void)dispatch_with(w, owner, big, TASK(.idempotency_key = i > 150 ? "k" : NULL));
+        if (owner->admission.verdict == LIM_REJECT)
+            break;
+        accepted++;
+    }
+    assert_int_equal(owner->admission.verdict, LIM_REJECT);
+    assert_int_equal(owner->admission.why, LIM_WHY_DISK_FULL);
+    assert_true(owner->admission.limit > 0 && owner->admission.retry_after_ms > 0);
+    has(admin(w, puppet_new(w), "q", "{\"op\":\"queue.why\"}"), "\"pressure\"");
+    answer(w, a, &a->requests[0]); /* out of the reserve */
+    assert_int_equal(a->accepted, 1);
+    lim__ended_info info;
+    assert_true(lim__ended_find(w->bus, first, &info));
+    lim__sim_disk d = lim__sim_disk_get(machine.os);
+    d.capacity = 1ull << 40;
+    lim__sim_disk_set(machine.os, &d);
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 10 * SECOND, NULL, NULL);
+    (void)dispatch_with(w, owner, "again", TASK(.idempotency_key = "k"));
+    assert_int_equal(owner->admission.verdict, LIM_ACCEPT); /* by itself; and a key that was refused is free */
+    end_world();
+}
+
+static void test_a_durable_ask_can_be_awaited_after_a_restart(void **state) /* proves DU1 CV15 */
+{
+    (void)state;
+    world *w = begin_world(7);
+    puppet *p = puppet_new(w), *owner = puppet_new(w);
+    p->takes = true;
+    lim_pid group;
+    assert_int_equal(lim__group_get(w->bus, NULL, lim__str("g"), &group), LIM_OK);
+    lim__join *j = lim__join_new(NULL, p->pid, LIM__MEMBER_SERVE, lim__str("server"), 1, NULL, NULL);
+    memset(j->session, 's', sizeof j->session);
+    assert_int_equal(lim__post_reserved(w->bus->rt, group, j), LIM_OK);
+    settle(w);
+    lim__buf block = { 0 };
+    lim__terms *terms = NULL;
+    lim_ask_opts o = { .size = sizeof o, .timeout_ms = LIM_FOREVER, .durable = true };
+    assert_int_equal(lim__options_ask(&block, &o, false, false, NULL), LIM_OK);
+    assert_int_equal(lim__terms_parse(lim__buf_bytes(&block), NULL, &terms), LIM_OK);
+    lim__buf_fini(&block);
+    uint64_t before = commits();
+    lim_pid ask = begin_with(w, owner, LIM__KIND_ASK, "g", "", "what?", terms);
+    settle(w);
+    assert_int_equal(p->request_count, 1);
+    seen had = p->requests[0];
+    w = again(false);
+    puppet *back = puppet_new(w);
+    back->takes = true;
+    assert_int_equal(lim__group_get(w->bus, NULL, lim__str("g"), &group), LIM_OK);
+    j = lim__join_new(NULL, back->pid, LIM__MEMBER_SERVE, lim__str("server"), 1, NULL, NULL);
+    memset(j->session, 's', sizeof j->session);
+    assert_int_equal(lim__post_reserved(w->bus->rt, group, j), LIM_OK);
+    settle(w);
+    hold(w, back, &had);
+    answer(w, back, &had);
+    assert_int_equal(back->accepted, 1); /* its answer is settled like a task's */
+    (void)before;
+    w = again(true);
+    lim__outcome_letter *out = lim__ended_outcome(w->bus, NULL, ask, 0);
+    assert_non_null(out);
+    assert_int_equal(out->how, LIM_HOW_REPLY);
+    lim__letter_free(NULL, out);
+    assert_int_equal(rows(LIM__TABLE_TASKS), 0);
+    end_world();
+}
+
+static void test_a_worker_that_does_not_come_back_loses_its_task(void **state) /* proves GR5 GR6 */
+{
+    (void)state;
+    world *w = begin_world(8);
+    durable_queue(w);
+    puppet *a = good(w, "a", 1), *owner = puppet_new(w);
+    lim_pid t = task(w, owner, "q", "", "p");
+    settle(w);
+    seen had = a->requests[0];
+    w = again(false);
+    puppet *b = good(w, "b", 1), *stranger = puppet_new(w);
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 9 * SECOND, NULL, NULL);
+    hold(w, stranger, &had); /* the token alone is not enough */
+    assert_int_equal(stranger->revoked, 1);
+    lim__sim_run(w->sim, lim__sim_now(w->sim) + 2 * SECOND, NULL, NULL);
+    assert_int_equal(b->request_count, 1);
+    puppet *late = good(w, "a", 1);
+    hold(w, late, &had);
+    assert_int_equal(late->revoked, 1); /* b acknowledged it */
+    answer(w, late, &had);
+    assert_int_equal(late->refused, 1);
+    answer(w, b, &b->requests[0]);
+    assert_int_equal(b->accepted, 1);
+    lim__outcome_letter *o = lim__ended_outcome(w->bus, NULL, t, 0);
+    assert_non_null(o);
+    assert_int_equal(o->losses, 1);
+    assert_int_equal(o->attempts, 0);
+    lim__letter_free(NULL, o);
+    end_world();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_durable_task_is_two_commits),
         cmocka_unit_test(test_a_worker_that_comes_back_after_a_kill_keeps_its_task),
+        cmocka_unit_test(test_a_replayed_dispatch_gets_the_recorded_outcome_after_a_restart),
+        cmocka_unit_test(test_a_queue_is_after_a_restart_what_it_was),
+        cmocka_unit_test(test_a_full_disk_refuses_tasks_and_completes_those_that_there_are),
+        cmocka_unit_test(test_a_durable_ask_can_be_awaited_after_a_restart),
+        cmocka_unit_test(test_a_worker_that_does_not_come_back_loses_its_task),
         cmocka_unit_test(test_a_result_in_a_step_counts_with_all_of_it_or_not_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -227,7 +227,9 @@ member *lim__member_away(group *g, lim__member_kind kind, const uint8_t *session
     member *m = NULL;
     if (j == NULL)
         return NULL;
-    *j = (lim__join){ .kind = kind, .text_len = (uint16_t)identity_text.len, .identity_len = (uint8_t)identity_text.len };
+    *j = (lim__join){ .kind = kind,
+                      .text_len = (uint16_t)identity_text.len,
+                      .identity_len = (uint8_t)identity_text.len };
     memcpy(j->session, session, sizeof j->session);
     if (identity_text.len > 0)
         memcpy(j->text, identity_text.ptr, identity_text.len);

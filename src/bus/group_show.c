@@ -113,6 +113,11 @@ void lim__group_why(group *g, lim__group_reason *out)
         because(out, "paused", "the queue is paused; go on with: liminal queue resume %s", g->name);
         return;
     }
+    if (g->refused_ns != 0 && lim_now_ns(g->self) - g->refused_ns < LIM__GROUP_PRESSURE_MS * 1000000ull) {
+        because(out, "pressure",
+                "the disk takes no new tasks just now: it is full, or faulty; what is in hand goes on");
+        return;
+    }
     lim__line_why why = lim__line_why_first(&g->line, lim_now_ns(g->self));
     bool wants_place = why.how == LIM__LINE_READY || why.how == LIM__LINE_HELD;
     if (why.item != NULL && why.how != LIM__LINE_DELAYED && why_members(g, why.item, wants_place, out))
@@ -200,6 +205,9 @@ void lim__group_json(group *g, lim__show_what what, lim__json *j)
     lim__json_u64(j, "queue_max", g->config.limit);
     lim__json_u64(j, "high_water", g->config.high_water);
     lim__json_bool(j, "paused", g->paused);
+    lim__json_bool(j, "durable", lim__group_durable(g));
+    lim__json_str(j, "class",
+                  lim_class_text(lim__group_durable(g) ? (lim_class)lim__durable_class(g->bus) : LIM_CLASS_MEMORY));
     lim__json_bool(j, "draining", g->draining);
     lim__json_u64(j, "held", g->ask_count);
     lim__json_u64(j, "backlog_max", LIM__GROUP_BACKLOG_MAX);

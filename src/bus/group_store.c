@@ -3,10 +3,11 @@
  *
  *      queues    name              its configuration, if its tasks are durable: before the operator is answered
  *      dead      queue, 0, id      dead letters of durable tasks: written by the task with its end; deleted from here
- *      seen      queue, 0, key     idempotency keys of durable tasks: written by the task with its admission; deleted here
+ *      seen      queue, 0, key     idempotency keys of durable tasks: written by the task with its admission; deleted
+ * here
  *
- * Rows that nobody needs any more are deleted with others, a moment later (`sweep`): what a crash leaves behind is found
- * to be over at the next start.
+ * Rows that nobody needs any more are deleted with others, a moment later (`sweep`): what a crash leaves behind is
+ * found to be over at the next start.
  *
  *      lim__queues_restore --row: configuration, dead letters, keys--> group
  *        (scans the store)  --revive: a task, in order of admission--> group --revived--> exchange

@@ -38,6 +38,7 @@ typedef struct seen { /* a request that a puppet was handed, or an outcome that 
 
 typedef struct puppet {
     struct puppet *next; /* of the world's */
+    lim_bus *bus;
     lim_pid pid;
     seen requests[SEEN_MAX], outcomes[SEEN_MAX];
     uint32_t request_count, outcome_count, revoked, accepted, refused;
@@ -75,7 +76,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         lim__taken *t = p->takes ? lim__letter_new(lim__proc_sched(self), &lim__type_taken, sizeof *t) : NULL;
         if (t != NULL) {
             t->lease = r->lease;
-            assert_int_equal(lim__send_reserved(self, r->conv, t), LIM_OK);
+            assert_int_equal(lim__send_reserved(self, lim__alias_pid(p->bus, r->conv.id), t), LIM_OK);
         }
     } else if (signal->type == &lim__type_outcome) {
         const lim__outcome_letter *o = body;
@@ -166,6 +167,7 @@ static inline puppet *puppet_new(world *w)
                             .trap_exit = true };
     assert_int_equal(lim_runtime_spawn(w->bus->rt, &opts, &p->pid), LIM_OK);
     p->next = w->puppets;
+    p->bus = w->bus;
     w->puppets = p;
     return p;
 }

@@ -257,7 +257,12 @@ typedef struct lim__row { /* of the group's own: its configuration, a dead lette
     uint32_t key_len, len;
     uint8_t bytes[];       /* key, value */
 } lim__row;
-typedef struct lim__revive_lease { uint64_t lease; bool current; uint8_t kind, session[16]; lim_bytes identity; } lim__revive_lease;
+typedef struct lim__revive_lease {
+    uint64_t lease;
+    bool current;
+    uint8_t kind, session[16];
+    lim_bytes identity;
+} lim__revive_lease;
 /* A claim of before. text: type, then for each lease, packed as rows are: u64 lease, u8 current, u8 kind of member, its
  * session (16 bytes), its identity. */
 typedef struct lim__revive {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * queue_kill_test.c - durable queues and asks under kills, power losses, disk faults and a full disk at random instants.
+ * queue_kill_test.c - durable queues and asks under kills, power losses, disk faults and a full disk at random
+ * instants.
  *
  * The dispatchers and workers are scripts that outlive the program: a worker has in hand what it was given until it is
  * revoked or settled, comes back after a while (in time, or too late), says what it holds and sends again what was not
@@ -8,9 +9,9 @@
  *   A1  every task that was accepted has ended, and its outcome is there; no row of a living one is left
  *   A2  nobody is told twice that a task has ended; at most one reply is settled as accepted, and that is the outcome
  *   A3  a task is handed to another worker only when whoever had it was lost, or the server was
- *   A4  nothing is handed over after its outcome was stored; a dispatch with a key that was accepted before is that task
- *   A5  tasks with one order key run one at a time, in order
- *   A6  attempts: not fewer than failures that were settled, not more than were sent; losses: not more than there were */
+ *   A4  nothing is handed over after its outcome was stored; a dispatch with a key that was accepted before is that
+ * task A5  tasks with one order key run one at a time, in order A6  attempts: not fewer than failures that were
+ * settled, not more than were sent; losses: not more than there were */
 #include "bus/durable_world.h"
 #include "bus/ended.h"
 #include "bus/group_world.h"
@@ -19,11 +20,11 @@
 enum { TASKS_MAX = 400, WORKERS = 4, HAND_MAX = 64, KEYS = 6, ORDERS = 3, STEPS = 220 };
 
 typedef struct job { /* what was dispatched */
-    uint64_t id;                    /* as it was told; 0: nobody was */
+    uint64_t id;     /* as it was told; 0: nobody was */
     bool ask, accepted, rejected;
-    uint32_t key, order;            /* 0: none */
+    uint32_t key, order; /* 0: none */
     uint32_t told, heard, accepted_replies, accepted_fails, sent_fails, lost;
-    uint64_t ended_ns;              /* heard, in this life of the program */
+    uint64_t ended_ns; /* heard, in this life of the program */
     char reply[32];
 } job;
 typedef struct item {
@@ -115,7 +116,9 @@ static void check_order(const job *j)
 {
     for (const job *e = k.jobs; j->order != 0 && e < j; e++)
         if (e->order == j->order && e->accepted && e->id != 0 && e->key == 0)
-            CLAIM(has_ended(e->id), "A5: task %" PRIx64 " before %" PRIx64 " run %" PRIu64 " fails %u lost %u alias %llx", j->id, e->id, k.run, e->sent_fails, e->lost, (unsigned long long)lim__alias_pid(k.w.bus, e->id).id);
+            CLAIM(has_ended(e->id),
+                  "A5: task %" PRIx64 " before %" PRIx64 " run %" PRIu64 " fails %u lost %u alias %llx", j->id, e->id,
+                  k.run, e->sent_fails, e->lost, (unsigned long long)lim__alias_pid(k.w.bus, e->id).id);
 }
 
 static void on_request(hand *h, lim_process *self, const lim__request *r)
@@ -161,8 +164,8 @@ static void on_settled(hand *h, const lim__settled *s)
 static void on_revoked(hand *h, lim_process *self, const lim__revoke *r)
 {
     let_go(h, item_of(h, r->conv.id, r->lease));
-    lim__answer *a = lim__answer_new(lim__proc_sched(self), h->pid, r->lease, LIM__ANSWER_NOTHING, NULL,
-                                     lim__bytes(NULL, 0));
+    lim__answer *a =
+        lim__answer_new(lim__proc_sched(self), h->pid, r->lease, LIM__ANSWER_NOTHING, NULL, lim__bytes(NULL, 0));
     (void)!lim__send_reserved(self, lim__alias_pid(k.w.bus, r->conv.id), a);
 }
 
@@ -254,8 +257,8 @@ static void join(hand *h)
     h->pid = spawn(on_hand, h);
     h->up = true;
     assert_int_equal(lim__group_get(k.w.bus, NULL, lim__str(h->serves ? "g" : "q"), &group), LIM_OK);
-    lim__join *j = lim__join_new(NULL, h->pid, h->serves ? LIM__MEMBER_SERVE : LIM__MEMBER_WORK, lim__str(name), 3, NULL,
-                                 NULL);
+    lim__join *j =
+        lim__join_new(NULL, h->pid, h->serves ? LIM__MEMBER_SERVE : LIM__MEMBER_WORK, lim__str(name), 3, NULL, NULL);
     j->reply_to = h->pid;
     memset(j->session, 's', sizeof j->session);
     assert_int_equal(lim__post_reserved(k.w.bus->rt, group, j), LIM_OK);
@@ -354,8 +357,8 @@ static lim__terms *terms_of(job *j)
                             .order_key = j->order != 0 ? order : NULL,
                             .delay_ms = below(8) == 0 && j->order == 0 ? 1 + below(3000) : 0 };
     lim_ask_opts a = { .size = sizeof a, .timeout_ms = LIM_FOREVER, .durable = true };
-    assert_int_equal(j->ask ? lim__options_ask(&block, &a, false, false, NULL) : lim__options_dispatch(&block, &o, NULL),
-                     LIM_OK);
+    assert_int_equal(
+        j->ask ? lim__options_ask(&block, &a, false, false, NULL) : lim__options_dispatch(&block, &o, NULL), LIM_OK);
     assert_int_equal(lim__terms_parse(lim__buf_bytes(&block), NULL, &t), LIM_OK);
     lim__buf_fini(&block);
     return t;
@@ -484,13 +487,14 @@ static bool show_row(void *ctx, lim_bytes key, lim_bytes value)
     (void)ctx, (void)value;
     uint64_t id = lim__key_get_u64(key.ptr);
     const job *j = job_of(id);
-    print_message("row %" PRIx64 ": job %ld ask %d accepted %d, process alive %d\n", id, j != NULL ? (long)(j - k.jobs) : -1,
-                  j != NULL && j->ask, j != NULL && j->accepted, lim_alive(k.w.bus->rt, lim__alias_pid(k.w.bus, id)));
+    print_message("row %" PRIx64 ": job %ld ask %d accepted %d, process alive %d\n", id,
+                  j != NULL ? (long)(j - k.jobs) : -1, j != NULL && j->ask, j != NULL && j->accepted,
+                  lim_alive(k.w.bus->rt, lim__alias_pid(k.w.bus, id)));
     for (uint32_t n = 0; n <= WORKERS; n++)
         for (uint32_t i = 0; i < k.hands[n].count; i++)
             if (k.hands[n].items[i].task == id)
-                print_message("  in hand of %u (up %d): lost %d answered %d\n", n, k.hands[n].up, k.hands[n].items[i].lost,
-                              k.hands[n].items[i].answered);
+                print_message("  in hand of %u (up %d): lost %d answered %d\n", n, k.hands[n].up,
+                              k.hands[n].items[i].lost, k.hands[n].items[i].answered);
     return true;
 }
 
@@ -547,8 +551,8 @@ static void audit(void)
             CLAIM(lim__bytes_eq(payload, lim__str(j->reply)), "A2: %" PRIx64 ": another reply", j->id);
         }
         if (j->key == 0 && !j->ask) {
-            CLAIM(o->attempts >= j->accepted_fails && o->attempts <= j->sent_fails, "A6: %" PRIx64 ": attempts %u of %u",
-                  j->id, o->attempts, j->sent_fails);
+            CLAIM(o->attempts >= j->accepted_fails && o->attempts <= j->sent_fails,
+                  "A6: %" PRIx64 ": attempts %u of %u", j->id, o->attempts, j->sent_fails);
             /* It may be lost on its way, too: then nobody ever had it. */
             CLAIM(o->losses <= j->lost + k.kills + k.losses, "A6: %" PRIx64 ": losses %u of %u", j->id, o->losses,
                   j->lost);
@@ -562,8 +566,9 @@ static void configure(void)
 {
     world w = { .sim = k.w.sim, .os = k.w.os, .bus = k.w.bus };
     puppet *p = puppet_new(&w);
-    const char *json = "{\"op\":\"queue.configure\",\"queue\":\"q\",\"durable\":true,\"attempts_max\":3,\"backoff_min_ms\":50,"
-                       "\"reconnect_grace_ms\":8000}";
+    const char *json =
+        "{\"op\":\"queue.configure\",\"queue\":\"q\",\"durable\":true,\"attempts_max\":3,\"backoff_min_ms\":50,"
+        "\"reconnect_grace_ms\":8000}";
     const char *answer_json = admin(&w, p, "q", json);
     if (strstr(answer_json, "error") != NULL)
         fail_msg("%s", answer_json);

@@ -286,9 +286,10 @@ void lim__sys_conv_history(lim__system *s)
     lim_pid conv;
     if (!lim__sys_id(s, "id", &conv))
         return;
-    const lim__show what = {
-        .only = lim__alias_pid(s->bus, conv.id), .after = lim__val_u64(s->root, "after", 0), .max = 1, .what = LIM__SHOW_HISTORY
-    };
+    const lim__show what = { .only = lim__alias_pid(s->bus, conv.id),
+                             .after = lim__val_u64(s->root, "after", 0),
+                             .max = 1,
+                             .what = LIM__SHOW_HISTORY };
     lim__gather *g = lim__gather_begin(s, LIM__GATHER_FIRST, NULL, lim__bytes(NULL, 0));
     if (g == NULL)
         return;

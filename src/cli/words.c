@@ -152,7 +152,8 @@ static bool zone(const char *text, long *east)
 
 bool cli_time(const char *text, int64_t *us)
 {
-    static const char *const formats[] = { "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M" };
+    static const char *const formats[] = { "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M",
+                                           "%Y-%m-%d %H:%M" };
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         struct tm tm = { .tm_isdst = -1 };
         long east;

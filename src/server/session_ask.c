@@ -291,7 +291,8 @@ static refusal judge_options(const lim_bus *bus, request *r)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, r->diag.text };
     }
     if (terms->durable && (terms->window > 0 || terms->gather))
-        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0, "an ask in parts, or of everybody, is not durable" };
+        return (refusal){ LIM_HOW_REFUSED, LIM_WHY_BAD_REQUEST, 0, 0,
+                          "an ask in parts, or of everybody, is not durable" };
     if (hops > LIM_HOPS_MAX)
         return (refusal){ LIM_HOW_REFUSED, LIM_WHY_HOP_LIMIT, LIM_HOPS_MAX, hops,
                           "too many conversations deep; is somebody asking itself?" };

@@ -25,7 +25,9 @@ static const char *objection(const session *s, const lim__f_signal *f, lim_err *
     if (f->payload.len > s->porter->bus->opts.payload_bytes_max)
         return "the payload is over the size limit";
     *code = LIM_E_GONE;
-    return lim__conv_kind_of(s->porter->bus, lim__alias_pid(s->porter->bus, f->conversation)) == 0 ? lim_err_text(LIM_E_GONE) : NULL;
+    return lim__conv_kind_of(s->porter->bus, lim__alias_pid(s->porter->bus, f->conversation)) == 0
+               ? lim_err_text(LIM_E_GONE)
+               : NULL;
 }
 
 static lim_err pass_signal(session *s, const lim__f_signal *f)

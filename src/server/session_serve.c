@@ -14,7 +14,8 @@
  *                        `-- refused ------------------------------------------------------> LEFT
  *
  * Of a request nothing is remembered but that it is in hand, by a hash of (conversation, lease), and how many parts of
- * an answer may be sent: NO_PARTS, or ROOM + that many. Who sends more breaks the protocol. */
+ * an answer may be sent: NO_PARTS, or ROOM + that many; KEPT: an ask whose answer is settled like a task's. Who sends
+ * more breaks the protocol. */
 #include "server/session.h"
 
 #include "bus/durable.h"
@@ -28,14 +29,14 @@ typedef struct unsettled_reply {
 
 /* ---- what is in hand ---- */
 
-enum { NO_PARTS = 1, ROOM };
+enum { NO_PARTS = 1, KEPT, ROOM };
 
 static uint64_t hand_key(lim_pid conv, uint64_t lease)
 {
     return conv.id + lease * 0x9E3779B97F4A7C15u; /* two that fall together make a count wrong by one, no more */
 }
 
-/* `room`: NO_PARTS, or ROOM and more. False: no memory. */
+/* `room`: NO_PARTS, KEPT, or ROOM and more. False: no memory. */
 static bool hold(proxy *p, lim_pid conv, uint64_t lease, uintptr_t room)
 {
     session *s = p->session;
@@ -124,7 +125,10 @@ static void on_request(proxy *p, lim_process *self, const lim__request *r)
         f.flags |= LIM__FLAG_TAKEN;
     if (r->flags & LIM__REQUEST_QUIET) {
         f.flags |= LIM__FLAG_NO_REPLY;
-    } else if (!hold(p, r->conv, r->lease, r->credit > 0 ? ROOM + (uintptr_t)r->credit : NO_PARTS)) {
+    } else if (!hold(p, r->conv, r->lease,
+                     r->credit > 0                 ? ROOM + (uintptr_t)r->credit
+                     : r->flags & LIM__REQUEST_ACK ? KEPT
+                                                   : NO_PARTS)) {
         lim_exit(self, LIM_FAULT); /* the nearest truth for who asked */
         return;
     }
@@ -512,7 +516,7 @@ void lim__session_reply(session *s, const lim__frame *frame)
     if (self == NULL)
         return;
     lim_pid conv = { f.conversation };
-    bool work = reg->kind == LIM__MEMBER_WORK;
+    bool work = reg->kind == LIM__MEMBER_WORK || room_of(reg->proxy, conv, f.lease) == KEPT;
     let_go(reg->proxy, conv, f.lease);
     lim__answer *a = answer_letter(s, reg, &f);
     if (a == NULL) { /* its asker would wait for ever; the crash of who answered is the nearest truth */
@@ -539,7 +543,7 @@ void lim__session_holding(session *s, const lim__frame *frame)
         return;
     lim_pid conv = { f.conversation };
     lim__holding *h = lim__letter_new(s->porter->sched, &lim__type_holding, sizeof *h);
-    if (hold(reg->proxy, conv, f.lease, NO_PARTS) && h != NULL) {
+    if (hold(reg->proxy, conv, f.lease, KEPT) && h != NULL) {
         *h = (lim__holding){ f.lease, reg->pid };
         if (lim__send_reserved(self, lim__alias_pid(s->porter->bus, conv.id), h) == LIM_OK)
             return;
@@ -593,7 +597,7 @@ void lim__session_part(session *s, const lim__frame *frame)
         return; /* revoked meanwhile */
     if (room <= ROOM) {
         lim__session_fault(s, LIM_E_PROTOCOL, "PART on stream %u %s", f.stream,
-                           room == NO_PARTS ? "for an asker that takes none" : "without credit");
+                           room < ROOM ? "for an asker that takes none" : "without credit");
         return;
     }
     (void)hold(reg->proxy, conv, f.lease, room - 1); /* replaces */
