@@ -12,6 +12,9 @@
  * deleted. crash is timed from the worker's death until another worker has the task in hand. gearmand is asked in the
  * foreground, because only that gives a result.
  *
+ * With --durable before PORT the tasks are durable: liminald needs a data directory, and beanstalkd a binlog that it
+ * syncs at each write (-f 0).
+ *
  * Clients are as small as the protocols allow: raw sockets, one read for many answers. TAG is appended to the names. */
 #include "peer.h"
 
@@ -32,6 +35,7 @@ enum { PAYLOAD = 16, WINDOW_MAX = 1000, NAME_MAX_ = 64 };
 static const char payload[PAYLOAD + 1] = "0123456789abcdef";
 
 static uint16_t port;
+static bool durable;
 static char tag[NAME_MAX_];
 
 /* What processes tell each other: when a worker died. */
@@ -175,6 +179,7 @@ static void lim_tasks(uint32_t window, uint64_t count, uint64_t *ns)
     pid_t pid = start(lim_worker, NULL);
     bench_conn *c = bench_connect(&bench_liminal, port, 0);
     uint64_t sent_ns[WINDOW_MAX], done = 0, sent = 0;
+    c->kept = durable;
     bench_liminal_prepare_tasks(c, "bench.tasks");
     for (; sent < window && sent < count; sent++) {
         sent_ns[sent] = bench_now_ns();
@@ -567,7 +572,7 @@ typedef enum who { LIMINAL, BEANSTALKD, GEARMAND } who;
 static void say(const char *what, uint64_t count, uint64_t took_ns, uint64_t cpu_ns, uint64_t *ns)
 {
     char name[160];
-    snprintf(name, sizeof name, "tcp.dispatch.%s%s", what, tag);
+    snprintf(name, sizeof name, "%s.dispatch.%s%s", durable ? "durable" : "tcp", what, tag);
     bench_result((double)count / (double)took_ns * 1e9, "task/s", "%s.rate", name);
     if (cpu_ns > 0)
         bench_result((double)cpu_ns / (double)count, "ns/task", "%s.server_cpu", name);
@@ -632,7 +637,8 @@ static int is_up(const char *text)
 
 static int usage(void)
 {
-    fputs("usage: bench-dispatch [--peer beanstalkd|gearmand] PORT one COUNT [TAG] | pipe WINDOW COUNT [TAG] |\n"
+    fputs("usage: bench-dispatch [--peer beanstalkd|gearmand] [--durable] PORT one COUNT [TAG] | pipe WINDOW COUNT "
+          "[TAG] |\n"
           "       crash ITERATIONS [TAG]; or bench-dispatch port | up PORT\n",
           stderr);
     return 2;
@@ -660,6 +666,12 @@ int main(int argc, char **argv)
         server = strcmp(argv[2], "gearmand") == 0 ? GEARMAND : BEANSTALKD;
         argc -= 2;
         argv += 2;
+    }
+    if (argc > 1 && strcmp(argv[1], "--durable") == 0) {
+        durable = true;
+        bench_class = "disk";
+        argc--;
+        argv++;
     }
     if (argc < 4)
         return usage();

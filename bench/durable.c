@@ -1,31 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
- * durable.c - publishing to a durable channel: how long one takes, and how many a second when many are on their way.
+ * durable.c - publishing to a durable channel of a bus in this program: how long one takes, and how many a second when
+ * many are on their way. Over TCP, with peers: durable_tcp.c.
  *
- *   bench-durable [DIR]                in this program: a bus with its data in DIR (/var/tmp), on the disk to be
- * measured bench-durable PORT WINDOW COUNT    over TCP, to a liminald that keeps its data on that disk
+ *   bench-durable [DIR]      the data is in DIR (/var/tmp), on the disk to be measured
  *
- * `fdatasync`: what the disk takes for one write of 4 KiB into a file that was full of zeros before; in the same run,
- * in turns with what it is compared with. Every message is 128 bytes and acknowledged when it is on stable storage. */
-#include <liminal/client.h>
+ * `fdatasync`: what the disk alone takes (disk.c); in the same run, in turns with what it is compared with. Every
+ * message is 128 bytes and acknowledged when it is on stable storage. */
 #include <liminal/liminal.h>
 #include "base/base.h"
 #include "base/hist.h"
+#include "peer.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { SIZE = 128, ROUNDS = 5, ONE = 400, RAW_BYTES = 16 << 20, BLOCK = 4096 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
+enum { SIZE = 128, ROUNDS = 5, ONE = 400 };
 
 static void need(bool holds, const char *what)
 {
@@ -46,35 +37,6 @@ static const char *payload(void)
     static char text[SIZE + 1];
     memset(text, 'x', SIZE);
     return text;
-}
-
-/* ---- the disk alone ---- */
-
-typedef struct raw {
-    int fd;
-    void *block;
-    off_t at;
-} raw;
-
-static raw raw_open(const char *dir)
-{
-    char path[4200];
-    raw r = { 0 };
-    snprintf(path, sizeof path, "%s/raw", dir);
-    need(posix_memalign(&r.block, BLOCK, BLOCK) == 0, "no memory");
-    memset(r.block, 0, BLOCK);
-    r.fd = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
-    need(r.fd >= 0, "the raw file cannot be made");
-    for (off_t at = 0; at < RAW_BYTES; at += BLOCK)
-        need(pwrite(r.fd, r.block, BLOCK, at) == BLOCK, "the raw file cannot be written");
-    need(fsync(r.fd) == 0, "the raw file cannot be synced");
-    return r;
-}
-
-static void raw_one(raw *r)
-{
-    need(pwrite(r->fd, r->block, BLOCK, r->at) == BLOCK && fdatasync(r->fd) == 0, "the raw file cannot be written");
-    r->at = (r->at + BLOCK) % RAW_BYTES;
 }
 
 /* ---- in this program ---- */
@@ -112,7 +74,7 @@ static double pipelined(flow *f, uint32_t window, uint32_t count)
 {
     lim_publish_opts opts = { .size = sizeof opts, .on_receipt = on_receipt, .ctx = f };
     lim_admission a;
-    uint64_t begin = now_ns();
+    uint64_t begin = bench_now_ns();
     f->window = window;
     for (uint32_t i = 0; i < count; i++) {
         if (f->flying >= window)
@@ -124,21 +86,21 @@ static double pipelined(flow *f, uint32_t window, uint32_t count)
     }
     f->window = 0;
     await_at_most(f, 0);
-    return (double)count * 1e9 / (double)(now_ns() - begin);
+    return (double)count * 1e9 / (double)(bench_now_ns() - begin);
 }
 
-static void one_by_one(flow *f, raw *r, lim__hist *ours, lim__hist *disk)
+static void one_by_one(flow *f, bench_disk *r, lim__hist *ours, lim__hist *disk)
 {
     lim_receipt receipt;
     for (uint32_t i = 0; i < ONE; i++) {
-        uint64_t begin = now_ns();
+        uint64_t begin = bench_now_ns();
         need(lim_publish_wait(f->bus, f->channel, lim__bytes(payload(), SIZE), NULL, &receipt) == LIM_OK &&
                  receipt.admission.verdict == LIM_ACCEPT,
              "a publish failed");
-        lim__hist_record(ours, now_ns() - begin);
-        begin = now_ns();
-        raw_one(r);
-        lim__hist_record(disk, now_ns() - begin);
+        lim__hist_record(ours, bench_now_ns() - begin);
+        begin = bench_now_ns();
+        bench_disk_write(r);
+        lim__hist_record(disk, bench_now_ns() - begin);
     }
 }
 
@@ -152,7 +114,8 @@ static void embedded(const char *dir)
     lim_channel_opts durable = { .size = sizeof durable, .durable = true };
     need(lim_bus_open(&opts, &f.bus) == LIM_OK, diag.text);
     need(lim_channel_open(f.bus, "bench", &durable, &f.channel) == LIM_OK, "the channel cannot be made");
-    raw r = raw_open(dir);
+    bench_disk r;
+    bench_disk_open(&r, dir);
     static lim__hist ours, disk;
     one_by_one(&f, &r, &ours, &disk);
     result("one.p50", (double)lim__hist_percentile(&ours, 50) / 1e3, "us", "disk");
@@ -173,78 +136,12 @@ static void embedded(const char *dir)
         result(pipes[i].name, best, "msg/s", "disk");
     }
     lim_bus_close(f.bus);
-    close(r.fd);
-    free(r.block);
-}
-
-/* ---- over TCP ---- */
-
-typedef struct tcp {
-    lim_client *client;
-    uint32_t flying, window, left;
-    uint64_t begun[4096]; /* of the oldest on its way, and those behind it */
-    uint64_t offered, told;
-    lim__hist hist;
-    pthread_mutex_t lock;
-    pthread_cond_t change;
-} tcp;
-
-static void on_told(void *ctx, const lim_receipt *r)
-{
-    tcp *t = ctx;
-    need(r->admission.verdict == LIM_ACCEPT && r->durability == LIM_CLASS_DISK, "a message was not stored");
-    pthread_mutex_lock(&t->lock);
-    lim__hist_record(&t->hist, now_ns() - t->begun[t->told++ % LIM_COUNT(t->begun)]);
-    t->flying--;
-    pthread_cond_signal(&t->change);
-    pthread_mutex_unlock(&t->lock);
-}
-
-static void over_tcp(const char *port, uint32_t window, uint32_t count)
-{
-    static tcp t = { .lock = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER };
-    char server[64], name[64];
-    lim_outcome o = { 0 };
-    snprintf(server, sizeof server, "127.0.0.1:%s", port);
-    need(window >= 1 && window < LIM_COUNT(t.begun), "the window is 1 to 4095");
-    lim_client_opts opts = { .size = sizeof opts, .server = server, .name = "bench-durable" };
-    need(lim_client_open(&opts, NULL, &t.client) == LIM_OK, "the server cannot be reached");
-    lim_ask_opts ask = { .size = sizeof ask, .timeout_ms = 5000 };
-    lim_bytes create = lim__str("{\"op\":\"create\",\"name\":\"bench\",\"durable\":true}");
-    need(lim_client_ask(t.client, "$sys.channels", create, &ask, &o) == LIM_OK && o.how == LIM_HOW_REPLY,
-         "the channel cannot be made");
-    lim_outcome_fini(&o);
-    lim_publish_opts publish = { .size = sizeof publish, .on_receipt = on_told, .ctx = &t };
-    uint64_t begin = now_ns();
-    for (uint32_t i = 0; i < count; i++) {
-        pthread_mutex_lock(&t.lock);
-        while (t.flying >= window)
-            pthread_cond_wait(&t.change, &t.lock);
-        t.flying++;
-        t.begun[t.offered++ % LIM_COUNT(t.begun)] = now_ns();
-        pthread_mutex_unlock(&t.lock);
-        need(lim_client_publish_async(t.client, "bench", lim__bytes(payload(), SIZE), &publish, NULL, NULL) == LIM_OK,
-             "a publish failed");
-    }
-    pthread_mutex_lock(&t.lock);
-    while (t.flying > 0)
-        pthread_cond_wait(&t.change, &t.lock);
-    pthread_mutex_unlock(&t.lock);
-    uint64_t took = now_ns() - begin;
-    snprintf(name, sizeof name, "tcp.w%u.rate", (unsigned)window);
-    result(name, (double)count * 1e9 / (double)took, "msg/s", "disk");
-    snprintf(name, sizeof name, "tcp.w%u.p50", (unsigned)window);
-    result(name, (double)lim__hist_percentile(&t.hist, 50) / 1e3, "us", "disk");
-    lim_client_close(t.client);
+    bench_disk_close(&r);
 }
 
 int main(int argc, char **argv)
 {
     char dir[4096], command[4200];
-    if (argc == 4) {
-        over_tcp(argv[1], (uint32_t)atoi(argv[2]), (uint32_t)atoi(argv[3]));
-        return 0;
-    }
     snprintf(dir, sizeof dir, "%s/bench-durable-XXXXXX", argc > 1 ? argv[1] : "/var/tmp");
     need(mkdtemp(dir) != NULL, "the directory cannot be made");
     embedded(dir);

@@ -32,6 +32,8 @@ void bench_die(const char *format, ...)
     _exit(1);
 }
 
+const char *bench_class = "";
+
 void bench_result(double value, const char *unit, const char *format, ...)
 {
     va_list args;
@@ -39,7 +41,7 @@ void bench_result(double value, const char *unit, const char *format, ...)
     va_start(args, format);
     vprintf(format, args);
     va_end(args);
-    printf(" %.3f %s\n", value, unit);
+    printf(" %.3f %s %s\n", value, unit, bench_class);
     fflush(stdout);
 }
 
@@ -140,6 +142,7 @@ void bench_close(bench_conn *c)
     close(c->fd);
     lim__buf_fini(&c->out);
     lim__buf_fini(&c->request);
+    lim__buf_fini(&c->heard);
     free(c->in);
     free(c);
 }

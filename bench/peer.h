@@ -7,6 +7,9 @@
  *
  *      recv --> in --take--> counters and events of the connection, answers due into `out` --bench_flush--> send
  *
+ * Some servers keep what is published, and can be read from the beginning: those have the last lines of the table, too
+ * (bench-durable_tcp).
+ *
  * Whatever goes wrong ends the program with a line on stderr: a number from a broken run is worse than none. */
 #ifndef BENCH_PEER_H
 #define BENCH_PEER_H
@@ -43,6 +46,7 @@ typedef struct bench_conn {
     uint64_t answered; /* publishes that the server has answered */
     uint64_t deferred, rejected; /* deliveries that had to wait in the server, publishes that were in vain */
     uint64_t pongs;
+    uint64_t last_id[2]; /* redis: of the last entry of the page being read */
     bool confirmed; /* the subscription or registration is in force */
     /* an asker: the slots whose answer `take` has found, to be emptied by whoever called it */
     uint32_t done_count, crashed_count;
@@ -52,6 +56,9 @@ typedef struct bench_conn {
     uint64_t requests; /* seen, and answered into `out` unless it is deaf */
     bool deaf;         /* counts requests without answering them */
     bool tasks;        /* its asks are dispatches */
+    bool kept;         /* its asks, or tasks, are durable */
+    bool listens;      /* what answers an ask goes to `heard`, with a 0 behind it */
+    lim__buf heard;
     uint64_t conv, lease; /* of the last request that a deaf one was handed */
 } bench_conn;
 
@@ -71,15 +78,21 @@ struct bench_peer {
     /* Deals with all whole frames and answers with the first byte that belongs to none. */
     const uint8_t *(*take)(bench_conn *c, const uint8_t *p, const uint8_t *end);
     void (*settle)(bench_conn *c, uint64_t published); /* blocks until the server has handled them all */
+    /* ---- of those that keep a log: each publish to it is answered when it is kept, in order (c->answered) ---- */
+    const char *class;                                  /* what a publish that was answered survives */
+    void (*create)(bench_conn *c, const char *channel); /* blocks; one that is there is left as it is; before publishing */
+    void (*replay)(bench_conn *c, const char *channel, size_t size); /* from the first on; the log has nobody else's */
 };
 
-extern const bench_peer bench_liminal, bench_nats;
+extern const bench_peer bench_liminal, bench_nats, bench_redis, bench_jetstream;
 
 /* ---- tasks, which only liminald has in this form (peer_liminal.c) ---- */
 void bench_liminal_work(bench_conn *c, const char *queue, uint32_t capacity); /* blocks until in force */
 void bench_liminal_prepare_tasks(bench_conn *c, const char *queue);           /* put_ask then dispatches */
 void bench_liminal_acknowledge(bench_conn *c); /* a deaf worker: the last request is in its hands */
 void bench_liminal_answer(bench_conn *c);      /* and is done */
+void bench_liminal_read_on(bench_conn *c, const char *log, size_t size); /* what is new in it, up to 16384 messages */
+uint64_t bench_liminal_batches(bench_conn *c); /* that the store has written */
 
 /* ---- connections (peer.c) ---- */
 bench_conn *bench_connect(const bench_peer *peer, uint16_t port, uint32_t index); /* greeted */
@@ -91,8 +104,21 @@ bool bench_read(bench_conn *c, int flags);
 /* ---- numbers (peer.c) ---- */
 uint64_t bench_now_ns(void);
 _Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+extern const char *bench_class; /* of all results that follow; "": memory */
 void bench_result(double value, const char *unit, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void bench_percentiles(uint64_t *ns, size_t count, const char *name); /* sorts; p50, p99, p999 in microseconds */
+
+/* ---- the disk alone (disk.c): a file that was full of zeros before, past the page cache ---- */
+typedef struct bench_disk {
+    int fd;
+    void *block;
+    off_t at;
+    char path[4200];
+} bench_disk;
+void bench_disk_open(bench_disk *d, const char *dir); /* a file in that directory */
+void bench_disk_write(bench_disk *d);                 /* one block of 4 KiB, synced */
+void bench_disk_close(bench_disk *d);                 /* and removes it */
+
 /* Of the server, whose process id is in $SERVER_PID; 0 without it. */
 uint64_t bench_server_cpu_ns(void); /* of all its threads that live */
 uint64_t bench_server_wakes(void);  /* voluntary switches of all its threads */

@@ -3,11 +3,13 @@
  *
  * Deliveries, of which there are millions, are skipped by their header without being decoded, as the other table does
  * it. A subscriber returns half its window at a time. */
+#include "data/data.h"
 #include "peer.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-enum { STREAM = 1 }; /* each connection opens one */
+enum { STREAM = 1, READ_WINDOW = 16384 }; /* each connection opens one; credit of those that read a log */
 
 static void must(lim_err err)
 {
@@ -43,6 +45,17 @@ static void on_published(bench_conn *c, const lim__frame *frame)
     c->rejected += f.verdict == LIM_REJECT ? f.count : 0;
 }
 
+static void on_stored(bench_conn *c, const lim__frame *frame)
+{
+    lim__f_stored f;
+    if (!lim__get_stored(frame, &f))
+        broken(frame);
+    if (f.verdict != LIM_ACCEPT || f.class != LIM_CLASS_DISK)
+        bench_die("a message was not stored on the disk: verdict %u, why %u, class %u: %.*s", f.verdict, f.why, f.class,
+                  (int)f.detail.len, (const char *)f.detail.ptr);
+    c->answered++;
+}
+
 static void on_request(bench_conn *c, const lim__frame *frame)
 {
     lim__f_request f;
@@ -73,6 +86,11 @@ static void on_outcome(bench_conn *c, const lim__frame *frame)
         bench_die("an ask ended otherwise than it should: how %u, why %u: %.*s", f.how, f.why, (int)f.detail.len,
                   (const char *)f.detail.ptr);
     c->done[c->done_count++] = (uint32_t)f.corr;
+    if (!c->listens)
+        return;
+    lim__buf_consume(&c->heard, lim__buf_len(&c->heard));
+    lim__buf_add(&c->heard, f.payload.ptr, f.payload.len);
+    lim__buf_add(&c->heard, "", 1);
 }
 
 static void on_dropped(bench_conn *c, const lim__frame *frame)
@@ -91,6 +109,9 @@ static void on_frame(bench_conn *c, const lim__frame *frame)
         break;
     case LIM__PUBLISHED:
         on_published(c, frame);
+        break;
+    case LIM__STORED:
+        on_stored(c, frame);
         break;
     case LIM__REQUEST:
         on_request(c, frame);
@@ -180,12 +201,23 @@ static void serve(bench_conn *c, const char *group)
     confirm(c);
 }
 
+/* The options of an ask or a dispatch; `block` gets them. */
+static lim_bytes wants(const bench_conn *c, lim__buf *block)
+{
+    if (c->kept)
+        must(lim__packed_add(block, lim__str("durable"), lim__str("1")));
+    return lim__buf_bytes(block);
+}
+
 static void prepare_asking(bench_conn *c, const char *group)
 {
+    lim__buf block = { 0 };
     must(lim__put_ask(&c->request, &(lim__f_ask){ .timeout_ms = 20000,
                                                   .on_crash = LIM_CRASH_FAIL,
                                                   .group = lim__str(group),
+                                                  .options = wants(c, &block),
                                                   .payload = lim__str("0123456789abcdef") }));
+    lim__buf_fini(&block);
 }
 
 void bench_liminal_work(bench_conn *c, const char *queue, uint32_t capacity)
@@ -198,11 +230,14 @@ void bench_liminal_work(bench_conn *c, const char *queue, uint32_t capacity)
 
 void bench_liminal_prepare_tasks(bench_conn *c, const char *queue)
 {
+    lim__buf block = { 0 };
     c->tasks = true;
     must(lim__put_dispatch(&c->request, &(lim__f_dispatch){ .timeout_ms = 20000,
                                                             .flags = LIM__FLAG_OUTCOME,
                                                             .queue = lim__str(queue),
+                                                            .options = wants(c, &block),
                                                             .payload = lim__str("0123456789abcdef") }));
+    lim__buf_fini(&block);
 }
 
 void bench_liminal_acknowledge(bench_conn *c)
@@ -250,6 +285,80 @@ static void settle(bench_conn *c, uint64_t published)
         bench_die("%llu publishes were rejected", (unsigned long long)c->rejected);
 }
 
+/* ---- what the server keeps ---- */
+
+/* Asks the system; blocks; the answer is in c->heard. */
+static void sys(bench_conn *c, const char *group, const char *request)
+{
+    c->listens = true;
+    must(lim__put_ask(&c->out, &(lim__f_ask){ .timeout_ms = 5000,
+                                              .on_crash = LIM_CRASH_FAIL,
+                                              .group = lim__str(group),
+                                              .payload = lim__str(request) }));
+    for (c->done_count = 0; c->done_count == 0;) {
+        bench_flush(c);
+        bench_read(c, 0);
+    }
+    c->done_count = 0;
+    c->listens = false;
+}
+
+static void create(bench_conn *c, const char *channel)
+{
+    char request[160];
+    snprintf(request, sizeof request, "{\"op\":\"create\",\"name\":\"%.60s\",\"durable\":true}", channel);
+    sys(c, "$sys.channels", request);
+}
+
+uint64_t bench_liminal_batches(bench_conn *c)
+{
+    static const char name[] = "\"batches\":";
+    sys(c, "$sys.store", "{\"op\":\"info\"}");
+    const char *at = strstr((const char *)lim__buf_bytes(&c->heard).ptr, name);
+    if (at == NULL)
+        bench_die("liminald does not say what it has written");
+    return strtoull(at + sizeof name - 1, NULL, 10);
+}
+
+static void read_log(bench_conn *c, const char *log, size_t size, const char *from)
+{
+    lim__buf block = { 0 };
+    c->unit = LIM__HEADER_SIZE + LIM__LEAST_OF_DELIVER + size;
+    c->window = READ_WINDOW;
+    must(lim__packed_add(&block, lim__str("from"), lim__str(from)));
+    must(lim__put_subscribe(&c->out, &(lim__f_subscribe){ .stream = STREAM,
+                                                          .window = c->window,
+                                                          .backlog = 1,
+                                                          .pattern = lim__str(log),
+                                                          .options = lim__buf_bytes(&block) }));
+    lim__buf_fini(&block);
+    confirm(c);
+}
+
+static void replay(bench_conn *c, const char *channel, size_t size)
+{
+    read_log(c, channel, size, "all");
+}
+
+void bench_liminal_read_on(bench_conn *c, const char *log, size_t size)
+{
+    read_log(c, log, size, "new");
+}
+
 const bench_peer bench_liminal = {
-    "liminal", true, true, greet, subscribe, serve, prepare_asking, put_publish, number, put_ask, take, settle,
+    .name = "liminal",
+    .tells_crashes = true,
+    .tells_waiting = true,
+    .greet = greet,
+    .subscribe = subscribe,
+    .serve = serve,
+    .prepare_asking = prepare_asking,
+    .put_publish = put_publish,
+    .number = number,
+    .put_ask = put_ask,
+    .take = take,
+    .settle = settle,
+    .class = "disk",
+    .create = create,
+    .replay = replay,
 };

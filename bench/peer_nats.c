@@ -164,5 +164,14 @@ static void settle(bench_conn *c, uint64_t published)
 }
 
 const bench_peer bench_nats = {
-    "nats", false, false, greet, subscribe, serve, prepare_asking, put_publish, number, put_ask, take, settle,
+    .name = "nats",
+    .greet = greet,
+    .subscribe = subscribe,
+    .serve = serve,
+    .prepare_asking = prepare_asking,
+    .put_publish = put_publish,
+    .number = number,
+    .put_ask = put_ask,
+    .take = take,
+    .settle = settle,
 };

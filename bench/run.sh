@@ -6,19 +6,24 @@
 #
 # What is run is a list of jobs (below): every program DIR/bench/bench-X that needs no server, and bench-tcp's workloads
 # against liminald, which is started here on a free port: `one` with one scheduler, `two` with two and connections put on
-# them in turn, `kept` with its data in a directory of $DURABLE_DIR (/var/tmp). WHAT keeps the jobs whose name contains it. A program prints lines "RESULT name value unit [class]"; all jobs are
-# run N times (default 5), one round after the other, and each name is reported with its median, minimum and maximum.
+# them in turn, `kept` with its data in a directory of $DURABLE_DIR (/var/tmp: put it on the disk to be measured), where
+# its peers have theirs, too. WHAT keeps the jobs whose name contains it; those of the server `own` start one themselves,
+# take long, and are run only when WHAT is their name. A program prints lines "RESULT name value unit [class]"; all jobs
+# are run N times (default 5), one round after the other, and each name is reported with its median, minimum and maximum.
 #
 # With --peers every workload that nats-server can do is also done there, by the same program and under the same names,
 # each of its runs right after ours, so that a change of the machine's mood meets both. The ratio is turned so that more
 # than 1 always means that liminal is better: higher is better for units that end with /s and for x, lower for all others.
 # Work that is dispatched has two peers, beanstalkd and gearmand, each in jobs of its own (bench/dispatch.c).
-# A routing decision's peer is a function in redis-server (bench/routing.c). The runtime's is Erlang/OTP (bench/erlang), pinned to the same processors with as many schedulers.
+# A routing decision's peer is a function in redis-server (bench/routing.c). The runtime's is Erlang/OTP (bench/erlang),
+# pinned to the same processors with as many schedulers. What is kept has redis-server (appendfsync always), nats-server
+# with JetStream (which acknowledges before it syncs) and beanstalkd (-f 0), each with jobs of its own.
 #
 # Beside a number stands its target, if it has one, and whether the median meets it. A missed target is no failure of this
 # script: numbers are those of this machine and this moment, and only ratios travel. Exit code 1: something did not run.
 #
-# class: what an accepted message survives while this is measured. memory: nothing but the server's life. disk: a power loss.
+# class: what an accepted message survives while this is measured. memory: nothing but the server's life. os: a kill of
+# the server. disk: a power loss. If the peer's is another one, it stands behind a slash.
 set -eu
 export LC_ALL=C
 build=build what= runs=${RUNS:-5} peers= json=
@@ -42,11 +47,15 @@ build=$(cd "$build" && pwd)
 
 # ---- jobs: NAME SERVER ARGUMENTS [| ARGUMENTS for the peer, or - for none]; without |, the same ones --------------------
 # Counts are such that a run takes 0.3 to 1 s here.
+replayed=1000000 # messages that durable.replay and durable.live find there
 jobs() {
-    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' ! -name bench-tcp ! -name bench-runtime ! -name bench-routing ! -name bench-dispatch | sort); do
-        echo "${program##*/bench-} none -"
+    for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' | sort); do
+        case ${program##*/bench-} in
+        tcp | runtime | routing | dispatch | durable_tcp) ;;
+        *) echo "${program##*/bench-} none -" ;;
+        esac
     done
-    cat <<'EOF_JOBS'
+    cat <<EOF_JOBS
 routing redis -
 runtime.one erlang one
 runtime.two erlang two
@@ -66,9 +75,18 @@ tcp.rate.50000 one rate 50000 0.6
 tcp.crash one crash 200 | -
 tcp.slow one slow 100000 | slow 40000
 tcp.idle one idle 50 1
-durable.tcp.w1 kept 1 1000
-durable.tcp.w100 kept 100 50000
-durable.tcp.w1000 kept 1000 100000
+durable.tcp.w1.redis kept publish 1 1000 redis
+durable.tcp.w1.jetstream kept publish 1 1000 jetstream
+durable.tcp.w100.redis kept publish 100 50000 redis | publish 100 20000 redis
+durable.tcp.w100.jetstream kept publish 100 50000 jetstream
+durable.tcp.w1000.redis kept publish 1000 300000 redis | publish 1000 50000 redis
+durable.tcp.w1000.jetstream kept publish 1000 300000 jetstream | publish 1000 50000 jetstream
+durable.replay.redis kept replay $replayed redis
+durable.replay.jetstream kept replay $replayed jetstream
+durable.live kept live $replayed | -
+durable.ask kept ask 500 | -
+durable.dispatch.pipe100.beanstalkd kept pipe 100 20000 beanstalkd | pipe 100 1000 beanstalkd
+durable.start own 10000000
 dispatch.one.beanstalkd one one 4000 beanstalkd
 dispatch.one.gearmand one one 4000 gearmand
 dispatch.pipe100.beanstalkd one pipe 100 100000 beanstalkd
@@ -78,7 +96,7 @@ dispatch.crash.gearmand one crash 100 gearmand
 EOF_JOBS
 }
 work=$(mktemp -d)
-jobs | awk -v what="$what" 'index($1, what)' >"$work/jobs"
+jobs | awk -v what="$what" '$2 == "own" ? $1 == what : index($1, what)' >"$work/jobs"
 [ -s "$work/jobs" ] || {
     echo "bench: nothing is named like $what; there are:" $(jobs | cut -d ' ' -f 1) >&2
     rm -rf "$work"
@@ -88,9 +106,13 @@ jobs | awk -v what="$what" 'index($1, what)' >"$work/jobs"
 # ---- servers ---------------------------------------------------------------------------------------------------------
 servers=
 kept=$(mktemp -d "${DURABLE_DIR:-/var/tmp}/bench-kept-XXXXXX") # on a disk: what is measured there is not memory
+export BENCH_DISK="$kept"
 cleanup() {
     for pid in $servers; do
         kill "$pid" 2>/dev/null || :
+    done
+    for pid in $servers; do # their files are theirs until they have ended
+        wait "$pid" 2>/dev/null || :
     done
     rm -rf "$work" "$kept"
 }
@@ -120,27 +142,40 @@ start_liminald() { # start_liminald NAME OPTION...: port_NAME, pid_NAME
     eval "port_$name=$answer"
 }
 
-start_nats() {
+start_nats() { # start_nats NAME OPTION...: port_NAME, pid_NAME
+    name=$1
+    shift
     PATH=$PATH:/usr/sbin
-    nats-server -a 127.0.0.1 -p -1 --ports_file_dir "$work" >"$work/nats.log" 2>&1 &
-    pid_nats=$!
+    mkdir "$work/$name"
+    nats-server -a 127.0.0.1 -p -1 --ports_file_dir "$work/$name" "$@" >"$work/$name.log" 2>&1 &
+    eval "pid_$name=$!"
     servers="$servers $!"
-    await nats-server "$work/nats.log" sh -c "sed -n 's/.*nats:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' '$work'/*.ports"
-    port_nats=$answer
+    await nats-server "$work/$name.log" sh -c "sed -n 's/.*nats:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' '$work/$name'/*.ports"
+    eval "port_$name=$answer"
 }
 
 # None tells which port it took: it gets one that was free a moment ago.
-start_other() { # start_other beanstalkd|gearmand|redis: port_X, pid_X
+start_other() { # start_other NAME COMMAND OPTION...: port_NAME, pid_NAME; the options end with the port's
     PATH=$PATH:/usr/sbin
-    port=$("$build/bench/bench-dispatch" port)
-    case $1 in
-    beanstalkd) beanstalkd -l 127.0.0.1 -p "$port" >"$work/$1.log" 2>&1 & ;;
-    redis) redis-server --bind 127.0.0.1 --port "$port" --save '' --appendonly no --dir "$work" >"$work/$1.log" 2>&1 & ;;
-    gearmand) gearmand -L 127.0.0.1 -p "$port" -l stderr >"$work/$1.log" 2>&1 & ;;
-    esac
-    eval "pid_$1=$! port_$1=$port"
+    name=$1 port=$("$build/bench/bench-dispatch" port)
+    shift
+    "$@" "$port" >"$work/$name.log" 2>&1 &
+    eval "pid_$name=$! port_$name=$port"
     servers="$servers $!"
-    await "$1" "$work/$1.log" "$build/bench/bench-dispatch" up "$port"
+    await "$name" "$work/$name.log" "$build/bench/bench-dispatch" up "$port"
+}
+
+# The peers of durable.*, as durable as they can be; each has a directory beside ours.
+start_kept() { # start_kept redis|jetstream|beanstalkd: port_kept_X, pid_kept_X
+    mkdir "$kept/$1"
+    case $1 in
+    redis)
+        start_other kept_redis redis-server --bind 127.0.0.1 --save '' --appendonly yes --appendfsync always \
+            --auto-aof-rewrite-percentage 0 --dir "$kept/redis" --port
+        ;;
+    jetstream) start_nats kept_jetstream -js -sd "$kept/jetstream" ;;
+    beanstalkd) start_other kept_beanstalkd beanstalkd -b "$kept/beanstalkd" -f 0 -l 127.0.0.1 -p ;;
+    esac
 }
 
 # A server that died is a failure to be told; the rest of the numbers come from another one.
@@ -181,19 +216,39 @@ erlang() { # erlang one|two
     pinned "$1" erl -noshell -noinput +S $schedulers:$schedulers -pa "$work" -s runtime "$1"
 }
 
+needs_job() { cut -d ' ' -f 1 "$work/jobs" | grep -q "$1"; }
 needs_server() { cut -d ' ' -f 2 "$work/jobs" | grep -qx "$1"; }
 [ -z "$peers" ] || ! needs_server erlang || compile_erlang
-if needs_server one || needs_server two || needs_server kept; then
+if needs_server one || needs_server two || needs_server kept || needs_server own; then
     [ -x "$build/liminald" ] || { echo "bench: there is no $build/liminald" >&2 && exit 1; }
-    ! needs_server one || start_liminald one --schedulers 1
-    ! needs_server two || start_liminald two --schedulers 2 --spread
-    ! needs_server kept || start_liminald kept --schedulers 1 --data "$kept"
-    [ -z "$peers" ] || start_nats
 fi
-for server in beanstalkd gearmand; do
-    [ -z "$peers" ] || ! cut -d ' ' -f 1 "$work/jobs" | grep -q "^dispatch\..*\.$server\$" || start_other $server
-done
-[ -z "$peers" ] || ! needs_server redis || start_other redis
+! needs_server one || start_liminald one --schedulers 1
+! needs_server two || start_liminald two --schedulers 2 --spread
+! needs_server kept || start_liminald kept --schedulers 1 --data "$kept/liminald"
+if [ -n "$peers" ]; then
+    ! { needs_server one || needs_server two; } || start_nats nats
+    ! needs_job '^dispatch\..*\.beanstalkd$' || start_other beanstalkd beanstalkd -l 127.0.0.1 -p
+    ! needs_job '^dispatch\..*\.gearmand$' || start_other gearmand gearmand -L 127.0.0.1 -l stderr -p
+    ! needs_server redis || start_other redis redis-server --bind 127.0.0.1 --save '' --appendonly no --dir "$work" --port
+    for peer in redis jetstream beanstalkd; do
+        ! needs_job "^durable\..*\.$peer\$" || start_kept $peer
+    done
+fi
+
+# What is replayed is put there once, by ones who wait for nothing else.
+fill() { # fill PORT [--peer X]
+    port=$1
+    shift
+    "$build/bench/bench-durable_tcp" "$@" "$port" fill $replayed || { echo "bench: nothing to replay" >&2 && exit 1; }
+}
+if needs_job '^durable\.\(replay\|live\)'; then
+    # shellcheck disable=SC2154
+    fill "$port_kept"
+    for peer in redis jetstream; do
+        [ -n "$peers" ] && needs_job "^durable\.replay\.$peer\$" || continue
+        eval "fill \$port_kept_$peer --peer $peer"
+    done
+fi
 
 # ---- runs: lines of $work/results: ours|nats-server|erlang name value unit -------------------------------------------
 failed=0
@@ -217,7 +272,13 @@ round() {
         theirs=${arguments##* | }
         # shellcheck disable=SC2086
         if [ "$server" = none ]; then
-            broken ours || measure ours "$build/bench/bench-$job"
+            directory=
+            case $job in durable | replay) directory=$kept ;; esac
+            broken ours || measure ours "$build/bench/bench-$job" ${directory:+"$directory"}
+            continue
+        elif [ "$server" = own ]; then
+            broken ours || measure ours "$build/bench/bench-durable_tcp" start "$build/liminald" "$kept/own" "$ours"
+            rm -rf "$kept/own"
             continue
         elif [ "$server" = redis ]; then
             broken ours || measure ours "$build/bench/bench-routing"
@@ -233,8 +294,14 @@ round() {
         eval "port=\$port_$server pid=\$pid_$server"
         case $job in
         durable.*)
+            program="$build/bench/bench-durable_tcp" option= server=${job##*.}
+            case $job in durable.dispatch.*) program="$build/bench/bench-dispatch" option=--durable ;; esac
             # shellcheck disable=SC2086
-            broken ours || measure ours "$build/bench/bench-durable" "$port" $ours
+            broken ours || SERVER_PID=$pid measure ours "$program" $option "$port" $ours
+            [ -n "$peers" ] && [ "$theirs" != - ] || continue
+            eval "port=\$port_kept_$server pid=\$pid_kept_$server"
+            # shellcheck disable=SC2086
+            broken "$server" || SERVER_PID=$pid measure "$server" "$program" --peer "$server" $option "$port" $theirs
             continue
             ;;
         dispatch.*)
@@ -294,6 +361,17 @@ function target(name) {
     if (name == "route.native.single.p50") return "value <= 6"
     if (name == "route.native.crash_known.p50") return "value <= 50"
     if (name == "route.native.next_good.p50") return "value <= 250"
+    if (name == "durable.tcp.w1.redis.rate") return "ratio >= 1.15"
+    if (name ~ /^durable\.tcp\.w1\.[a-z]+\.syncs$/) return "value <= 1.8"
+    if (name == "durable.tcp.w100.redis.rate") return "ratio >= 2.5"
+    if (name ~ /^durable\.tcp\.w1000\.[a-z]+\.rate$/) return "ratio >= 5"
+    if (name == "durable.replay.redis.rate") return "ratio >= 3"
+    if (name == "durable.replay.jetstream.rate") return "ratio >= 5"
+    if (name == "durable.live.beside_replay.slower") return "value <= 1.5"
+    if (name == "durable.ask.syncs") return "value <= 4.5"
+    if (name == "durable.ask.commits") return "value <= 2"
+    if (name == "durable.dispatch.pipe100.beanstalkd.rate") return "ratio >= 5"
+    if (name == "durable.start.ready_after_kill") return "value <= 1000"
     if (name == "store.append_to_raw.w1.p50") return "value <= 1.8"
     if (name == "store.ready_after_kill") return "value <= 1000"
     if (name == "durable.one.syncs") return "value <= 1.8"
@@ -334,15 +412,17 @@ function print_json(name, value, key, n, theirs, ratio, goal) {
     printf "{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%s,\"min\":%s,\"max\":%s,\"runs\":%d,\"durability\":\"%s\"", name,
         unit[name], number(value), number(all[key, 1]), number(all[key, n]), n, class[name]
     if (theirs != "")
-        printf ",\"peer\":\"%s\",\"peer_value\":%s,\"ratio\":%s", peer[name], number(theirs), ratio == "inf" ? "null" : sprintf("%.3f", ratio)
+        printf ",\"peer\":\"%s\",\"peer_durability\":\"%s\",\"peer_value\":%s,\"ratio\":%s", peer[name], peer_class[name],
+            number(theirs), ratio == "inf" ? "null" : sprintf("%.3f", ratio)
     if (goal != "")
         printf ",\"target\":\"%s\"", goal
     if (meets(goal, value, ratio) != "")
         printf ",\"met\":%s", meets(goal, value, ratio) == "met" ? "true" : "false"
     print "}"
 }
-function print_row(name, value, key, n, theirs, ratio, goal) {
-    printf "%-46s %-6s %12s %-8s %12s %12s %4d", name, class[name], number(value), unit[name], number(all[key, 1]), number(all[key, n]), n
+function print_row(name, value, key, n, theirs, ratio, goal,    both) {
+    both = name in peer && peer_class[name] != class[name] ? class[name] "/" peer_class[name] : class[name]
+    printf "%-46s %-7s %12s %-10s %12s %12s %4d", name, both, number(value), unit[name], number(all[key, 1]), number(all[key, n]), n
     if (peers)
         printf " %12s %8s", theirs == "" ? "" : number(theirs), ratio == "" ? "" : ratio == "inf" ? ratio : sprintf("%.2f", ratio)
     if (goal != "")
@@ -352,16 +432,19 @@ function print_row(name, value, key, n, theirs, ratio, goal) {
 {
     if (!($2 in unit)) {
         unit[$2] = $4
-        class[$2] = $5 == "" ? "memory" : $5
         order[++names] = $2
     }
-    if ($1 != "ours")
+    if ($1 != "ours") {
         peer[$2] = $1
+        peer_class[$2] = $5 == "" ? "memory" : $5
+    } else {
+        class[$2] = $5 == "" ? "memory" : $5
+    }
     all[$1 SUBSEP $2, ++count[$1, $2]] = $3 + 0
 }
 END {
     if (json == "") {
-        printf "%-46s %-6s %12s %-8s %12s %12s %4s", "name", "class", "median", "unit", "min", "max", "runs"
+        printf "%-46s %-7s %12s %-10s %12s %12s %4s", "name", "class", "median", "unit", "min", "max", "runs"
         print peers ? sprintf(" %12s %8s  %s", "peer", "ratio", "target") : "  target"
     }
     for (i = 1; i <= names; i++) {
