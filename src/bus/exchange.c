@@ -379,11 +379,12 @@ static whose whose_lease(const exchange *x, uint64_t lease, lim_pid from)
 static bool hear_later(exchange *x, lim_process *self, const lim_signal *signal)
 {
     extra *e = lim__ex_extra(x, self);
-    if (e == NULL || (e->claimed != NULL && (e->claim.type != &lim__type_holding ||
-                                             e->claim.from.id != signal->from.id || signal->type != &lim__type_answer)))
+    if (e == NULL || (e->claimed != NULL && (e->claim != &lim__type_holding || e->claim_from.id != signal->from.id ||
+                                             signal->type != &lim__type_answer)))
         return false;
     lim__letter_free(lim__proc_sched(self), e->claimed);
-    e->claim = *signal;
+    e->claim = signal->type;
+    e->claim_from = signal->from;
     e->claimed = lim__letter_keep(self, signal);
     return true;
 }
@@ -484,7 +485,9 @@ static void hear_claimed(exchange *x, lim_process *self)
     void *letter = x->extra != NULL ? x->extra->claimed : NULL;
     if (letter == NULL)
         return;
-    lim_signal signal = x->extra->claim;
+    lim_signal signal = {
+        .kind = LIM_SIGNAL_MESSAGE, .from = x->extra->claim_from, .body = { letter, 1 }, .type = x->extra->claim
+    };
     x->extra->claimed = NULL;
     lim__letter_replay(self, &signal, letter, lim__ex_hear_again, x);
 }

@@ -127,11 +127,10 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
         return;
     }
     *w = (lim__want){ .conv = lim_self(self),
-                      .id = lim__ex_id(x, self),
                       .wish = ++x->wish,
                       .kept = lim__terms_or_default(x->open->terms)->durable,
                       .kind = x->open->kind,
-                      .only = x->open->participant,
+                      .only = is_task(x) ? lim__ex_id(x, self) : x->open->participant, /* of a task its id */
                       .wait = x->open->flags & LIM__OPEN_WAIT,
                       .again = again,
                       .attempts = x->attempts,

@@ -71,7 +71,8 @@ typedef struct extra { /* what most exchanges do without */
     lim_pid follows, followed; /* another task stands for this one: its id; its process */
     void *claimed;            /* an answer, or `holding`, of somebody who says to have the current lease under another pid:
                                * heard when the one who has it is found dead */
-    lim_signal claim;         /* as it came */
+    const lim__letter_type *claim; /* which of the two, */
+    lim_pid claim_from;       /* and who said it */
     kept_signal *signals;
     uint32_t signal_count;
     lim__progress *note;      /* the newest */

@@ -83,11 +83,11 @@ typedef enum claim_state {
 } claim_state;
 struct claim { /* a task: from its first wish until it ends; an ask: one wish and its lease */
     watched watched;
-    bool is_task;
-    bool kept;          /* an ask that is durable: its lease has a number of its own, and it is in g->claims */
-    bool unheard;       /* those who could take it were given it, and did not acknowledge */
+    bool is_task : 1;
+    bool kept : 1;          /* an ask that is durable: its lease has a number of its own, and it is in g->claims */
+    bool unheard : 1;   /* those who could take it were given it, and did not acknowledge */
     uint8_t wish;       /* the newest */
-    bool fell_back;     /* another version decides about it, after a fault: there is no third */
+    bool fell_back : 1; /* another version decides about it, after a fault: there is no third */
     claim_state state;
     lim__list node;
     lim_pid conv;
@@ -194,6 +194,7 @@ static inline lim_pid lim__claim_id(const claim *c)
     return c->is_task ? (lim_pid){ ((const task *)(const void *)c)->item.id } : c->conv;
 }
 lim__policy lim__group_policy(const group *g); /* of its tasks, from now on */
+_Static_assert(sizeof(claim) <= 136 && sizeof(task) <= 304, "what waits takes what it took");
 static inline task *lim__claim_task(claim *c)
 {
     LIM_ASSERT(c->is_task);

@@ -671,7 +671,7 @@ static lim__want *want_of(group *g, lim__revive *r)
     if (w == NULL)
         return NULL;
     *w = (lim__want){ .conv = r->conv,
-                      .id = r->id,
+                      .only = r->kind == LIM__KIND_TASK ? r->id : (lim_pid){ 0 }, /* of a task its id */
                       .kind = r->kind,
                       .wait = true, /* nobody is here yet */
                       .again = true,

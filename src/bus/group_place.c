@@ -33,6 +33,12 @@ static lim_bytes want_type(const lim__want *w)
     return lim__bytes(w->type, w->type_len);
 }
 
+/* Of the group nobody else will do. */
+static bool only_one(const lim__want *w)
+{
+    return w->kind != LIM__KIND_TASK && w->only.id != 0;
+}
+
 static bool shuns(const lim__want *w, const member *m)
 {
     for (uint32_t i = 0; i < w->shun_count; i++)
@@ -48,7 +54,7 @@ static uint32_t candidates(group *g, const lim__want *w, bool *any_free)
     *any_free = false;
     LIM__LIST_EACH(node, &g->members) {
         member *m = LIM_CONTAINER(node, member, node);
-        if (!lim__member_serves(m, tasks, want_type(w)) || shuns(w, m) || (w->only.id != 0 && w->only.id != m->pid.id))
+        if (!lim__member_serves(m, tasks, want_type(w)) || shuns(w, m) || (only_one(w) && w->only.id != m->pid.id))
             continue;
         LIM_ASSERT(n < g->candidate_cap);
         g->candidates[n] = &m->view;
@@ -185,7 +191,7 @@ static placing try_place(group *g, claim *c)
     if (!any_free)
         return ALL_FULL;
     c->fell_back = false;
-    if (c->want->only.id != 0) /* there is nothing to choose */
+    if (only_one(c->want)) /* there is nothing to choose */
         return decide(g, c, &(lim__route_result){ .how = LIM__ROUTE_DECIDED }, lim__group_router_name(g), n);
     lim__route_msg msg = message_of(c);
     lim__route_result r = { 0 };
@@ -236,7 +242,7 @@ static void ask_not_placed(group *g, claim *c, placing p)
     lim_why why = LIM_WHY_NO_PARTICIPANT;
     const char *detail = "";
     uint32_t limit = 0;
-    if (p == NOBODY && c->want->only.id != 0) {
+    if (p == NOBODY && only_one(c->want)) {
         detail = "it does not serve this group any more";
     } else if (p == NOBODY && !c->want->wait) {
         detail = g->serve_count == 0 ? "nobody serves this group" : "nobody in this group serves this type";

@@ -182,13 +182,16 @@ typedef struct lim__policy {
     bool trace, durable;                     /* durable: its tasks are */
 } lim__policy;
 typedef struct lim__want {
-    lim_pid conv, id;      /* id: as people know it */
+    lim_pid conv;
     lim__conv_kind kind;
     bool wait;
     bool again;            /* a task that was queued before: no new admission, goes to the front */
     bool kept;             /* it is durable by its own wish */
     uint8_t wish;          /* its number: `assigned` is the answer to one of them */
-    lim_pid only;          /* asks: nobody else will do; {0}: the router chooses */
+    union {
+        lim_pid only;      /* asks: nobody else will do; {0}: the router chooses */
+        lim_pid id;        /* tasks: as people know it */
+    };
     uint16_t attempts, losses; /* for people */
     uint64_t due_ns;       /* again: not before; 0: now */
     lim__terms *terms;
