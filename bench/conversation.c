@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
- * conversation.c - what a conversation costs: open + ask + close inside one scheduler, the same through a group's
- * router, the bytes of an idle one, and an ask from a host thread beside a plain two-futex ping-pong.
+ * conversation.c - what a conversation costs, a durable one beside the syncs of the disk it is on, too: open + ask +
+ * close inside one scheduler, the same through a group's router, the bytes of an idle one, and an ask from a host
+ * thread beside a plain two-futex ping-pong.
  *
  * Inside a scheduler means that owner, conversation and participant live on it and nobody sleeps: the loop is driven
  * by hand, so what is measured is the work and not the waking. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "bus/bus.h"
 #include "bus/letters.h"
 #include "bus/participant.h"
 
-enum { ASKS = 300000, IDLE = 100000, HOST_ASKS = 20000 };
+enum { ASKS = 300000, IDLE = 100000, HOST_ASKS = 20000, DURABLE = 500 };
 
 static uint64_t now_ns(void)
 {
@@ -308,6 +311,56 @@ static void crossing(void)
     lim__msg_unref(init.payload);
 }
 
+/* One sync into a file that is there already, as a commit is: what the disk itself takes. */
+static void sync_alone(const char *dir, uint64_t *ns)
+{
+    char path[80];
+    static char block[4096];
+    snprintf(path, sizeof path, "%s/alone", dir);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    must(fd >= 0, "a file");
+    for (int i = 0; i < DURABLE; i++)
+        must(pwrite(fd, block, sizeof block, (off_t)i * 4096) == sizeof block, "write");
+    must(fsync(fd) == 0, "sync");
+    for (int i = 0; i < DURABLE; i++) {
+        uint64_t start = now_ns();
+        must(pwrite(fd, block, sizeof block, (off_t)i * 4096) == sizeof block && fdatasync(fd) == 0, "sync");
+        ns[i] = now_ns() - start;
+    }
+    close(fd);
+    percentiles("conversation.fdatasync_alone", ns, DURABLE);
+}
+
+/* A durable conversation, opened, asked and closed by a host thread: four commits, of which the close is not awaited.
+ */
+static void durable(uint64_t *ns)
+{
+    char dir[] = "/tmp/lim-bench-XXXXXX", command[64];
+    lim_bus *bus = NULL;
+    lim_outcome o;
+    must(mkdtemp(dir) != NULL, "a directory");
+    lim_bus_opts opts = { .size = sizeof opts, .scheduler_count = 1, .data_dir = dir };
+    must(lim_bus_open(&opts, &bus) == LIM_OK, "open");
+    lim_participant echo;
+    lim_serve_opts serve = { .size = sizeof serve, .capacity = LIM_UNLIMITED, .handler = { .on_message = on_echo } };
+    must(lim_serve(bus, "echo", &serve, &echo) == LIM_OK, "serve");
+    lim_conv_opts how = { .size = sizeof how, .group = "echo", .timeout_ms = LIM_FOREVER, .durable = true };
+    for (int i = 0; i < DURABLE; i++) {
+        lim_conv conv;
+        uint64_t start = now_ns();
+        must(lim_conv_open(bus, &how, &conv) == LIM_OK, "open");
+        must(lim_conv_ask(bus, conv, (lim_participant){ 0 }, lim__str("x"), 10000, &o) == LIM_OK, "ask");
+        must(o.how == LIM_HOW_REPLY && lim_conv_close(bus, conv) == LIM_OK, "close");
+        ns[i] = now_ns() - start;
+        lim_outcome_fini(&o);
+    }
+    percentiles("conversation.durable", ns, DURABLE);
+    lim_bus_close(bus);
+    sync_alone(dir, ns);
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    must(system(command) == 0, "cleaning up");
+}
+
 int main(void)
 {
     static uint64_t ns[HOST_ASKS];
@@ -327,5 +380,6 @@ int main(void)
     crossing();
     limit_pingpong(ns);
     from_host(ns);
+    durable(ns);
     return 0;
 }
