@@ -294,7 +294,7 @@ static inline const char *admin(world *w, puppet *asker, const char *queue, cons
 static inline void has(const char *json, const char *what)
 {
     if (strstr(json, what) == NULL)
-        fail_msg("no %s in %s", what, json);
+        fail_msg("no %s in %s", what, json != NULL ? json : "nothing");
 }
 
 static inline puppet *good(world *w, const char *name, uint32_t capacity)

@@ -50,6 +50,7 @@ static struct {
     uint32_t handed, kills, losses, rejected, again;
     lim__rng *rng;
     bool easy; /* answers at once */
+    puppet *boss;
 } k;
 
 __attribute__((format(printf, 2, 3))) static void broken(const char *what, const char *format, ...)
@@ -574,6 +575,7 @@ static void configure(void)
         fail_msg("%s", answer_json);
     free(p->json);
     p->json = NULL;
+    k.boss = p;
 }
 
 static void one_world(uint64_t seed)
@@ -596,6 +598,7 @@ static void one_world(uint64_t seed)
     kill_it();
     audit(); /* and it is still so after one more */
     durable_close(&k.w);
+    free(k.boss);
 }
 
 static void test_no_durable_task_is_lost_or_ends_twice_whatever_dies(void **state) /* proves DU2 DU3 GR6 GR11 XO1 XO4 */
