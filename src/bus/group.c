@@ -369,6 +369,8 @@ void lim__group_on_signal(lim_process *self, const lim_signal *signal, void *sta
     } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_SWEEP) {
         g->sweep_timer = 0;
         lim__group_sweep_now(g);
+    } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_BACK) {
+        lim__group_back_over(g);
     } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_LINE) {
         g->line_timer = 0;
         lim__group_dispatch(g);

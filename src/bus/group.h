@@ -59,6 +59,8 @@ struct member {
     uint64_t joined_ns, seen_ns, completed; /* seen: when it last gave a place back, or came */
     uint32_t elsewhere;    /* places that it says are taken by work from elsewhere */
     bool draining;         /* gets nothing new */
+    uint64_t back_ns;      /* when it came back last; 0: it was never away, or has had its time to say what it has in hand */
+    bool settled;          /* it came back and has had that time */
 };
 
 typedef struct lease { /* one place of one member */
@@ -67,7 +69,8 @@ typedef struct lease { /* one place of one member */
     member *member;
     claim *claim;
     struct lease *next;    /* of claim->old */
-    uint64_t since_ns;
+    uint64_t since_ns : 63;
+    uint64_t spoken : 1;   /* its worker has it as far as is known: it was given here, or said so since it came back */
 } lease;
 
 /*   want --> WAITING --router--> LEASED --release--> RESTING --want again--> WAITING
@@ -185,7 +188,7 @@ struct group {
     uint32_t candidate_cap;
     uint64_t dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
 };
-enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE, LIM__GROUP_TAG_SWEEP };
+enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE, LIM__GROUP_TAG_SWEEP, LIM__GROUP_TAG_BACK };
 enum { LIM__GROUP_RETRY_MS = 100 };
 
 /* As people know it; of an ask that was made again after a restart its process. */
@@ -211,6 +214,8 @@ void lim__group_members(group *g, const lim__members *m);
 member *lim__member_away(group *g, lim__member_kind kind, const uint8_t *session, lim_bytes identity); /* as of before */
 void lim__member_down(group *g, member *m, const lim_signal *signal);
 void lim__member_free(group *g, member *m);
+void lim__group_back_over(group *g);        /* ... or has not: what nobody else took is not in its hands */
+void lim__leases_unspoken(group *g, member *m); /* gives up the suspended ones that it has not spoken for */
 void lim__member_drain(group *g, member *m, bool on);
 member *lim__member_named(group *g, lim_bytes identity);
 bool lim__member_serves(const member *m, bool tasks, lim_bytes type); /* alive, not draining, of that kind and type */

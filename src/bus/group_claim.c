@@ -55,11 +55,15 @@ static void old_end(group *g, lease **at)
 }
 
 /* The current lease becomes an old one: its member keeps its place until it comes back, or its conversation has done
- * with it. For want of memory it is over. */
+ * with it. For want of memory it is over; and if its member is back and has not spoken for it. */
 static void suspend(group *g, claim *c)
 {
     if (c->lease.id == 0)
         return;
+    if (c->lease.member->settled && !c->lease.spoken) {
+        lease_end(g, &c->lease, false);
+        return;
+    }
     lease *l = lim__alloc(lim__proc_sched(g->self), sizeof *l);
     if (l == NULL) {
         lease_end(g, &c->lease, false);
@@ -72,6 +76,21 @@ static void suspend(group *g, claim *c)
     lim__list_push(&c->lease.member->leases, &l->node);
     lim__list_remove(&c->lease.node);
     c->lease.id = 0;
+}
+
+void lim__leases_unspoken(group *g, member *m)
+{
+    for (lim__list *node = m->leases.next, *next; node != &m->leases; node = next) {
+        lease *l = LIM_CONTAINER(node, lease, node), **at = &l->claim->old;
+        next = node->next;
+        while (*at != NULL && *at != l)
+            at = &(*at)->next;
+        if (l->spoken || *at == NULL)
+            continue; /* a current one is its conversation's: it waits for the same grace */
+        *at = l->next;
+        lease_end(g, l, false);
+        lim__free(lim__proc_sched(g->self), l, sizeof *l);
+    }
 }
 
 void lim__claim_lease(group *g, claim *c, member *m)
@@ -90,6 +109,7 @@ void lim__claim_lease(group *g, claim *c, member *m)
     c->lease.member = m;
     c->lease.claim = c;
     c->lease.since_ns = lim_now_ns(g->self);
+    c->lease.spoken = true;
     lim__list_push(&m->leases, &c->lease.node);
     m->view.in_flight++;
     m->view.stamp = ++g->stamp;
@@ -602,11 +622,11 @@ void lim__claim_end(group *g, claim *c, bool demonitor)
 
 /* ---- who is it ---- */
 
-static const lease *lease_of(const claim *c, uint64_t id)
+static lease *lease_of(claim *c, uint64_t id)
 {
     if (c->lease.id == id)
         return &c->lease;
-    const lease *l = c->old;
+    lease *l = c->old;
     while (l != NULL && l->id != id)
         l = l->next;
     return l;
@@ -615,14 +635,17 @@ static const lease *lease_of(const claim *c, uint64_t id)
 void lim__group_vouch(group *g, const lim_signal *signal)
 {
     const lim__vouch *v = signal->body.ptr;
-    const claim *c = lim__map_get(&g->claims, signal->from.id);
-    const lease *l = c != NULL ? lease_of(c, v->lease) : NULL;
+    claim *c = lim__map_get(&g->claims, signal->from.id);
+    lease *l = c != NULL ? lease_of(c, v->lease) : NULL;
     lim__vouched *answer = lim__letter_new(lim__proc_sched(g->self), &lim__type_vouched, sizeof *answer);
     if (answer == NULL) {
         lim_exit_process(g->self, signal->from, LIM_KILL); /* it hears nothing until it is answered */
         return;
     }
-    *answer = (lim__vouched){ v->lease, v->who, l != NULL && v->who.id != 0 && l->member->pid.id == v->who.id };
+    bool is = l != NULL && v->who.id != 0 && l->member->pid.id == v->who.id;
+    if (is)
+        l->spoken = true;
+    *answer = (lim__vouched){ v->lease, v->who, is };
     (void)!lim__send_reserved(g->self, signal->from, answer);
 }
 

@@ -241,6 +241,36 @@ member *lim__member_away(group *g, lim__member_kind kind, const uint8_t *session
     return m;
 }
 
+/* ---- coming back ----
+ * A worker that comes back says at once which of its tasks it has in hand. One that was on its way to it when it went
+ * away, or when the server died, it never had: nobody will ever answer it, and its place must not be kept for that. */
+
+static void member_back(group *g, member *m)
+{
+    uint64_t timer;
+    LIM__LIST_EACH(node, &m->leases)
+        LIM_CONTAINER(node, lease, node)->spoken = false;
+    m->back_ns = lim_now_ns(g->self);
+    m->settled = false;
+    if (lim_timer_start(g->self, g->config.grace_ns, LIM__GROUP_TAG_BACK, &timer) != LIM_OK)
+        m->back_ns = 0; /* its places are kept until others take the tasks */
+}
+
+void lim__group_back_over(group *g)
+{
+    uint64_t now_ns = lim_now_ns(g->self);
+    LIM__LIST_EACH(node, &g->members) {
+        member *m = LIM_CONTAINER(node, member, node);
+        if (m->pid.id == 0 || m->back_ns == 0 || now_ns - m->back_ns < g->config.grace_ns)
+            continue;
+        m->back_ns = 0;
+        m->settled = true;
+        lim__leases_unspoken(g, m);
+    }
+    lim__group_unpark(g, NULL, true);
+    lim__group_dispatch(g);
+}
+
 void lim__group_join(group *g, const lim_signal *signal)
 {
     lim__join *j = lim__letter_keep(g->self, signal);
@@ -257,6 +287,7 @@ void lim__group_join(group *g, const lim_signal *signal)
         if (err == LIM_OK) {
             head.kind = m->join->kind;
             member_attach(g, m, &head);
+            member_back(g, m);
             lim__group_joined(g, &head, LIM_OK, identity(m));
             lim__group_unpark(g, NULL, !LIM__MUTATION("return_unseen"));
             lim__group_dispatch(g);
@@ -304,6 +335,7 @@ void lim__member_down(group *g, member *m, const lim_signal *signal)
                { "leases", lim__str(leases) });
     lim__map_remove(&g->watched, m->monitor);
     m->pid = (lim_pid){ 0 };
+    m->settled = false; /* what it has in hand now it may bring back */
     count_out(g, m);
     m->view.in_flight -= m->elsewhere;
     m->elsewhere = 0;

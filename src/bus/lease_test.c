@@ -174,6 +174,28 @@ test_a_failure_of_one_that_was_away_is_an_attempt_only_while_nobody_has_the_task
     assert_int_equal(asker->outcomes[0].why, LIM_WHY_ATTEMPTS);
 }
 
+/* It took the task, its connection broke, and it came back with nothing in hand: as one whose program lost it. */
+static void test_what_a_worker_that_came_back_does_not_speak_for_keeps_no_place(void **state) /* proves GR2 GR6 */
+{
+    world *w = *state;
+    puppet *p = worker(w, "q", "w", 1, NULL), *asker = puppet_new(w);
+    p->takes = true;
+    task(w, asker, "q", "", "a");
+    settle(w);
+    assert_int_equal(p->request_count, 1);
+    lose(w, p, LIM_LOST);
+    puppet *again = puppet_new(w);
+    again->takes = true;
+    worker_is(w, again, "q", "w", 1, NULL);
+    pass(w, 8 * SECOND);
+    assert_int_equal(again->request_count, 0); /* full: it may still say that it has it */
+    pass(w, 3 * SECOND);
+    assert_int_equal(again->request_count, 1); /* the same task */
+    answer(w, again, &again->requests[0]);
+    assert_int_equal(asker->outcome_count, 1);
+    assert_int_equal(asker->outcomes[0].how, LIM_HOW_REPLY);
+}
+
 static void test_an_ask_is_answered_only_by_whom_it_was_given_to(void **state) /* proves CV10 */
 {
     world *w = *state;
@@ -202,6 +224,7 @@ int main(void)
         T(test_only_the_holder_of_a_lease_may_answer),
         T(test_who_claims_a_lease_before_its_holder_is_found_dead_is_heard_after_that),
         T(test_a_failure_of_one_that_was_away_is_an_attempt_only_while_nobody_has_the_task),
+        T(test_what_a_worker_that_came_back_does_not_speak_for_keeps_no_place),
         T(test_an_ask_is_answered_only_by_whom_it_was_given_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
