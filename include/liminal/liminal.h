@@ -296,7 +296,7 @@ typedef struct lim_read_opts {
 } lim_read_opts;
 typedef struct lim_sub_opts {
     size_t size;
-    uint32_t window;      /* messages delivered and not yet done; 0: 1024 */
+    uint32_t window;      /* messages delivered and not yet done; 0: 1024. Of readers of a log: at most 16384 */
     uint32_t backlog;     /* messages kept beyond the window; 0: 65536. LIM_UNLIMITED is refused: memory is bounded */
     lim_policy policy;    /* 0: LIM_DROP_OLDEST; of a durable channel, by its name: it reads the log, and nothing is dropped */
     lim_handler handler;

@@ -86,7 +86,8 @@ static void read_page(const page_job *j, lim__store *store)
         page->from = page->next = j->from;
         page->again = j->kind == LIM__JOB_AGAIN;
         filling f = { .page = page, .last = j->last, .max = j->max, .bytes_max = j->bytes_max };
-        page->err = lim__store_read(store, j->stream, j->from, 0, each_record, &f, &bad);
+        /* One more than fits, to know whether the page is full; not all, which would be read from the disk in vain. */
+        page->err = lim__store_read(store, j->stream, j->from, j->max + 1, each_record, &f, &bad);
         if (page->err == -EBADMSG)
             page->next = bad;
         else if (page->err == 0 && f.failed)

@@ -184,8 +184,8 @@ static lim_err check(const lim__read_want *w, lim_diag *diag)
         return misuse(diag, "a cursor is shared, or has members that stand by, not both");
     if (o->last_per_key && (named || (o->from != 0 && o->from != LIM_FROM_NEW)))
         return misuse(diag, "last_per_key begins by itself, and has no cursor; leave out from and cursor");
-    if (o->ack_ms < 0 || (w->window != LIM_PULL && (w->window == 0 || w->window > 1u << 30)))
-        return misuse(diag, "ack_ms is negative, or the window is not 1 to 2^30");
+    if (o->ack_ms < 0 || (w->window != LIM_PULL && (w->window == 0 || w->window > LIM__PENDING_MAX)))
+        return misuse(diag, "ack_ms is negative, or the window is not 1 to 16384: so many messages may be under way");
     return LIM_OK;
 }
 
