@@ -163,7 +163,8 @@ static void test_what_is_unknown_is_named_with_the_nearest_that_is_known(void **
 {
     lim_bus *bus = *state;
     expect(bus, "$sys.queues", "{\"op\":\"pauze\",\"queue\":\"q\"}", "did you mean \\\"pause\\\"?");
-    expect(bus, "$sys.channels", "{\"op\":\"fly\",\"name\":\"x\"}", "known: ls, show, create, configure, delete, purge, get, peek, close");
+    expect(bus, "$sys.channels", "{\"op\":\"fly\",\"name\":\"x\"}",
+           "known: ls, show, create, configure, delete, purge, get, peek, close");
     expect(bus, "$sys.queues", "{\"op\":\"configure\",\"queue\":\"q\",\"atempts_max\":3}",
            "did you mean \\\"attempts_max\\\"?");
     expect(bus, "$sys.info", "{\"op\":\"info\",\"x\":1}", "known: none");
