@@ -622,6 +622,24 @@ check_server_restarted() {
 }
 
 # What a server keeps can be copied while it runs, checked and dumped without it, and put back.
+# proves SV1: without arguments there is a store in the state directory, and what was acknowledged is there after a kill.
+check_without_arguments() {
+    STATE_DIRECTORY="$work/state" LIMINAL_DATA=auto start_server || return
+    expect "class" disk "$(liminal info --json | field durability)"
+    expect "a durable channel" 0 "$(code_of liminal channel create orders --durable)"
+    expect "a publish" 0 "$(code_of liminal pub orders one --idempotency-key k --json)"
+    expect "its number" 1 "$(field seq <"$work/out")"
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    STATE_DIRECTORY="$work/state" LIMINAL_DATA=auto start_server || return
+    expect "the same publish again" 0 "$(code_of liminal pub orders one --idempotency-key k --json)"
+    expect "it is a duplicate" true "$(field duplicate <"$work/out")"
+    expect "reading it" 0 "$(code_of liminal sub orders --from all --max 1 --json)"
+    expect "what was read" 1 "$(field seq <"$work/out")"
+    expect "a second server on the same data" 1 \
+        "$(STATE_DIRECTORY="$work/state" LIMINAL_DATA=auto code_of liminald --listen 127.0.0.1:0)"
+}
+
 check_store() {
     start_server --data "$work/data" || return
     expect "a server's own copy" 0 "$(code_of liminal store backup "$work/copy")"

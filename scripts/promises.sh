@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export LC_ALL=C
 # Every citation as "ID file:test"; the comment stands on the line of the test's name, or up to three lines before it.
-find src tests examples fuzz bench \( -name '*.c' -o -name '*.sh' -o -name '*.cc' \) -exec grep -l 'proves [A-Z][A-Z][0-9]' {} + |
+find src tests examples fuzz bench scripts \( -name '*.c' -o -name '*.sh' -o -name '*.cc' \) -exec grep -l 'proves [A-Z][A-Z][0-9]' {} + |
     sort | xargs -r awk '
     FNR == 1 { waiting = "" }
     match($0, /proves( [A-Z][A-Z][0-9]+,?)+/) {
