@@ -743,6 +743,45 @@ check_router_slots() {
     expect "no code" 1 "$(code_of liminal route test "$work/c.json" --candidates "$work/c.json")"
 }
 
+# A function in front of a channel: one subscription gets a message, it is there after a kill, and it can be taken away.
+check_channel_slot() {
+    start_server --data "$work/data" || return
+    subscribers() { liminal channel show jobs --json 2>/dev/null | field subscriptions; }
+    lines() { cat "$work/$1.out" 2>/dev/null | wc -l; }
+    one() { [ "$(subscribers)" = 1 ]; }
+    two() { [ "$(subscribers)" = 2 ]; }
+    got() { [ "$(lines one)/$(lines two)" = "$1" ]; }
+    echo 'return function(m, c) print("n " .. m.n) return c[m.n] end' >"$work/nth.lua"
+    echo 'return function() error("broken") end' >"$work/bad.lua"
+    background one liminal sub jobs --json --reconnect
+    within 5 one || fail "nobody subscribed"
+    background two liminal sub jobs --json --reconnect
+    within 5 two || fail "only $(subscribers) subscribed"
+    expect "deploy" 0 "$(code_of liminal deploy --channel jobs "$work/nth.lua" --by ann)"
+    for n in 1 2 2; do expect "publish $n" 0 "$(code_of liminal pub jobs "{\"n\":$n}" --mandatory)"; done
+    expect "nobody" 6 "$(code_of liminal pub jobs '{"n":3}' --mandatory)"
+    within 5 got 1/2 || fail "expected 1/2, saw $(lines one)/$(lines two)"
+    expect "kind" channel "$(liminal route show --channel jobs --json | field kind)"
+    liminal route ls --json | grep -q '"name":"jobs","kind":"channel"' || fail "route ls does not list it"
+    expect "what it printed" "n 3" "$(liminal route logs --channel jobs --json | tail -n 1 | field line)"
+    expect "a group has none" 7 "$(code_of liminal route show jobs)"
+    expect "no shadows" 2 "$(code_of liminal deploy --channel jobs "$work/bad.lua" --shadow)"
+    expect "bad" 0 "$(code_of liminal deploy --channel jobs "$work/bad.lua")"
+    expect "a fault" 6 "$(code_of liminal pub jobs '{"n":1}')"
+    expect "rollback" 0 "$(code_of liminal rollback --channel jobs --by bob)"
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    liminald --listen "$LIMINAL_SERVER" --data "$work/data" >"$work/server.out" 2>"$work/server.err" </dev/null &
+    server=$!
+    within 10 two || fail "those who subscribed did not come back"
+    expect "who did what" bob "$(liminal route history --channel jobs --json | tail -n 1 | field by)"
+    expect "publish again" 0 "$(code_of liminal pub jobs '{"n":1}' --mandatory)"
+    within 5 [ "$(($(lines one) + $(lines two)))" -ge 3 ] || fail "nobody got it"
+    expect "rm" 0 "$(code_of liminal route rm jobs)"
+    expect "it is gone" 7 "$(code_of liminal route rm jobs)"
+    expect "to all" 2 "$(liminal pub jobs '{"n":1}' --json | field matched)"
+}
+
 # ---- running them -----------------------------------------------------------------------------------------------------
 [ $# -gt 0 ] || set -- $(sed -n 's/^check_\([a-z_]*\)() {$/\1/p' "$0")
 passed=0 failed=0

@@ -637,6 +637,18 @@ LIM_API lim_err lim_trial_promote(lim_bus *bus, const char *group, const char *b
                                   lim_hash *previous);                                                /* B */
 LIM_API lim_err lim_trial_stop(lim_bus *bus, const char *group, const char *by, lim_diag *diag);      /* B */
 
+/* A function in front of a channel: it chooses the one subscription that gets a message, or nobody (Accept with matched 0;
+ * Reject{router_chose_none} with mandatory). Candidates are the matching subscriptions: max_in_flight is the window,
+ * buffer_depth the backlog. A publish does not wait: what is not decided within a slice (200 us) is a fault, and a fault is
+ * Reject{routing_fault} unless on_fault says otherwise. MISUSE: native functions, and trials. Functions of the program may
+ * run on any thread that publishes, and call nothing of the bus. */
+LIM_API lim_err lim_channel_deploy(lim_bus *bus, const char *channel, const lim_hash *artifact, const lim_deploy_opts *opts,
+                                   lim_diag *diag, lim_hash *previous); /* B */
+LIM_API lim_err lim_channel_rollback(lim_bus *bus, const char *channel, const lim_hash *to, const char *by, lim_diag *diag,
+                                     lim_hash *previous); /* B */
+/* Every subscription gets everything again; versions and history are gone. NOTFOUND: nothing is deployed. */
+LIM_API lim_err lim_channel_undeploy(lim_bus *bus, const char *channel, lim_diag *diag); /* B */
+
 /* ---- routing functions of the program itself, and without a bus ---- */
 typedef struct lim_candidate { /* VIEW: a worker as a routing function sees it */
     uint64_t id;                   /* never reused; lim_route_call: 0: its place in the array + 1 */

@@ -3,6 +3,7 @@
  * a call or the end of a wait (agent.h). Asks and tasks are in api_ask.c, conversations in api_conv.c, channels in
  * channel_api.c, replies in participant.c. */
 #include "base/base.h"
+#include "bus/channel_slot.h"
 #include "bus/agent.h"
 #include "bus/api.h"
 #include "bus/durable.h"
@@ -345,6 +346,58 @@ static lim_err command(lim_bus *bus, const char *group, lim__deploy_what what, c
     }
     lim_err err = command_letter(what, &opts, &d);
     return err != LIM_OK ? err : slot_command(bus, pid, d, diag, previous);
+}
+
+/* ---- of channels ---- */
+
+static lim_err channel_command(lim_bus *bus, const char *channel, lim__deploy_what what, const lim_hash *to,
+                               const char *by, lim_diag *diag, lim_hash *previous)
+{
+    const lim_deploy_opts opts = { .if_version = to, .by = by };
+    lim__deploy *d;
+    if (!lim__may_block() || channel == NULL)
+        return LIM_E_MISUSE;
+    lim_pid pid = lim__chan_slot_find(bus, lim__str(channel));
+    if (pid.id == 0) {
+        lim__diag_set(diag, 0, 0, "no function is deployed in front of channel %s", channel);
+        return LIM_E_NOTFOUND;
+    }
+    lim_err err = command_letter(what, &opts, &d);
+    return err != LIM_OK ? err : slot_command(bus, pid, d, diag, previous);
+}
+
+lim_err lim_channel_deploy(lim_bus *bus, const char *channel, const lim_hash *artifact, const lim_deploy_opts *opts,
+                           lim_diag *diag, lim_hash *previous)
+{
+    char hex[LIM__HASH_TEXT];
+    lim__artifact *a = NULL;
+    lim__deploy *d;
+    lim_pid to;
+    if (!lim__may_block() || channel == NULL || opts == NULL || opts->size < sizeof *opts)
+        return LIM_E_MISUSE;
+    lim__hash_text(artifact->b, hex);
+    lim_err err = lim__artifacts_get(bus->artifacts, lim__str(hex), &a);
+    if (err == LIM_OK)
+        err = lim__chan_slot_get(bus, NULL, lim__str(channel), &to);
+    if (err == LIM_OK)
+        err = command_letter(LIM__DEPLOY, opts, &d);
+    if (err != LIM_OK) {
+        lim__artifact_unref(a);
+        return err;
+    }
+    d->artifact = a;
+    return slot_command(bus, to, d, diag, previous);
+}
+
+lim_err lim_channel_rollback(lim_bus *bus, const char *channel, const lim_hash *to, const char *by, lim_diag *diag,
+                             lim_hash *previous)
+{
+    return channel_command(bus, channel, LIM__DEPLOY_ROLLBACK, to, by, diag, previous);
+}
+
+lim_err lim_channel_undeploy(lim_bus *bus, const char *channel, lim_diag *diag)
+{
+    return channel_command(bus, channel, LIM__DEPLOY_REMOVE, NULL, NULL, diag, NULL);
 }
 
 lim_err lim_rollback(lim_bus *bus, const char *group, const lim_hash *to, const char *by, lim_diag *diag,

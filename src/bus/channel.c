@@ -18,6 +18,7 @@
  * all schedulers have passed the stamp and no host thread is publishing, the second is freed and the first takes its
  * place with a new stamp. */
 #include "bus/channel_inside.h"
+#include "bus/channel_slot.h"
 #include "bus/log_inside.h"
 
 #include <stdlib.h>
@@ -194,6 +195,8 @@ static lim__channel *channel_new(lim__channels *all, lim_bytes name, uint32_t su
     ch->name = lim__name_new(name);
     ch->tallies = tallies_new(all->sched_count + 1);
     ch->allow_hold = all->allow_hold;
+    if (all->slots.count > 0)
+        atomic_init(&ch->slot, lim__smap_get(&all->slots, name));
     if (table && ch->name && ch->tallies)
         return ch;
     channel_free(&ch->retired);
@@ -357,6 +360,7 @@ static void close_for_good_locked(lim__channel *ch)
     ch->refs++; /* ours */
     lim__smap_remove(&all->names, lim__name_bytes(ch->name));
     atomic_store_explicit(&ch->closed, 1, memory_order_release);
+    atomic_store_explicit(&ch->slot, NULL, memory_order_release); /* who comes by this name finds it in another entry */
     if (ch->id)
         lim__ids_give(&all->channel_ids, ch->id);
     end_exact_locked(ch);
@@ -383,6 +387,24 @@ lim_err lim__channel_close(lim__channels *all, lim_bytes name)
         lim__channel_close_locked(ch);
     lim__unlock(&all->lock);
     return ch ? LIM_OK : LIM_E_NOTFOUND;
+}
+
+/* ---- functions in front of channels ---- */
+
+lim_err lim__channels_slot_set(lim__channels *all, lim_bytes name, lim__chan_slot *slot)
+{
+    lim_err err = LIM_OK;
+    lim__lock(&all->lock);
+    if (slot)
+        err = lim__smap_put(&all->slots, lim__bytes(slot->name, slot->len), slot);
+    else
+        lim__smap_remove(&all->slots, name);
+    lim__channel *ch = err == LIM_OK ? lim__smap_get(&all->names, name) : NULL;
+    if (ch)
+        /* release: pairs with the acquire in publish */
+        atomic_store_explicit(&ch->slot, slot, memory_order_release);
+    lim__unlock(&all->lock);
+    return err;
 }
 
 /* ---- durable channels ---- */
@@ -569,6 +591,8 @@ lim_err lim__channels_open(lim_runtime *rt, lim__channels **out)
     pthread_mutex_init(&all->lock, NULL);
     pthread_mutex_init(&all->host_lock, NULL);
     lim__smap_init(&all->names, os->random(os));
+    lim__smap_init(&all->slots, os->random(os));
+    pthread_mutex_init(&all->slots_lock, NULL);
     lim__list_init(&all->wild);
     lim__list_init(&all->subs);
     atomic_init(&all->epoch, 1);
@@ -597,7 +621,10 @@ void lim__channels_close(lim__channels *all)
     void *ch;
     for (size_t pos = 0; lim__smap_next(&all->names, &pos, &name, &ch);)
         channel_free(&((lim__channel *)ch)->retired);
+    LIM_ASSERT(all->slots.count == 0); /* their controls have ended */
+    lim__smap_fini(&all->slots);
     lim__smap_fini(&all->names);
+    pthread_mutex_destroy(&all->slots_lock);
     lim__ids_fini(&all->channel_ids);
     lim__ids_fini(&all->local_ids);
     pthread_mutex_destroy(&all->lock);

@@ -114,6 +114,7 @@ struct lim__channel {
     /* any thread */
     _Atomic(lim__sub_table *) table; /* never NULL */
     _Atomic(lim__log *) log;     /* durable: set once, counted; NULL: ephemeral */
+    _Atomic(struct lim__chan_slot *) slot; /* a function chooses one subscription (channel_slot.h); NULL: all get it */
     _Atomic uint32_t closed;     /* 1: no longer in the registry; publishing answers CLOSED */
     /* registry */
     uint64_t id; /* of its lim_channel; 0: none. Written before the id is known to anybody */
@@ -182,8 +183,9 @@ struct lim__channels {
     _Atomic uint64_t epoch; /* changes when a name that had nobody may have somebody */
     _Alignas(64) lim__mutex host_lock;
     _Alignas(64) lim__mutex lock;
+    lim__mutex slots_lock; /* before `lock` */
     /* under `lock` */
-    lim__smap names;
+    lim__smap names, slots;     /* slots: name -> lim__chan_slot; changed under slots_lock, too */
     lim__list wild, subs;
     uint64_t sub_count, next_sub;
     uint32_t channels_max, subs_max;

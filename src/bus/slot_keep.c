@@ -13,6 +13,7 @@
  * does not compile any more, is passed over: the first version that does is live, and the history says so. */
 #include "base/base.h"
 #include "base/map.h"
+#include "bus/channel_slot.h"
 #include "bus/durable.h"
 #include "bus/letters.h"
 #include "bus/slot.h"
@@ -538,10 +539,13 @@ static void sweep(lim_bus *bus)
         lim__batch_free(l.batch);
 }
 
-/* So that it is there, and lists show it: a group takes its row before its first signal. */
+/* So that it is there, and lists show it: a group takes its row before its first signal, a channel's slot now. */
 static void wake(lim_bus *bus, const row *r)
 {
     lim_pid group;
+    if (r->bytes[0] == 'c' && lim__chan_slot_get(bus, NULL, lim__bytes(r->bytes + 1, r->key_len - 1), &group) != LIM_OK)
+        lim__bus_log(bus, "event=restore_fault table=slots channel=%.*s", (int)r->key_len - 1,
+                     (const char *)r->bytes + 1);
     if (r->bytes[0] != 'g' || lim__group_get(bus, NULL, lim__bytes(r->bytes + 1, r->key_len - 1), &group) != LIM_OK)
         return;
     void *letter = lim__letter_new(NULL, &lim__type_resume, 0);

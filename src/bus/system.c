@@ -50,7 +50,7 @@ static const struct {
 
 #define DEPLOY                                                                                                         \
     "group hash cpu_us wall_ms memory_bytes log_bytes unfinished on_fault breaker_faults breaker_ms keep trial "       \
-    "percent ramp_key if_version by"
+    "percent ramp_key if_version by channel"
 
 static const lim__sys_op ops[] = {
     { LIM__SYS_INFO, "info", "", lim__sys_info },
@@ -119,11 +119,12 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_STORE, "info", "", lim__sys_store_info },
     { LIM__SYS_STORE, "backup", "to", lim__sys_store_backup },
     { LIM__SYS_ROUTES, "ls", "", lim__sys_route_ls },
-    { LIM__SYS_ROUTES, "show", "group", lim__sys_route_show },
-    { LIM__SYS_ROUTES, "history", "group after max", lim__sys_route_history },
-    { LIM__SYS_ROUTES, "logs", "group after max", lim__sys_route_logs },
+    { LIM__SYS_ROUTES, "show", "group channel", lim__sys_route_show },
+    { LIM__SYS_ROUTES, "history", "group channel after max", lim__sys_route_history },
+    { LIM__SYS_ROUTES, "logs", "group channel after max", lim__sys_route_logs },
     { LIM__SYS_ROUTES, "deploy", DEPLOY, lim__sys_group_deploy },
-    { LIM__SYS_ROUTES, "rollback", "group version by", lim__sys_route_command },
+    { LIM__SYS_ROUTES, "rollback", "group channel version by", lim__sys_route_command },
+    { LIM__SYS_ROUTES, "rm", "channel", lim__sys_route_command },
     { LIM__SYS_ROUTES, "promote", "group by", lim__sys_route_command },
     { LIM__SYS_ROUTES, "stop", "group by", lim__sys_route_command },
 };

@@ -46,6 +46,7 @@ typedef struct lim__gather { /* an answer that is being put together */
     lim__gather_how how;
     uint32_t waiting, got;
     char what[256];
+    bool channel;            /* what: a channel's name */
     lim_pid conv;            /* which it is about, for `none`, */
     uint64_t after;          /* and from where on */
     char code[16], why[320]; /* of the refusal that says most; "": none came */

@@ -9,6 +9,7 @@
  * the one that says more than NOTFOUND is told.
  *
  * Invariant Y1: a gather is in its process's list until it has answered; it answers once. */
+#include "bus/channel_slot.h"
 #include "bus/system.h"
 #include "bus/participant.h"
 #include <stdarg.h>
@@ -282,6 +283,9 @@ void lim__gather_groups(lim__system *s, lim__gather *g, lim__show_what what)
     lim_pid *groups = calloc(GROUPS_MAX, sizeof *groups);
     size_t n = groups != NULL ? lim__groups_list(s->bus, groups, GROUPS_MAX) : 0;
     const lim__show show = { .max = LIM__SYS_LS_MAX, .what = what };
+    for (size_t i = 0; i < n && i < GROUPS_MAX; i++)
+        lim__gather_show(s, g, groups[i], &show, lim__bytes(NULL, 0));
+    n = groups != NULL && what == LIM__SHOW_ROUTE_LINE ? lim__chan_slots_list(s->bus, groups, GROUPS_MAX) : 0;
     for (size_t i = 0; i < n && i < GROUPS_MAX; i++)
         lim__gather_show(s, g, groups[i], &show, lim__bytes(NULL, 0));
     free(groups);

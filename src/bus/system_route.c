@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * system_route.c - $sys.routes: router slots. What is in them, what happened, what functions printed; deploying,
  * rolling back, ending trials. ($sys.groups knows deploy, too.) */
+#include "bus/channel_slot.h"
 #include "bus/system.h"
 #include <assert.h>
 #include <stdio.h>
@@ -17,9 +18,22 @@ void lim__sys_route_ls(lim__system *s)
         lim__gather_groups(s, g, LIM__SHOW_ROUTE_LINE);
 }
 
-/* The group that the request names; false: refused already. */
+static bool is_channel(lim__system *s)
+{
+    return lim__sys_given(s, "channel") && !lim__sys_given(s, "group");
+}
+
+/* The group, or the channel with a slot, that the request names; false: refused already. */
 static bool group_of(lim__system *s, lim_bytes *name, lim_pid *out)
 {
+    if (is_channel(s)) {
+        if (!lim__sys_name(s, "channel", name))
+            return false;
+        *out = lim__chan_slot_find(s->bus, *name);
+        if (out->id == 0)
+            lim__sys_refuse(s, LIM_E_NOTFOUND, "no function is deployed in front of channel %.*s", TEXT(*name));
+        return out->id != 0;
+    }
     if (!lim__sys_name(s, "group", name))
         return false;
     *out = ((const char *)name->ptr)[0] == '$' ? (lim_pid){ 0 } : lim__group_find(s->bus, *name);
@@ -154,6 +168,7 @@ static void send(lim__system *s, lim_bytes group, lim_pid to, const lim__deploy 
             lim__gather_ready(s, g);
         return;
     }
+    g->channel = is_channel(s);
     *d = *letter;
     d->reply_to = lim_self(s->self);
     d->ref = g->ref;
@@ -181,7 +196,7 @@ void lim__sys_deployed(lim__system *s, const lim__deployed *d)
     lim__json_open(&j, NULL, '{');
     if (d->had_previous)
         lim__hash_text(d->previous.b, hex);
-    lim__json_str(&j, "group", g->what);
+    lim__json_str(&j, g->channel ? "channel" : "group", g->what);
     lim__json_str(&j, "version", d->version);
     lim__json_str(&j, "previous", d->had_previous ? hex : NULL);
     lim__json_close(&j);
@@ -194,9 +209,20 @@ void lim__sys_group_deploy(lim__system *s)
     lim__deploy d = { .what = LIM__DEPLOY };
     lim_bytes name;
     lim_pid to;
-    if (!lim__sys_name(s, "group", &name) || !terms_of(s, &d) || !text_of(s, "by", d.by, sizeof d.by))
+    bool channel = is_channel(s);
+    if (!lim__sys_name(s, channel ? "channel" : "group", &name) || !terms_of(s, &d) ||
+        !text_of(s, "by", d.by, sizeof d.by))
         return;
-    lim_err err = ((const char *)name.ptr)[0] == '$' ? LIM_E_NOTFOUND : lim__group_get(s->bus, s->self, name, &to);
+    lim_err err = channel                              ? lim__chan_slot_get(s->bus, s->self, name, &to)
+                  : ((const char *)name.ptr)[0] == '$' ? LIM_E_NOTFOUND
+                                                       : lim__group_get(s->bus, s->self, name, &to);
+    if (err != LIM_OK && channel) {
+        lim__sys_refuse(s, err,
+                        err == LIM_E_INVALID ? "%.*s is no name for a channel's slot: one channel, none of the system's"
+                                             : "channel %.*s: there are too many slots, or no memory",
+                        TEXT(name));
+        return;
+    }
     if (err != LIM_OK) {
         lim__sys_refuse(s, err,
                         err == LIM_E_INVALID
@@ -222,12 +248,13 @@ void lim__sys_group_rm(lim__system *s)
         send(s, name, to, &d);
 }
 
-/* rollback, promote, stop */
+/* rollback, promote, stop, rm */
 void lim__sys_route_command(lim__system *s)
 {
     lim_bytes op = lim__val_bytes(s->root, "op", lim__bytes("", 0)), name;
     lim__deploy d = { .what = lim__bytes_eq(op, lim__str("rollback"))  ? LIM__DEPLOY_ROLLBACK
                               : lim__bytes_eq(op, lim__str("promote")) ? LIM__DEPLOY_PROMOTE
+                              : lim__bytes_eq(op, lim__str("rm"))      ? LIM__DEPLOY_REMOVE
                                                                        : LIM__DEPLOY_STOP };
     lim_pid to;
     if (group_of(s, &name, &to) && text_of(s, "by", d.by, sizeof d.by) &&

@@ -65,6 +65,7 @@ static const cli_flag flags[] = {
       NULL },
     { "memory", CLI_SIZE, AT(memory_bytes), "SIZE", "memory of this version, at most (default 1MiB)", NULL, false,
       NULL },
+    { "channel", CLI_SWITCH, AT(channel), NULL, "the name is a channel's, not a group's", NULL, false, NULL },
     { "log-bytes", CLI_SIZE, AT(log_bytes), "SIZE", "what it may print in a second, at most (default 8KiB)", NULL,
       false, NULL },
     { "on-fault", CLI_CHOICE, AT(on_fault), "WHAT", "who decides when the function fails", faults, false, NULL },

@@ -64,7 +64,7 @@ typedef struct cli_opts { /* zero: not given */
     const char *report_to, *at, *ramp, *ramp_key, *breaker, *if_version, *by, *message, *candidates;
     const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
-    bool shared, standby, last;
+    bool shared, standby, last, channel;
     int ack; /* CLI_ACK_*; 0: not said */
     int64_t ack_wait_us;
     uint32_t deliveries_max;
@@ -258,7 +258,7 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
     X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version) X(help)   \
     X(completion) X(cursor_show) X(cursor_why) X(cursor_reset) X(cursor_delete) X(rollback) X(route_show)              \
-    X(route_history) X(route_logs) X(route_trial) X(route_test)
+    X(route_history) X(route_logs) X(route_trial) X(route_test) X(route_rm)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X

@@ -141,7 +141,7 @@ static bool deploy_request(lim__buf *b, struct cli *cli, const char *hash)
     lim__json j = lim__json_begin(b);
     lim__json_open(&j, NULL, '{');
     lim__json_str(&j, "op", "deploy");
-    lim__json_str(&j, "group", cli_word(cli, 0));
+    lim__json_str(&j, cli->opts->channel ? "channel" : "group", cli_word(cli, 0));
     lim__json_str(&j, "hash", hash);
     if (!terms_json(cli, &j))
         return false;
@@ -168,7 +168,7 @@ static void say_deployed(struct cli *cli, const loaded *l, lim__val reply)
     if (cli->opts->json) {
         lim__json j = lim__json_begin(out);
         lim__json_open(&j, NULL, '{');
-        lim__json_str(&j, "group", cli_word(cli, 0));
+        lim__json_str(&j, cli->opts->channel ? "channel" : "group", cli_word(cli, 0));
         lim__json_str(&j, "hash", l->hash);
         lim__json_str(&j, "short", l->id);
         lim__json_str(&j, "previous", previous);

@@ -11,7 +11,7 @@ static bool ask_route(struct cli *cli, const char *op, uint64_t after, lim__doc 
 {
     lim__buf b = { 0 };
     lim__json j = cli_request(&b, op);
-    lim__json_str(&j, "group", cli_word(cli, 0));
+    lim__json_str(&j, cli->opts->channel ? "channel" : "group", cli_word(cli, 0));
     if (after > 0)
         lim__json_u64(&j, "after", after);
     return cli_request_end(cli, &j, "$sys.routes", cli_word(cli, 0), doc);
@@ -154,11 +154,20 @@ int cli_run_rollback(struct cli *cli)
 {
     lim__buf b = { 0 };
     lim__json j = cli_request(&b, "rollback");
-    lim__json_str(&j, "group", cli_word(cli, 0));
+    lim__json_str(&j, cli->opts->channel ? "channel" : "group", cli_word(cli, 0));
     if (cli_word(cli, 1))
         lim__json_str(&j, "version", cli_word(cli, 1));
     lim__json_str(&j, "by", cli_by(cli));
     return cli_once(cli, &j, "$sys.routes", cli_word(cli, 0), now_lines);
+}
+
+/* rm */
+static void gone_line(struct cli *cli, lim__val v)
+{
+    if (cli->opts->json)
+        cli_value_json(cli, v);
+    else
+        lim__buf_format(&cli->out, "%s: every subscription gets everything again\n", cli_word(cli, 0));
 }
 
 /* promote, stop */
@@ -169,4 +178,12 @@ int cli_run_route_trial(struct cli *cli)
     lim__json_str(&j, "group", cli_word(cli, 0));
     lim__json_str(&j, "by", cli_by(cli));
     return cli_once(cli, &j, "$sys.routes", cli_word(cli, 0), now_lines);
+}
+
+int cli_run_route_rm(struct cli *cli)
+{
+    lim__buf b = { 0 };
+    lim__json j = cli_request(&b, "rm");
+    lim__json_str(&j, "channel", cli_word(cli, 0));
+    return cli_once(cli, &j, "$sys.routes", cli_word(cli, 0), gone_line);
 }
