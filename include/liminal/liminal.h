@@ -121,7 +121,8 @@ typedef struct lim_outcome { /* OBJECT in memory you give: end it with lim_outco
     uint32_t attempts, losses; /* handler failures, and deliveries lost to a death */
     uint32_t limit, current, retry_after_ms; /* REFUSED by a limit */
     uint64_t elapsed_ns;       /* from the offer to the end */
-    uint64_t crashed_wall_us;  /* of the last death: wall clock when it was observed, microseconds since 1970; 0: none */
+    uint64_t crashed_wall_us;  /* of the last death (LOST: when the connection was seen to be broken): wall clock,
+                                * microseconds since 1970; 0: none */
     uint64_t rerouted_ns;      /* from that death to the next participant's acknowledgement; 0: none */
     lim_conv compensation;     /* the task that undoes it (LIM_CRASH_COMPENSATE); {0}: none */
     lim_participant from;      /* of lim_conv_receive: who said it, or whom the event is about */

@@ -207,6 +207,7 @@ static void test_a_broken_connection_ends_all_in_flight_once(void **state) /* pr
     assert_int_equal(publishes.closed, 2);
     assert_int_equal(sent.how[LIM_HOW_LOST], 1);
     assert_int_equal(sent.handed, LIM_HANDED_UNKNOWN);
+    assert_int_equal(sent.crashed_wall_us, f->os.wall_ns(&f->os) / 1000);
     assert_int_equal(unsent.how[LIM_HOW_LOST], 1);
     assert_int_equal(unsent.handed, LIM_HANDED_NO); /* not a byte of it had left */
     assert_int_equal(offered.closed, 1);
