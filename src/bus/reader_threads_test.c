@@ -54,7 +54,7 @@ static lim_bus *bus;
 static lim_channel channel;
 static gate in_order = GATE, held = GATE, stored = GATE, ended = GATE;
 static _Atomic uint64_t next_seq;
-static _Atomic bool gone[ALL + 1];
+static _Atomic bool gone[ALL + 2]; /* by number; 1 is the message that stored the channel */
 static member members[SHARED];
 
 static void *publish(void *ctx)

@@ -138,7 +138,7 @@ static int begin(void **state)
     lim__list_init(&w->cli.sources);
     w->cli.opts = &w->cli.args.opts;
     w->cli.on_alarm = on_alarm;
-    w->server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0", "");
+    w->server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0 --data none", "");
     while (!has(&w->server->job.reply, "\n") && w->server->code < 0)
         turn(w);
     const char *line = strstr(printed(w->server), "127.0.0.1:");
