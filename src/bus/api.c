@@ -308,27 +308,39 @@ static lim_err command_letter(lim__deploy_what what, const lim_deploy_opts *o, l
     return err;
 }
 
-lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
-                   lim_diag *diag, lim_hash *previous)
+static lim_err loaded(lim_bus *bus, const lim_hash *artifact, lim__artifact **out)
 {
     char hex[LIM__HASH_TEXT];
-    lim__artifact *a = NULL;
-    lim__deploy *d;
-    lim_pid to;
-    if (!lim__may_block() || group == NULL || group[0] == '$' || opts == NULL || opts->size < sizeof *opts)
-        return LIM_E_MISUSE;
     lim__hash_text(artifact->b, hex);
-    lim_err err = lim__artifacts_get(bus->artifacts, lim__str(hex), &a);
-    if (err == LIM_OK)
-        err = lim__group_get(bus, NULL, lim__str(group), &to);
-    if (err == LIM_OK)
-        err = command_letter(LIM__DEPLOY, opts, &d);
+    return lim__artifacts_get(bus->artifacts, lim__str(hex), out);
+}
+
+/* Takes the reference. `found`: whether there is a process `to`. */
+static lim_err deploy_to(lim_bus *bus, lim_err found, lim_pid to, lim__artifact *a, const lim_deploy_opts *opts,
+                         lim_diag *diag, lim_hash *previous)
+{
+    lim__deploy *d;
+    lim_err err = found == LIM_OK ? command_letter(LIM__DEPLOY, opts, &d) : found;
     if (err != LIM_OK) {
         lim__artifact_unref(a);
         return err;
     }
     d->artifact = a;
     return slot_command(bus, to, d, diag, previous);
+}
+
+lim_err lim_deploy(lim_bus *bus, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
+                   lim_diag *diag, lim_hash *previous)
+{
+    lim__artifact *a = NULL;
+    lim_pid to;
+    if (!lim__may_block() || group == NULL || group[0] == '$' || opts == NULL || opts->size < sizeof *opts)
+        return LIM_E_MISUSE;
+    lim_err err = loaded(bus, artifact, &a);
+    if (err != LIM_OK)
+        return err;
+    err = lim__group_get(bus, NULL, lim__str(group), &to);
+    return deploy_to(bus, err, to, a, opts, diag, previous);
 }
 
 /* Of a group that is there. */
@@ -369,24 +381,15 @@ static lim_err channel_command(lim_bus *bus, const char *channel, lim__deploy_wh
 lim_err lim_channel_deploy(lim_bus *bus, const char *channel, const lim_hash *artifact, const lim_deploy_opts *opts,
                            lim_diag *diag, lim_hash *previous)
 {
-    char hex[LIM__HASH_TEXT];
     lim__artifact *a = NULL;
-    lim__deploy *d;
     lim_pid to;
     if (!lim__may_block() || channel == NULL || opts == NULL || opts->size < sizeof *opts)
         return LIM_E_MISUSE;
-    lim__hash_text(artifact->b, hex);
-    lim_err err = lim__artifacts_get(bus->artifacts, lim__str(hex), &a);
-    if (err == LIM_OK)
-        err = lim__chan_slot_get(bus, NULL, lim__str(channel), &to);
-    if (err == LIM_OK)
-        err = command_letter(LIM__DEPLOY, opts, &d);
-    if (err != LIM_OK) {
-        lim__artifact_unref(a);
+    lim_err err = loaded(bus, artifact, &a);
+    if (err != LIM_OK)
         return err;
-    }
-    d->artifact = a;
-    return slot_command(bus, to, d, diag, previous);
+    err = lim__chan_slot_get(bus, NULL, lim__str(channel), &to);
+    return deploy_to(bus, err, to, a, opts, diag, previous);
 }
 
 lim_err lim_channel_rollback(lim_bus *bus, const char *channel, const lim_hash *to, const char *by, lim_diag *diag,

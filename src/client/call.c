@@ -295,6 +295,18 @@ void lim__client_call_break(lim_client *c, lim_how how, const char *detail)
     }
 }
 
+bool lim__client_answered(lim_client *c, uint32_t low, uint16_t code, lim_bytes detail)
+{
+    uint64_t corr = (c->next_corr & ~(uint64_t)UINT32_MAX) | low;
+    if (corr >= c->next_corr)
+        corr -= (uint64_t)UINT32_MAX + 1;
+    lim__call *call = lim__map_get(&c->calls, corr);
+    if (!call || call->state != LIM__CALL_SIGNAL)
+        return false;
+    lim__client_call_over(c, call, code == 0 ? LIM_OK : lim__client_code_err(code), (lim_conv){ 0 }, detail);
+    return true;
+}
+
 /* ---- ask ---- */
 
 static lim_err check_ask(const lim_client *c, const char *group, const lim_ask_opts *opts)

@@ -477,6 +477,8 @@ bool lim__client_call_dispatched(lim_client *c, const lim__frame *frame);
 bool lim__client_call_partial(lim_client *c, const lim__frame *frame);
 bool lim__client_call_signalled(lim_client *c, const lim__frame *frame); /* outside.c; found, too */
 bool lim__client_call_found(lim_client *c, const lim__frame *frame);
+/* An answer with the low half of a call's number. False: nobody asked. */
+bool lim__client_answered(lim_client *c, uint32_t corr, uint16_t code, lim_bytes detail);
 void lim__client_call_over(lim_client *c, lim__call *call, lim_err err, lim_conv conv, lim_bytes detail); /* SIGNAL, FIND */
 void lim__client_call_break(lim_client *c, lim_how how, const char *detail); /* likewise; how: LOST or CLOSED */
 void lim__client_call_held(lim_client *c, uint64_t base); /* what was held now begins at `base` of this connection */

@@ -326,14 +326,7 @@ static bool on_confirmed(lim_client *c, const lim__frame *frame)
     lim__f_confirmed f;
     if (!lim__get_confirmed(frame, &f))
         return false;
-    uint64_t corr = (c->next_corr & ~(uint64_t)UINT32_MAX) | f.corr;
-    if (corr >= c->next_corr)
-        corr -= (uint64_t)UINT32_MAX + 1;
-    lim__call *call = lim__map_get(&c->calls, corr);
-    if (!call || call->state != LIM__CALL_SIGNAL)
-        return false;
-    lim__client_call_over(c, call, f.code == 0 ? LIM_OK : lim__client_code_err(f.code), (lim_conv){ 0 }, f.detail);
-    return true;
+    return lim__client_answered(c, f.corr, f.code, f.detail);
 }
 
 /* ---- delivering ---- */
