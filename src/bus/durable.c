@@ -83,8 +83,9 @@ static void on_wake(void *ctx)
 static void on_event(void *ctx, const char *kind, const char *text)
 {
     lim__durable *d = ctx;
-    lim__bus_log(d->bus, "event=store kind=%s detail=\"%s\"", kind, text);
-    if (d->bus->supervisor.id != 0) /* before that there is nobody who could hear of it */
+    if (d->bus->supervisor.id == 0) /* nobody could hear of it yet */
+        lim__bus_log(d->bus, "event=store kind=%s detail=\"%s\"", kind, text);
+    else /* logs it, too */
         LIM__EVENT(d->bus, NULL, "store", { "kind", lim__str(kind) }, { "detail", lim__str(text) });
 }
 
