@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * saga_durable_test.c - sagas on a bus that is killed again and again: each ends, its steps in their order, none of
  * those that had ended once more. */
-#include "bus/durable_world.h"
+#include "bus/durable_ask.h"
 #include "bus/letters.h"
 #include "bus/participant.h"
 #include "bus/saga.h"
@@ -15,8 +15,6 @@
 enum { RUNS_MAX = 1000 };
 
 static durable_world w;
-static char answer[1 << 16];
-static bool answered;
 static uint64_t dice;
 static char runs[RUNS_MAX][32]; /* what workers were given, over all lives */
 static uint32_t run_count, life_began;
@@ -28,25 +26,9 @@ static uint64_t pick(uint64_t n)
     return (dice >> 33) % n;
 }
 
-static void on_answer(void *ctx, const lim_outcome *o)
-{
-    (void)ctx;
-    lim_bytes text = o->how == LIM_HOW_REPLY ? o->payload : o->detail;
-    snprintf(answer, sizeof answer, "%.*s", (int)text.len, text.len > 0 ? (const char *)text.ptr : "");
-    answered = true;
-}
-
-static bool is_answered(void *ctx)
-{
-    (void)ctx;
-    return answered;
-}
-
 static void ask_begin(const char *json)
 {
-    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = LIM_FOREVER, .wait = true };
-    answered = false;
-    assert_int_equal(lim_ask_async(w.bus, SYS, lim__str(json), &opts, on_answer, NULL, NULL), LIM_OK);
+    durable_ask_begin(&w, SYS, json);
 }
 
 static const char *ask(const char *json)

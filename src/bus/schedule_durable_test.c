@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * schedule_durable_test.c - schedules on a bus that is killed: what was answered is still so, and what fires does so
  * once. */
-#include "bus/durable_world.h"
+#include "bus/durable_ask.h"
 #include "bus/letters.h"
 #include "bus/schedule_inside.h"
 
@@ -14,8 +14,6 @@
 enum { FIRES_MAX = 4096 };
 
 static durable_world w;
-static char answer[1 << 14];
-static bool answered;
 static uint32_t numbers[FIRES_MAX], number_count; /* of the fires that were seen, over all lives */
 static char instants[FIRES_MAX][40];
 
@@ -27,25 +25,9 @@ static uint64_t pick(uint64_t n)
     return (dice >> 33) % n;
 }
 
-static void on_answer(void *ctx, const lim_outcome *o)
-{
-    (void)ctx;
-    lim_bytes text = o->how == LIM_HOW_REPLY ? o->payload : o->detail;
-    snprintf(answer, sizeof answer, "%.*s", (int)text.len, text.len > 0 ? (const char *)text.ptr : "");
-    answered = true;
-}
-
-static bool is_answered(void *ctx)
-{
-    (void)ctx;
-    return answered;
-}
-
 static void ask_begin(const char *json)
 {
-    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = LIM_FOREVER, .wait = true };
-    answered = false;
-    assert_int_equal(lim_ask_async(w.bus, SYS, lim__str(json), &opts, on_answer, NULL, NULL), LIM_OK);
+    durable_ask_begin(&w, SYS, json);
 }
 
 static const char *ask(const char *json)
