@@ -47,6 +47,7 @@ struct lim__durable {
     lim__job *jobs, **jobs_last;
     void (*poke)(void *ctx);
     void *poke_ctx;
+    uint64_t next_due_ns; /* without threads: as the last turn said */
     _Atomic uint64_t streams;
     struct copying
         *copying; /* under `lock`: a copy that is being made, or its thread is still to be joined; NULL: none */
@@ -149,19 +150,16 @@ static void *read_loop(void *arg)
 bool lim__durable_turn(lim_bus *bus)
 {
     lim__durable *d = bus->durable;
-    uint64_t next;
     lim__job *job = job_take(d);
     if (job != NULL)
         job->run(job, d->store);
-    bool more = lim__store_turn(d->store, &next);
+    bool more = lim__store_turn(d->store, &d->next_due_ns);
     return more || d->jobs != NULL;
 }
 
 uint64_t lim__durable_next_due_ns(lim_bus *bus)
 {
-    uint64_t next = UINT64_MAX;
-    (void)lim__store_turn(bus->durable->store, &next);
-    return next;
+    return bus->durable->next_due_ns;
 }
 
 void lim__durable_on_poke(lim_bus *bus, void (*fn)(void *ctx), void *ctx)
