@@ -125,16 +125,7 @@ static void on_ready(void *owner)
 
 static void answer(control *c, lim_pid to, uint64_t ref, lim_err err, const lim_diag *diag, const lim_hash *previous)
 {
-    lim__deployed *r = to.id == 0 ? NULL : lim__letter_new(lim__proc_sched(c->self), &lim__type_deployed, sizeof *r);
-    if (r == NULL)
-        return;
-    *r = (lim__deployed){ .ref = ref, .err = err, .diag = *diag };
-    if (previous != NULL) {
-        r->had_previous = true;
-        r->previous = *previous;
-    }
-    snprintf(r->version, sizeof r->version, "%s", c->s.live->id);
-    (void)!lim__send_reserved(c->self, to, r);
+    lim__slot_answer(c->self, &c->s, to, &(lim__deployed){ .ref = ref, .err = err, .diag = *diag }, previous);
 }
 
 static lim_err plan_deploy(control *c, const lim__deploy *d, lim_diag *diag)

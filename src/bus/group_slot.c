@@ -97,16 +97,7 @@ static void decide_again(group *g)
 
 static void answer(group *g, lim_pid to, uint64_t ref, lim_err err, const lim_diag *diag, const lim_hash *previous)
 {
-    lim__deployed *r = to.id == 0 ? NULL : lim__letter_new(lim__proc_sched(g->self), &lim__type_deployed, sizeof *r);
-    if (r == NULL)
-        return;
-    *r = (lim__deployed){ .ref = ref, .err = err, .diag = *diag };
-    if (previous != NULL) {
-        r->had_previous = true;
-        r->previous = *previous;
-    }
-    snprintf(r->version, sizeof r->version, "%s", lim__group_router_name(g));
-    (void)!lim__send_reserved(g->self, to, r);
+    lim__slot_answer(g->self, &g->slot, to, &(lim__deployed){ .ref = ref, .err = err, .diag = *diag }, previous);
 }
 
 static lim_err plan(group *g, const lim__deploy *d, lim_diag *diag)

@@ -329,13 +329,6 @@ bool lim__log_await(lim__log *log, lim__log_seat *seat, uint64_t seen)
     return waits;
 }
 
-void lim__log_unawait(lim__log *log, lim__log_seat *seat)
-{
-    lim__lock(&log->lock);
-    unawait_locked(seat);
-    lim__unlock(&log->lock);
-}
-
 /* ---- what was stored ---- */
 
 static void stale_add(lim__log *log, uint64_t seq)

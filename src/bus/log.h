@@ -63,7 +63,6 @@ lim_err lim__log_sit(lim__log *log, lim__log_seat *seat);
 void lim__log_leave(lim__log *log, lim__log_seat *seat); /* any thread; no letter is posted afterwards; idempotent */
 /* False: there is something newer than number `seen`. True: ONE letter comes when there is, and it no longer waits then. */
 bool lim__log_await(lim__log *log, lim__log_seat *seat, uint64_t seen);
-void lim__log_unawait(lim__log *log, lim__log_seat *seat);
 
 /* ---- publishing ---- */
 typedef struct lim__log_message {

@@ -230,6 +230,12 @@ void lim__slot_versions_json(const lim__slot *s, const char *key, lim__json *j);
 void lim__slot_history_json(const lim__slot *s, uint64_t after, uint32_t max, lim__json *j);
 void lim__slot_lines_json(const lim__slot *s, uint64_t after, uint32_t max, lim__json *j);
 
+/* Tells whoever asked for a change what became of it, and which version is live now; {0}: nobody did. previous: the one
+ * before, or NULL. */
+struct lim__deployed;
+void lim__slot_answer(lim_process *self, const lim__slot *s, lim_pid to, const struct lim__deployed *what,
+                      const lim_hash *previous);
+
 /* ---- slot_keep.c: buses with a store ---- */
 /* Commits the slot as it will be once the plan is applied (NULL: as it is; forget: not at all). The owner gets one letter
  * `slot_stored` with this ref, and then calls lim__slot_kept; one commit at a time. On an error none comes. */

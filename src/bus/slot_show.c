@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * slot_show.c - what people see of a slot: its versions with their numbers, its trial, its history, its log. */
 #include "base/base.h"
+#include "bus/letters.h"
 #include "bus/slot.h"
 #include <stdio.h>
 
@@ -209,4 +210,19 @@ void lim__slot_lines_json(const lim__slot *s, uint64_t after, uint32_t max, lim_
     }
     lim__json_close(j);
     lim__json_close(j);
+}
+
+void lim__slot_answer(lim_process *self, const lim__slot *s, lim_pid to, const lim__deployed *what,
+                      const lim_hash *previous)
+{
+    lim__deployed *r = to.id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_deployed, sizeof *r);
+    if (r == NULL)
+        return;
+    *r = *what;
+    if (previous != NULL) {
+        r->had_previous = true;
+        r->previous = *previous;
+    }
+    snprintf(r->version, sizeof r->version, "%s", s->live->id);
+    (void)!lim__send_reserved(self, to, r);
 }
