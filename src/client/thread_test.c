@@ -729,7 +729,7 @@ static void test_a_slow_handler_delays_neither_taken_nor_pong(void **state) /* p
     pthread_cond_broadcast(&h->changed);
     pthread_mutex_unlock(&h->mutex);
     await_count(h, &n.outcomes, 3);
-    lim_client_close(c); /* the last handler may still be counting that its reply left */
+    lim_client_close(c);            /* the last handler may still be counting that its reply left */
     assert_int_equal(n.misuses, 3); /* blocking inside a handler */
     assert_int_equal(n.oks, 6);
     assert_int_equal(n.ends, 1);

@@ -481,7 +481,8 @@ static int recover_index(recovery *r, lim__store_error *error)
     if ((err == -EBADMSG || err == -ENOENT) && r->s->from != LIM__INDEX_LOOK) {
         *r = (recovery){ .s = r->s, .scan = r->scan };
         if (r->s->segments.count > 0 && r->s->has_base)
-            lim__store_event(r->s, "index_remade", "the index is missing, older than its log or damaged: it is made again from the log");
+            lim__store_event(r->s, "index_remade",
+                             "the index is missing, older than its log or damaged: it is made again from the log");
         err = remake(r);
     }
     if (err == -EIO)
