@@ -106,6 +106,11 @@ LIM_API const char *lim_how_text(lim_how how); /* A */
 typedef enum lim_handed { LIM_HANDED_NO = 1, LIM_HANDED_YES, LIM_HANDED_UNKNOWN } lim_handed;
 LIM_API const char *lim_handed_text(lim_handed handed); /* A: "no", "yes", "unknown" */
 
+typedef struct lim_excluded { /* VIEW: one that died, or was found to be stuck, with the request in hand */
+    lim_bytes identity;
+    uint64_t observed_wall_us; /* when that was seen: wall clock, microseconds since 1970; 0: not known any more */
+    uint64_t rerouted_wall_us; /* when the next one had acknowledged it; 0: nobody has */
+} lim_excluded;
 typedef struct lim_outcome { /* OBJECT in memory you give: end it with lim_outcome_fini. In callbacks: a VIEW */
     lim_how how;
     lim_handed handed_over;
@@ -115,8 +120,8 @@ typedef struct lim_outcome { /* OBJECT in memory you give: end it with lim_outco
     lim_bytes payload;         /* REPLY */
     lim_bytes detail;          /* text for people */
     lim_bytes participant;     /* identity of who answered, or died last */
-    uint32_t excluded_count;   /* identities of those that died with it in hand, oldest first */
-    const lim_bytes *excluded;
+    uint32_t excluded_count;   /* past whom it was rerouted: those that died with it in hand, oldest first */
+    const lim_excluded *excluded;
     lim_bytes router;          /* version that chose: short hash, or the name of a built-in strategy */
     uint32_t attempts, losses; /* handler failures, and deliveries lost to a death */
     uint32_t limit, current, retry_after_ms; /* REFUSED by a limit */

@@ -92,7 +92,7 @@ lim_err lim__api_letter(lim__conv_kind kind, const char *group, const char *type
 /* The outcome of a blocker whose wait is over, as the caller's own. */
 lim_err lim__api_outcome(lim__blocker *b, lim_outcome *out)
 {
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim_outcome view = lim__api_no_letter(b->end, b->wait.conv);
     if (b->body != NULL && b->type == &lim__type_outcome)
         lim__outcome_view(b->body, excluded, &view);

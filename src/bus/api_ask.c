@@ -135,7 +135,7 @@ static bool pending_letter(lim__wait *w, lim__wait_end end, const lim_signal *si
             on_partial(p, signal->body.ptr);
         return false;
     }
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim_outcome o = lim__api_no_letter(end, p->wait.conv);
     if (end == LIM__WAIT_LETTER)
         lim__outcome_view(signal->body.ptr, excluded, &o);
@@ -251,7 +251,7 @@ static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal 
             free(d);
         return over;
     }
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim_outcome o = lim__api_no_letter(end, d->wait.conv);
     if (end == LIM__WAIT_LETTER)
         lim__outcome_view(signal->body.ptr, excluded, &o);
@@ -359,7 +359,7 @@ lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outc
     lim__outcome_letter *was = lim__ended_outcome(bus, NULL, pid_of(task.id), 0);
     if (was == NULL)
         return late ? LIM_E_TIMEOUT : LIM_E_GONE;
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim_outcome view;
     lim__outcome_view(was, excluded, &view);
     err = lim__outcome_copy(&view, out);

@@ -132,14 +132,21 @@ static void test_the_outcome_says_past_whom_and_when_it_was_rerouted(void **stat
     settle(w);
     uint64_t before_us = w->os->wall_ns(w->os) / 1000;
     lose(w, first, LIM_LOST);
-    uint64_t after_us = w->os->wall_ns(w->os) / 1000;
+    uint64_t between_us = w->os->wall_ns(w->os) / 1000;
     puppet *second = good(w, "second", 1);
-    answer(w, second, &second->requests[0]);
+    lose(w, second, LIM_LOST);
+    uint64_t after_us = w->os->wall_ns(w->os) / 1000;
+    puppet *third = good(w, "third", 1);
+    answer(w, third, &third->requests[0]);
     const seen *o = &boss->outcomes[0];
     assert_int_equal(o->how, LIM_HOW_REPLY);
-    assert_int_equal(o->excluded, 1);
+    assert_int_equal(o->excluded, 2);
     assert_string_equal(o->past, "first");
-    assert_in_range(o->crashed_wall_us, before_us, after_us);
+    assert_in_range(o->gone[0].observed_wall_us, before_us, between_us);
+    assert_in_range(o->gone[0].rerouted_wall_us, o->gone[0].observed_wall_us + 1, after_us);
+    assert_in_range(o->gone[1].observed_wall_us, o->gone[0].rerouted_wall_us, after_us);
+    assert_in_range(o->gone[1].rerouted_wall_us, o->gone[1].observed_wall_us + 1, w->os->wall_ns(w->os) / 1000);
+    assert_int_equal(o->crashed_wall_us, o->gone[1].observed_wall_us);
     assert_true(o->rerouted_ns > 0 && o->rerouted_ns < 2 * SECOND);
 }
 

@@ -121,7 +121,9 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
         return;
     }
     lim_bytes type = type_name(x->open);
-    lim__want *w = lim__letter_new(lim__proc_sched(self), &lim__type_want, sizeof *w + type.len);
+    uint32_t shun = x->trouble != NULL ? x->trouble->shun_count : 0;
+    lim__want *w =
+        lim__letter_new(lim__proc_sched(self), &lim__type_want, sizeof *w + shun * sizeof *w->shun + type.len);
     if (w == NULL) {
         refuse_here(x, self, LIM_WHY_MEMORY);
         return;
@@ -138,13 +140,13 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
                       .due_ns = due_ns,
                       .terms = lim__terms_ref(x->open->terms),
                       .payload = lim__msg_ref(x->open->payload),
+                      .shun_count = (uint8_t)shun,
+                      .shun_room = (uint8_t)shun,
                       .type_len = (uint8_t)type.len };
-    if (x->trouble != NULL) {
-        w->shun_count = (uint8_t)x->trouble->shun_count;
-        memcpy(w->shun, x->trouble->shun, sizeof w->shun);
-    }
+    if (shun > 0)
+        memcpy(w->shun, x->trouble->shun, shun * sizeof *w->shun);
     if (type.len > 0)
-        memcpy(w->type, type.ptr, type.len);
+        memcpy(lim__want_text(w), type.ptr, type.len);
     if (x->durable) /* behind what gives back the lease before */
         lim__ex_later_want(x, self, w);
     else
@@ -270,6 +272,16 @@ void lim__ex_pass_signals(exchange *x, lim_process *self)
         x->extra->signal_count = 0;
 }
 
+/* Somebody has it again. */
+static void rerouted(trouble *t, uint64_t now_ns)
+{
+    if (t->crashed_ns != 0 && t->rerouted_ns == 0)
+        t->rerouted_ns = now_ns - t->crashed_ns;
+    for (uint32_t i = 0; i < t->old_count; i++)
+        if (t->old[i].lost_ns != 0 && t->old[i].rerouted_us == 0)
+            t->old[i].rerouted_us = (now_ns - t->old[i].lost_ns) / 1000 + 1;
+}
+
 bool lim__ex_hand(exchange *x, lim_process *self)
 {
     x->taken = false;
@@ -292,6 +304,8 @@ bool lim__ex_hand(exchange *x, lim_process *self)
     }
     if (lim__send(self, x->current->participant, r) == LIM_E_FULL)
         return false;
+    if (x->trouble != NULL && !task_like(x)) /* nobody will say that he has it */
+        rerouted(x->trouble, lim_now_ns(self));
     lim__ex_pass_signals(x, self); /* behind it */
     return true;
 }
@@ -497,16 +511,6 @@ void lim__ex_drop_old(exchange *x, lim_process *self, uint64_t lease)
         forget_at(x->trouble, self, (uint32_t)(o - x->trouble->old));
     if (linked)
         unlink_unused(x, self, who);
-}
-
-/* Somebody has it again. */
-static void rerouted(trouble *t, uint64_t now_ns)
-{
-    if (t->crashed_ns != 0 && t->rerouted_ns == 0)
-        t->rerouted_ns = now_ns - t->crashed_ns;
-    for (uint32_t i = 0; i < t->old_count; i++)
-        if (t->old[i].lost_ns != 0 && t->old[i].rerouted_us == 0)
-            t->old[i].rerouted_us = (now_ns - t->old[i].lost_ns) / 1000 + 1;
 }
 
 void lim__ex_revoke_old(exchange *x, lim_process *self)

@@ -261,6 +261,7 @@ bool lim__ex_read(exchange *x, lim_process *self, lim_bytes row); /* the other w
 /* exchange_outcome.c */
 size_t lim__outcome_bytes(const lim__outcome_letter *o);
 lim__outcome_letter *lim__ex_answer_outcome(exchange *x, occasion *now); /* as if it ended with this answer. NULL: no memory */
+lim_excluded lim__ex_excluded(const old_lease *old); /* VIEW, of one that is lost */
 void lim__ex_admit(exchange *x, lim_process *self, lim_pid as, const lim_admission *admission);
 void lim__ex_outcome(exchange *x, uint32_t todo, occasion *now);
 void lim__ex_part(exchange *x, const occasion *now);

@@ -4,6 +4,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "bus/exchange_inside.h"
+#include "data/outcome.h"
 #include <stdio.h>
 
 /* ---- the verdict ---- */
@@ -29,8 +30,14 @@ static size_t excluded_bytes(const exchange *x)
     size_t bytes = 0;
     for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
         if (x->trouble->old[i].lost)
-            bytes += 1u + x->trouble->old[i].was->identity_len;
+            bytes += LIM__GONE_BYTES + x->trouble->old[i].was->identity_len;
     return bytes;
+}
+
+lim_excluded lim__ex_excluded(const old_lease *old)
+{
+    uint64_t at_us = old->lost_wall_us;
+    return (lim_excluded){ identity_of(old->was), at_us, old->rerouted_us != 0 ? at_us + old->rerouted_us : 0 };
 }
 
 static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const given *by, lim_bytes detail)
@@ -58,7 +65,8 @@ static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const gi
     const trouble *t = x->trouble;
     for (uint32_t i = 0; t != NULL && i < t->old_count; i++)
         if (t->old[i].lost) {
-            at += lim__name_put(at, identity_of(t->old[i].was));
+            lim_excluded gone = lim__ex_excluded(&t->old[i]);
+            at += lim__gone_put(at, &gone);
             o->excluded_count++;
         }
     o->elapsed_ns = lim_now_ns(self) - x->open->opened_ns;
@@ -189,7 +197,7 @@ static void tell_waiters(exchange *x, lim_process *self, const lim__outcome_lett
 
 static void outcome_json(const lim__outcome_letter *o, lim__buf *out)
 {
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim_outcome view;
     lim__outcome_view(o, excluded, &view);
     lim__json j = lim__json_begin(out);
@@ -203,6 +211,7 @@ static void outcome_json(const lim__outcome_letter *o, lim__buf *out)
     lim__json_bytes(&j, "detail", view.detail);
     lim__json_u64(&j, "attempts", view.attempts);
     lim__json_u64(&j, "losses", view.losses);
+    lim__outcome_past_json(&j, view.excluded, view.excluded_count);
     lim__json_u64(&j, "elapsed_us", view.elapsed_ns / 1000);
     lim__json_close(&j);
 }

@@ -2,6 +2,7 @@
  * exchange_show.c - an exchange as people see it. */
 #include "base/base.h"
 #include "bus/exchange_inside.h"
+#include "data/outcome.h"
 
 lim_phase lim__ex_phase(const exchange *x)
 {
@@ -44,23 +45,17 @@ void lim__ex_inspect(exchange *x, lim_process *self, const lim_signal *signal)
     (void)!lim__send_reserved(self, c->from, d);
 }
 
-/* When each of them was lost, and how long it took until another one had it. */
+/* When each of them was lost, and when another one had it. */
 static void past_json(const exchange *x, lim__json *j)
 {
     const trouble *t = x->trouble;
-    if (t == NULL || t->old_count == 0)
-        return;
-    lim__json_open(j, "lost", '[');
-    for (uint32_t i = 0; i < t->old_count; i++) {
-        if (!t->old[i].lost)
-            continue;
-        lim__json_open(j, NULL, '{');
-        lim__json_bytes(j, "participant", identity_of(t->old[i].was));
-        lim__json_u64(j, "observed_wall_us", t->old[i].lost_wall_us);
-        lim__json_u64(j, "rerouted_us", t->old[i].rerouted_us);
-        lim__json_close(j);
-    }
-    lim__json_close(j);
+    lim_excluded past[LIM__EX_OLD_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; t != NULL && i < t->old_count; i++)
+        if (t->old[i].lost)
+            past[n++] = lim__ex_excluded(&t->old[i]);
+    if (n > 0)
+        lim__outcome_past_json(j, past, n);
 }
 
 static void old_json(const exchange *x, lim__json *j)

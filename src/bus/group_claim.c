@@ -369,7 +369,7 @@ static lim_err line_up(group *g, task *t, const lim__want *w, uint64_t delay_ns)
     const lim__terms *terms = lim__terms_or_default(t->terms);
     uint64_t now_ns = lim_now_ns(g->self);
     t->item = (lim__item){ .id = w->id.id,
-                           .type = lim__bytes(w->type, w->type_len),
+                           .type = lim__want_type(w),
                            .key = terms->key,
                            .order_key = terms->order_key,
                            .weight = terms->weight,
@@ -707,7 +707,7 @@ static lim__want *want_of(group *g, lim__revive *r)
                       .terms = r->terms,
                       .payload = r->payload,
                       .type_len = r->type_len };
-    memcpy(w->type, r->text, r->type_len);
+    memcpy(lim__want_text(w), r->text, r->type_len);
     r->terms = NULL;
     r->payload = NULL;
     return w;

@@ -28,11 +28,6 @@ enum { TRIES_MAX = 256 };
 
 typedef enum placing { PLACED = 1, PENDING, NOBODY, ALL_FULL, CHOSE_NONE, CHOSE_FULL, FAULT } placing;
 
-static lim_bytes want_type(const lim__want *w)
-{
-    return lim__bytes(w->type, w->type_len);
-}
-
 /* Of the group nobody else will do. */
 static bool only_one(const lim__want *w)
 {
@@ -54,7 +49,7 @@ static uint32_t candidates(group *g, const lim__want *w, bool *any_free)
     *any_free = false;
     LIM__LIST_EACH(node, &g->members) {
         member *m = LIM_CONTAINER(node, member, node);
-        if (!lim__member_serves(m, tasks, want_type(w)) || shuns(w, m) || (only_one(w) && w->only.id != m->pid.id))
+        if (!lim__member_serves(m, tasks, lim__want_type(w)) || shuns(w, m) || (only_one(w) && w->only.id != m->pid.id))
             continue;
         LIM_ASSERT(n < g->candidate_cap);
         g->candidates[n] = &m->view;

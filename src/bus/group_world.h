@@ -33,7 +33,8 @@ typedef struct seen { /* a request that a puppet was handed, or an outcome that 
     char payload[24], detail[80]; /* what it says, cut */
     uint32_t excluded;
     uint64_t crashed_wall_us, rerouted_ns;
-    char past[16]; /* the first of the excluded */
+    char past[16];        /* the first of the excluded */
+    lim_excluded gone[4]; /* the first four, without their names */
 } seen;
 
 typedef struct puppet {
@@ -80,7 +81,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         }
     } else if (signal->type == &lim__type_outcome) {
         const lim__outcome_letter *o = body;
-        lim_bytes excluded[LIM__EXCLUDED_MAX];
+        lim_excluded excluded[LIM__EXCLUDED_MAX];
         lim_outcome view;
         lim__outcome_view(o, excluded, &view);
         seen *s = &p->outcomes[p->outcome_count++];
@@ -89,7 +90,10 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         s->crashed_wall_us = view.crashed_wall_us;
         s->rerouted_ns = view.rerouted_ns;
         if (view.excluded_count > 0)
-            keep(s->past, sizeof s->past, view.excluded[0]);
+            keep(s->past, sizeof s->past, view.excluded[0].identity);
+        for (uint32_t i = 0; i < view.excluded_count && i < LIM_COUNT(s->gone); i++)
+            s->gone[i] = (lim_excluded){ .observed_wall_us = excluded[i].observed_wall_us,
+                                         .rerouted_wall_us = excluded[i].rerouted_wall_us };
         keep(s->payload, sizeof s->payload, view.payload);
         keep(s->detail, sizeof s->detail, view.detail);
     } else if (signal->type == &lim__type_admitted) {

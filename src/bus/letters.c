@@ -194,12 +194,29 @@ lim_bytes lim__name_get(const char **at)
     return name;
 }
 
+size_t lim__gone_put(char *at, const lim_excluded *gone)
+{
+    size_t len = lim__name_put(at, gone->identity);
+    lim__key_u64((uint8_t *)at + len, gone->observed_wall_us);
+    lim__key_u64((uint8_t *)at + len + 8, gone->rerouted_wall_us);
+    return len + 16;
+}
+
+static lim_excluded gone_get(const char **at)
+{
+    lim_excluded gone = { .identity = lim__name_get(at) };
+    gone.observed_wall_us = lim__key_get_u64((const uint8_t *)*at);
+    gone.rerouted_wall_us = lim__key_get_u64((const uint8_t *)*at + 8);
+    *at += 16;
+    return gone;
+}
+
 size_t lim__outcome_bytes(const lim__outcome_letter *o)
 {
     return sizeof *o + o->participant_len + o->router_len + o->detail_len + o->excluded_bytes;
 }
 
-void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out)
+void lim__outcome_view(const lim__outcome_letter *letter, lim_excluded *excluded, lim_outcome *out)
 {
     const char *at = letter->text;
     *out = (lim_outcome){
@@ -232,7 +249,7 @@ void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, l
     at += letter->detail_len;
     LIM_ASSERT(letter->excluded_count <= LIM__EXCLUDED_MAX);
     for (uint32_t i = 0; i < letter->excluded_count; i++)
-        excluded[i] = lim__name_get(&at);
+        excluded[i] = gone_get(&at);
 }
 
 lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, lim_bytes type, lim__msg *payload)

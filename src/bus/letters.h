@@ -64,7 +64,7 @@ typedef struct lim__notify { uint64_t ref; lim_pid owner, participant; } lim__no
 typedef struct lim__command { uint64_t ref; lim_pid from; } lim__command;
 
 /* ---- conversation -> owner ---- */
-typedef struct lim__outcome_letter { /* text: participant, router, detail, then excluded_count x (u8 length, name) */
+typedef struct lim__outcome_letter { /* text: participant, router, detail, then excluded_count x lim__gone_put */
     uint64_t ref;
     lim_pid conv;
     lim_how how;
@@ -80,10 +80,13 @@ typedef struct lim__outcome_letter { /* text: participant, router, detail, then 
     uint16_t detail_len, excluded_bytes;
     char text[];
 } lim__outcome_letter;
+/* One of the excluded as it lies there: u8 length, identity, u64 observed, u64 rerouted. Answers its size. */
+#define LIM__GONE_BYTES 17u /* and its identity */
+size_t lim__gone_put(char *at, const lim_excluded *gone);
 /* Fills a view of the letter; excluded (LIM__EXCLUDED_MAX places) holds the names. */
 #define LIM__EXCLUDED_MAX 16
 size_t lim__outcome_bytes(const lim__outcome_letter *letter); /* of the letter, without its payload */
-void lim__outcome_view(const lim__outcome_letter *letter, lim_bytes *excluded, lim_outcome *out);
+void lim__outcome_view(const lim__outcome_letter *letter, lim_excluded *excluded, lim_outcome *out);
 typedef struct lim__admitted { uint64_t ref; lim_pid conv; lim_admission admission; } lim__admitted;
 typedef struct lim__message { /* text: the reason, or name, of an event */
     lim_pid conv, from;
@@ -196,10 +199,17 @@ typedef struct lim__want {
     uint64_t due_ns;       /* again: not before; 0: now */
     lim__terms *terms;
     lim__msg *payload;
-    uint8_t shun_count, type_len;
-    lim_pid shun[4];       /* participants that did not acknowledge it */
-    char type[];
-} lim__want;
+    uint8_t shun_count, shun_room, type_len; /* room: what the text is behind */
+    lim_pid shun[];        /* participants that shall not have it: they did not acknowledge it, or took part before */
+} lim__want;               /* text: type */
+static inline char *lim__want_text(lim__want *w)
+{
+    return (char *)(w->shun + w->shun_room);
+}
+static inline lim_bytes lim__want_type(const lim__want *w)
+{
+    return (lim_bytes){ w->shun + w->shun_room, w->type_len };
+}
 typedef struct lim__assigned { /* text: identity, router */
     lim_pid participant;
     uint64_t lease;

@@ -301,7 +301,7 @@ static void on_stored(runner *r, const lim__stored *what)
 
 static void on_outcome(runner *r, const lim__outcome_letter *letter)
 {
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim_outcome o;
     if (letter->ref != r->ref)
         return;

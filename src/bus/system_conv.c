@@ -9,6 +9,7 @@
 #include "bus/durable.h"
 #include "bus/ended.h"
 #include "bus/history.h"
+#include "data/outcome.h"
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -43,6 +44,7 @@ static void ended_json(lim__json *j, lim_pid conv, lim__conv_kind kind, const li
     lim__json_str(j, "handed_over", lim_handed_text(o->handed_over));
     lim__json_u64(j, "attempts", o->attempts);
     lim__json_u64(j, "losses", o->losses);
+    lim__outcome_past_json(j, o->excluded, o->excluded_count);
     lim__json_u64(j, "bytes", o->payload.len);
     if (o->compensation.id != 0)
         lim__json_id(j, "compensation", o->compensation.id);
@@ -64,7 +66,7 @@ static void show_line(lim__system *s, lim__gather *g)
 static void show_ended(lim__system *s, lim__gather *g)
 {
     lim__outcome_letter *o = lim__ended_outcome(s->bus, lim__proc_sched(s->self), g->conv, 0);
-    lim_bytes excluded[LIM__EXCLUDED_MAX];
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
     lim__ended_info info = { 0 };
     lim_outcome view;
     if (o == NULL || !lim__ended_find(s->bus, g->conv, &info)) {

@@ -34,6 +34,7 @@ typedef struct past { /* took part */
     lim_reason reason;
     bool crashed; /* else left */
     uint64_t at_ns, wall_us;
+    uint64_t rerouted_wall_us; /* when the group had sent the next one; 0: it has not, or need not */
 } past;
 
 typedef struct call {

@@ -318,6 +318,7 @@ static void read_past(reading *r, lim__unpack *u)
         past was = { .pid = p.pid, .assigned = p.assigned, .crashed = p.required };
         was.reason = (lim_reason)lim__unpack_u32(u);
         was.wall_us = lim__unpack_u64(u);
+        was.rerouted_wall_us = lim__unpack_u64(u);
         was.at_ns = since_wall(r, was.wall_us * 1000);
         lim__talk_past_add(r->t, r->self, &was);
     }

@@ -26,14 +26,14 @@ typedef struct ending {
 /* ---- outcome ---- */
 
 /* Of the asks' own losses the newest, which are the newest that came through the group: oldest first. */
-static uint32_t excluded(const talk *t, const call *c, const lim__assigned *names[LIM__EXCLUDED_MAX])
+static uint32_t excluded(const talk *t, const call *c, const past *out[LIM__EXCLUDED_MAX])
 {
     uint32_t n = 0, losses = c->losses < LIM__EXCLUDED_MAX ? c->losses : LIM__EXCLUDED_MAX;
     for (uint32_t i = t->rare != NULL ? t->rare->past_count : 0; i > 0 && n < losses; i--)
         if (t->rare->past[i - 1].assigned != NULL)
-            names[losses - ++n] = t->rare->past[i - 1].assigned;
+            out[losses - ++n] = &t->rare->past[i - 1];
     if (n < losses)
-        memmove(names, names + (losses - n), n * sizeof *names);
+        memmove(out, out + (losses - n), n * sizeof *out);
     return n;
 }
 
@@ -53,13 +53,20 @@ static void blame(lim__outcome_letter *o, const past *by)
     o->crashed_wall_us = by->wall_us;
 }
 
+static size_t put_gone(char *at, const past *p)
+{
+    return lim__gone_put(at, &(lim_excluded){ .identity = lim__bytes(p->assigned->text, p->assigned->identity_len),
+                                              .observed_wall_us = p->wall_us,
+                                              .rerouted_wall_us = p->rerouted_wall_us });
+}
+
 static void outcome(talk *t, lim_process *self, const call *c, const ending *e)
 {
-    const lim__assigned *gone[LIM__EXCLUDED_MAX];
+    const past *gone[LIM__EXCLUDED_MAX];
     uint32_t count = excluded(t, c, gone);
     size_t names = 0;
     for (uint32_t i = 0; i < count; i++)
-        names += 1u + gone[i]->identity_len;
+        names += LIM__GONE_BYTES + gone[i]->assigned->identity_len;
     lim__outcome_letter *o =
         lim__letter_new(lim__proc_sched(self), &lim__type_outcome, sizeof *o + e->who.len + e->detail.len + names);
     if (o == NULL) {
@@ -91,7 +98,7 @@ static void outcome(talk *t, lim_process *self, const call *c, const ending *e)
         memcpy(at, e->detail.ptr, e->detail.len);
     at += e->detail.len;
     for (uint32_t i = 0; i < count; i++)
-        at += lim__name_put(at, lim__bytes(gone[i]->text, gone[i]->identity_len));
+        at += put_gone(at, gone[i]);
     (void)!lim__talk_post(t, self, c->from, o);
 }
 

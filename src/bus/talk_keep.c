@@ -197,6 +197,7 @@ static void pack_past(const rare *r, lim__buf *b)
         pack_party(b, p->pid, p->crashed, p->assigned);
         lim__pack_u32(b, (uint32_t)p->reason);
         lim__pack_u64(b, p->wall_us);
+        lim__pack_u64(b, p->rerouted_wall_us);
     }
 }
 

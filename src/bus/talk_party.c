@@ -201,16 +201,35 @@ static void release(talk *t, lim_process *self, uint64_t lease)
     (void)!lim__send_reserved(self, t->group, r);
 }
 
+/* Those that the group had sent and that are gone, the newest: it shall not send one of them again. */
+static uint32_t shunned(const talk *t, lim_pid *out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = t->rare != NULL ? t->rare->past_count : 0; i > 0 && n < UINT8_MAX; i--) {
+        if (t->rare->past[i - 1].assigned == NULL)
+            continue;
+        if (out != NULL)
+            out[n] = t->rare->past[i - 1].pid;
+        n++;
+    }
+    return n;
+}
+
 static bool ask_group(talk *t, lim_process *self)
 {
+    uint32_t shun = shunned(t, NULL);
+    size_t size = sizeof(lim__want) + shun * sizeof(lim_pid);
     t->group = lim__group_find(t->bus, lim__bytes(t->open->text, t->open->group_len));
-    lim__want *w = t->group.id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_want, sizeof *w);
+    lim__want *w = t->group.id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_want, size);
     if (w == NULL)
         return false;
     *w = (lim__want){ .conv = t->node.pid,
                       .kind = LIM__KIND_TALK,
                       .terms = lim__terms_ref(t->open->terms),
-                      .payload = lim__msg_ref(t->open->payload) };
+                      .payload = lim__msg_ref(t->open->payload),
+                      .shun_count = (uint8_t)shun,
+                      .shun_room = (uint8_t)shun };
+    (void)shunned(t, w->shun);
     return lim__send(self, t->group, w) == LIM_OK;
 }
 
@@ -243,6 +262,15 @@ static void trace_if(talk *t, lim_process *self, bool wanted)
         t->rare->history = lim__history_new(t->bus, self);
 }
 
+/* The group has sent another one for those that it had sent before. */
+static void rerouted(talk *t)
+{
+    uint64_t now_us = t->bus->os->wall_ns(t->bus->os) / 1000;
+    for (uint32_t i = 0; t->rare != NULL && i < t->rare->past_count; i++)
+        if (t->rare->past[i].assigned != NULL && t->rare->past[i].rerouted_wall_us == 0)
+            t->rare->past[i].rerouted_wall_us = now_us;
+}
+
 void lim__talk_assigned(talk *t, lim_process *self, const lim_signal *signal)
 {
     lim__assigned *a = lim__letter_keep(self, signal);
@@ -259,6 +287,8 @@ void lim__talk_assigned(talk *t, lim_process *self, const lim_signal *signal)
         return;
     t->wanting = false;
     lim__talk_opened(t, self, err);
+    if (err == LIM_OK || err == LIM_E_EXISTS)
+        rerouted(t);
     if (err == LIM_OK || err == LIM_E_EXISTS) /* it joined by itself, too: as good as another one */
         lim__talk_calls_move(t, self, who);
     else if (t->alive == 0)

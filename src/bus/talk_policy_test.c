@@ -42,7 +42,7 @@ static void test_policy_next_moves_asks_and_names_those_it_lost(void **state) /*
     assert_int_equal(ask.outcome.losses, 2);
     assert_int_equal(ask.outcome.excluded_count, 2);
     for (uint32_t i = 0; i < 2; i++)
-        assert_memory_equal(ask.outcome.excluded[i].ptr, names[i], strlen(names[i]));
+        assert_memory_equal(ask.outcome.excluded[i].identity.ptr, names[i], strlen(names[i]));
     assert_memory_equal(ask.outcome.participant.ptr, "three", 5);
     lim_outcome_fini(&ask.outcome);
     asking_start(&ask, bus, c, &g[2], "solve");
@@ -75,12 +75,42 @@ static void test_when_no_next_one_is_left_the_others_go_on_and_the_ask_is_told(v
     asking_end(&ask, LIM_HOW_CRASHED);
     assert_int_equal(ask.outcome.why, LIM_WHY_NO_PARTICIPANT);
     assert_int_equal(ask.outcome.excluded_count, 1);
-    assert_memory_equal(ask.outcome.excluded[0].ptr, "one", 3);
+    assert_memory_equal(ask.outcome.excluded[0].identity.ptr, "one", 3);
     lim_outcome_fini(&ask.outcome);
     assert_int_equal(lim_conv_ask(bus, c, g[0].id, lim__str("and you?"), SOON, &o), LIM_OK);
     assert_int_equal(o.how, LIM_HOW_REPLY);
     assert_int_equal(o.why, LIM_WHY_NONE);
     lim_outcome_fini(&o);
+    talk_close(bus, c);
+    guests_go(bus, g);
+}
+
+static void test_the_next_one_is_none_of_those_that_took_part_before(void **state) /* proves CV7 */
+{
+    lim_bus *bus = *state;
+    lim_conv c;
+    asking ask;
+    guest *g = calloc(GUESTS_MAX, sizeof *g);
+    for (int i = 0; i < 2; i++)
+        atomic_store(&g[i].manner, HOLDS);
+    serve(bus, "solvers", "one", &g[0]);
+    assert_int_equal(
+        lim_conv_open(bus, OPTS(lim_conv_opts, .group = "solvers", .on_crash = LIM_CRASH_NEXT, .timeout_ms = SOON), &c),
+        LIM_OK);
+    asking_start(&ask, bus, c, &g[0], "solve");
+    wait_heard(&g[0], 1);
+    serve(bus, "solvers", "two", &g[1]);
+    assert_int_equal(lim_conv_leave(bus, c, g[0].id), LIM_OK); /* it still serves the group, and is idle */
+    wait_heard(&g[1], 1);
+    assert_int_equal(g[1].conv[0].id, c.id);
+    assert_int_equal(lim_conv_leave(bus, c, g[1].id), LIM_OK); /* both are there, and neither shall have it again */
+    asking_end(&ask, LIM_HOW_CRASHED);
+    assert_int_equal(ask.outcome.why, LIM_WHY_NO_PARTICIPANT);
+    assert_int_equal(ask.outcome.excluded_count, 2);
+    const lim_excluded *past = ask.outcome.excluded;
+    assert_true(past[0].observed_wall_us > 0 && past[0].rerouted_wall_us >= past[0].observed_wall_us);
+    assert_int_equal(past[1].rerouted_wall_us, 0);
+    lim_outcome_fini(&ask.outcome);
     talk_close(bus, c);
     guests_go(bus, g);
 }
@@ -182,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_policy_next_moves_asks_and_names_those_it_lost),
         T(test_when_no_next_one_is_left_the_others_go_on_and_the_ask_is_told),
+        T(test_the_next_one_is_none_of_those_that_took_part_before),
         T(test_policy_compensate_leaves_a_task_that_says_all),
         T(test_a_child_inherits_and_cannot_go_too_deep),
         T(test_what_came_without_a_trace_begins_none),

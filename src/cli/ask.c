@@ -95,6 +95,8 @@ static void print_outcome(asking *a, const lim_outcome *o)
         print_json(a->cli, o);
     else if (o->how == LIM_HOW_REPLY && !opts->all && (o->payload.len > 0 || !opts->stream))
         print_payload(a->cli, o->payload);
+    if (!opts->json)
+        cli_outcome_rerouted(o);
     if (o->how != LIM_HOW_REPLY)
         cli_outcome_fault(a->cli, "", o);
 }

@@ -175,6 +175,7 @@ void cli_json_id(lim__json *j, const char *key, uint64_t id); /* as text, in hex
 int cli_outcome_code(const lim_outcome *outcome);
 /* The line for people: "crashed: worker-1 died (connection_lost) with the request in hand; ask again ..." */
 void cli_outcome_line(lim__buf *out, const char *where, const lim_outcome *outcome); /* where: "line 7: ", or "" */
+void cli_outcome_rerouted(const lim_outcome *outcome); /* on stderr, if it was; for people */
 void cli_outcome_fault(struct cli *cli, const char *where, const lim_outcome *outcome); /* says it, notes the code */
 /* The members of its JSON object, without the braces; embed: a payload that is JSON becomes part of it. */
 void cli_outcome_json(lim__json *j, const lim_outcome *outcome, bool embed);

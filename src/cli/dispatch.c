@@ -84,6 +84,7 @@ static void say_outcome(task *t, const lim_outcome *o)
         lim__buf_add(&cli->out, o->payload.ptr, o->payload.len);
         if (o->payload.len == 0 || ((const char *)o->payload.ptr)[o->payload.len - 1] != '\n')
             lim__buf_text(&cli->out, "\n");
+        cli_outcome_rerouted(o);
     }
     if (o->how != LIM_HOW_REPLY && !(cli->opts->json && t->d->from_lines))
         cli_outcome_fault(cli, place, o);

@@ -2,6 +2,7 @@
  * outcome.c - how an exchange ended: as an exit code, as a line for people, as JSON. */
 #include "cli/cli.h"
 #include "data/data.h"
+#include "data/outcome.h"
 
 #include <stdio.h>
 
@@ -38,6 +39,17 @@ static void add_detail(lim__buf *b, const lim_outcome *o)
         lim__buf_format(b, ": %.*s", TEXT(text));
 }
 
+/* "one (after 1.2 ms), two": past whom it went, and how long it took each time until the next one had it. */
+static void add_past(lim__buf *b, const lim_outcome *o)
+{
+    for (uint32_t i = 0; i < o->excluded_count; i++) {
+        const lim_excluded *x = &o->excluded[i];
+        lim__buf_format(b, "%s%.*s", i > 0 ? ", " : "", TEXT(x->identity));
+        if (x->rerouted_wall_us > x->observed_wall_us)
+            lim__buf_format(b, " (after %.3g ms)", (double)(x->rerouted_wall_us - x->observed_wall_us) / 1000);
+    }
+}
+
 static void crashed_why(lim__buf *b, const lim_outcome *o)
 {
     if (o->why == LIM_WHY_KILLS_WORKERS) {
@@ -50,6 +62,10 @@ static void crashed_why(lim__buf *b, const lim_outcome *o)
     }
     if (o->excluded_count > 1 && o->why != LIM_WHY_KILLS_WORKERS)
         lim__buf_format(b, ", %u participants in all", (unsigned)o->excluded_count);
+    if (o->excluded_count > 1) {
+        lim__buf_text(b, ": ");
+        add_past(b, o);
+    }
 }
 
 static void why_text(lim__buf *b, const lim_outcome *o)
@@ -148,6 +164,18 @@ void cli_outcome_line(lim__buf *out, const char *where, const lim_outcome *outco
     lim__buf_format(out, "; %s", todo_text(outcome, room, sizeof room));
 }
 
+/* Of one that was answered all the same: a line beside the answer. */
+void cli_outcome_rerouted(const lim_outcome *outcome)
+{
+    lim__buf line = { 0 };
+    if (outcome->how != LIM_HOW_REPLY || outcome->excluded_count == 0)
+        return;
+    add_past(&line, outcome);
+    lim_bytes text = lim__buf_bytes(&line);
+    cli_note("liminal: rerouted past %.*s", TEXT(text));
+    lim__buf_fini(&line);
+}
+
 void cli_outcome_fault(struct cli *cli, const char *where, const lim_outcome *outcome)
 {
     lim__buf line = { 0 };
@@ -208,8 +236,9 @@ void cli_outcome_json(lim__json *j, const lim_outcome *o, bool embed)
     lim__json_u64(j, "losses", o->losses);
     lim__json_open(j, "excluded", '[');
     for (uint32_t i = 0; i < o->excluded_count; i++)
-        lim__json_bytes(j, NULL, o->excluded[i]);
+        lim__json_bytes(j, NULL, o->excluded[i].identity);
     lim__json_close(j);
+    lim__outcome_past_json(j, o->excluded, o->excluded_count);
     text_or_null(j, "router", o->router);
     lim__json_u64(j, "elapsed_us", (o->elapsed_ns + 999) / 1000);
     cli_json_us(j, "crashed_wall_us", o->crashed_wall_us * 1000);

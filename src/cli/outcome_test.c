@@ -108,6 +108,26 @@ static void test_json_has_the_payload_as_text_or_embedded_or_base64(void **state
     lim__doc_free(doc);
 }
 
+static void test_everybody_it_was_rerouted_past_is_told_and_when(void **state) /* proves GR5 */
+{
+    const lim_excluded past[] = { { lim__str("w1"), 1000000, 1001500 }, { lim__str("w2"), 2000000, 0 } };
+    lim__doc *doc = lim__doc_new();
+    lim_outcome o = ended(LIM_HOW_CRASHED);
+    (void)state;
+    o.reason = LIM_LOST;
+    o.excluded = past;
+    o.excluded_count = 2;
+    assert_non_null(strstr(line(&o), "2 participants in all: w1 (after 1.5 ms), w2"));
+    lim__val list = lim__val_get(json(doc, &o, false), "rerouted_past");
+    lim__val first = lim__val_at(list, 0), last = lim__val_at(list, 1);
+    assert_string_equal(lim__val_str(first, "participant", ""), "w1");
+    assert_int_equal(lim__val_u64(first, "observed_wall_us", 0), 1000000);
+    assert_int_equal(lim__val_u64(first, "rerouted_wall_us", 0), 1001500);
+    assert_int_equal(lim__val_u64(last, "observed_wall_us", 0), 2000000);
+    assert_int_equal(lim__val_get(last, "rerouted_wall_us").kind, LIM__NULL);
+    lim__doc_free(doc);
+}
+
 static void test_json_says_null_for_what_does_not_apply(void **state)
 {
     lim__doc *doc = lim__doc_new();
@@ -131,6 +151,7 @@ int main(void)
         cmocka_unit_test(test_every_outcome_has_its_exit_code),
         cmocka_unit_test(test_every_outcome_is_told_as_what_why_and_what_to_do),
         cmocka_unit_test(test_a_crash_names_who_died_and_why),
+        cmocka_unit_test(test_everybody_it_was_rerouted_past_is_told_and_when),
         cmocka_unit_test(test_a_refusal_names_its_limit_and_when_to_come_back),
         cmocka_unit_test(test_a_failure_says_what_the_participant_said),
         cmocka_unit_test(test_json_has_the_payload_as_text_or_embedded_or_base64),

@@ -114,6 +114,13 @@ static void finish(lim_client *c, lim__call *call, lim_outcome *outcome)
     lim__client_lock(c);
 }
 
+static lim_excluded excluded_of(const lim_client *c, const lim__lost_one *one)
+{
+    uint64_t now_us = c->os->wall_ns(c->os) / 1000;
+    uint64_t at_us = one->ago_us == 0 ? 0 : now_us > one->ago_us ? now_us - one->ago_us : now_us;
+    return (lim_excluded){ one->name, at_us, one->rerouted_us != 0 && at_us != 0 ? at_us + one->rerouted_us : 0 };
+}
+
 static lim_outcome outcome_of(lim_client *c, const lim__f_outcome *f)
 {
     uint64_t wall_us = f->crashed_us ? c->os->wall_ns(c->os) / 1000 : 0; /* clocks differ: the wire says how long ago */
@@ -146,15 +153,16 @@ bool lim__client_call_outcome(lim_client *c, const lim__frame *frame)
         return f.corr < c->next_corr; /* an await that did not wait until now */
     if (call->state == LIM__CALL_OFFERED || call->state == LIM__CALL_SIGNAL || call->state == LIM__CALL_FIND)
         return false; /* of the first, DISPATCHED comes before */
-    lim_bytes few[EXCLUDED_MAX], *excluded = few;
+    lim_excluded few[EXCLUDED_MAX], *excluded = few;
     if (f.excluded.count > EXCLUDED_MAX && (excluded = malloc(f.excluded.count * sizeof *excluded)) == NULL) {
         excluded = few;
         f.excluded.count = EXCLUDED_MAX;
     }
     lim_outcome outcome = outcome_of(c, &f);
     outcome.excluded = excluded;
-    while (lim__names_next(&f.excluded, &excluded[outcome.excluded_count]))
-        outcome.excluded_count++;
+    lim__lost_one one;
+    while (lim__lost_next(&f.excluded, &one))
+        excluded[outcome.excluded_count++] = excluded_of(c, &one);
     finish(c, call, &outcome);
     if (excluded != few)
         free(excluded);

@@ -9,6 +9,7 @@ typedef struct ends { /* of any number of calls */
     char text[64];
     uint32_t excluded;
     uint64_t crashed_wall_us, rerouted_ns, elapsed_ns, task;
+    uint64_t observed_wall_us, rerouted_wall_us, last_rerouted; /* of the first excluded; of the last */
     lim_why why;
     lim_client *again; /* publish and ask once more from inside */
 } ends;
@@ -40,6 +41,11 @@ static void on_outcome(void *ctx, const lim_outcome *o)
     e->how[o->how]++;
     e->handed = o->handed_over;
     e->excluded = o->excluded_count;
+    if (o->excluded_count > 0) {
+        e->observed_wall_us = o->excluded[0].observed_wall_us;
+        e->rerouted_wall_us = o->excluded[0].rerouted_wall_us;
+        e->last_rerouted = o->excluded[o->excluded_count - 1].rerouted_wall_us;
+    }
     e->crashed_wall_us = o->crashed_wall_us;
     e->rerouted_ns = o->rerouted_ns;
     e->elapsed_ns = o->elapsed_ns;
@@ -160,18 +166,23 @@ static void test_asks_end_as_the_server_says_in_any_order(void **state) /* prove
         assert_true(lim__bytes_eq(a.type, TEXT("t")));
     }
     lim__buf excluded = { 0 };
-    for (int i = 0; i < 40; i++)
-        assert_int_equal(lim__names_add(&excluded, TEXT("w1")), LIM_OK);
+    lim__lost list = { 0 };
+    for (uint64_t i = 0; i < 40; i++) /* the last one's request nobody has taken since */
+        assert_int_equal(lim__lost_add(&excluded, &list, &(lim__lost_one){ TEXT("w1"), 4000 - i, i < 39 ? 30 : 0 }),
+                         LIM_OK);
     f->now += 7 * FAKE_MS;
     for (int how = LIM_HOW_LOST; how >= LIM_HOW_REPLY; how--)
         SAY(f, outcome, .corr = call[how], .how = (uint8_t)how, .handed_over = LIM_HANDED_YES,
-            .crashed_us = how == LIM_HOW_CRASHED ? 1500 : 0, .rerouted_us = 20, .excluded = lim__names_view(&excluded),
+            .crashed_us = how == LIM_HOW_CRASHED ? 1500 : 0, .rerouted_us = 20, .excluded = list,
             .detail = TEXT("detail"), .payload = how == LIM_HOW_REPLY ? TEXT("42") : TEXT(""));
     pump(f, c);
     for (int how = LIM_HOW_REPLY; how <= LIM_HOW_LOST; how++) {
         assert_int_equal(e[how].count, 1);
         assert_int_equal(e[how].how[how], 1);
         assert_int_equal(e[how].excluded, 40);
+        assert_int_equal(e[how].observed_wall_us, f->os.wall_ns(&f->os) / 1000 - 4000);
+        assert_int_equal(e[how].rerouted_wall_us, e[how].observed_wall_us + 30);
+        assert_int_equal(e[how].last_rerouted, 0);
         assert_int_equal(e[how].elapsed_ns, 7 * FAKE_MS);
         assert_int_equal(e[how].rerouted_ns, 20000);
         assert_string_equal(e[how].text, how == LIM_HOW_REPLY ? "42" : "detail");

@@ -107,7 +107,7 @@ static size_t size_of(const lim_outcome *o)
 {
     size_t size = o->payload.len + o->detail.len + o->participant.len + o->router.len;
     for (uint32_t i = 0; i < o->excluded_count; i++)
-        size += sizeof o->excluded[i] + o->excluded[i].len;
+        size += sizeof o->excluded[i] + o->excluded[i].identity.len;
     return size;
 }
 
@@ -115,7 +115,7 @@ lim_err lim__outcome_copy(const lim_outcome *view, lim_outcome *owned)
 {
     lim_outcome copy = *view;
     size_t size = size_of(view);
-    lim_bytes *block = malloc(size ? size : 1);
+    lim_excluded *block = malloc(size ? size : 1);
     if (!block)
         return LIM_E_NOMEM;
     uint8_t *to = (uint8_t *)(block + view->excluded_count);
@@ -124,12 +124,35 @@ lim_err lim__outcome_copy(const lim_outcome *view, lim_outcome *owned)
     copy.detail = move_bytes(&to, view->detail);
     copy.participant = move_bytes(&to, view->participant);
     copy.router = move_bytes(&to, view->router);
-    for (uint32_t i = 0; i < view->excluded_count; i++)
-        block[i] = move_bytes(&to, view->excluded[i]);
+    for (uint32_t i = 0; i < view->excluded_count; i++) {
+        block[i] = view->excluded[i];
+        block[i].identity = move_bytes(&to, view->excluded[i].identity);
+    }
     copy.excluded = view->excluded_count ? block : NULL;
     LIM_ASSERT(to == (uint8_t *)block + size);
     *owned = copy;
     return LIM_OK;
+}
+
+static void instant(lim__json *j, const char *key, uint64_t wall_us)
+{
+    if (wall_us != 0)
+        lim__json_u64(j, key, wall_us);
+    else
+        lim__json_str(j, key, NULL);
+}
+
+void lim__outcome_past_json(lim__json *j, const lim_excluded *excluded, uint32_t count)
+{
+    lim__json_open(j, "rerouted_past", '[');
+    for (uint32_t i = 0; i < count; i++) {
+        lim__json_open(j, NULL, '{');
+        lim__json_bytes(j, "participant", excluded[i].identity);
+        instant(j, "observed_wall_us", excluded[i].observed_wall_us);
+        instant(j, "rerouted_wall_us", excluded[i].rerouted_wall_us);
+        lim__json_close(j);
+    }
+    lim__json_close(j);
 }
 
 void lim_outcome_fini(lim_outcome *outcome)

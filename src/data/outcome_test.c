@@ -11,7 +11,7 @@ static void test_a_copied_outcome_outlives_its_source(void **state)
 {
     (void)state;
     char payload[] = "reply", detail[] = "why not", who[] = "w3", router[] = "least_loaded", a[] = "w1", b[] = "w2";
-    lim_bytes excluded[] = { lim__str(a), lim__str(b) };
+    lim_excluded excluded[] = { { lim__str(a), 10, 20 }, { lim__str(b), 30, 0 } };
     lim_outcome view = { .how = LIM_HOW_CRASHED,
                          .handed_over = LIM_HANDED_YES,
                          .conv = { 7 },
@@ -25,14 +25,16 @@ static void test_a_copied_outcome_outlives_its_source(void **state)
     lim_outcome owned;
     assert_int_equal(lim__outcome_copy(&view, &owned), LIM_OK);
     payload[0] = detail[0] = who[0] = router[0] = a[0] = b[0] = 'X';
-    excluded[0] = excluded[1] = lim__str(NULL);
+    excluded[0] = excluded[1] = (lim_excluded){ 0 };
     assert_true(lim__bytes_eq(owned.payload, lim__str("reply")));
     assert_true(lim__bytes_eq(owned.detail, lim__str("why not")));
     assert_true(lim__bytes_eq(owned.participant, lim__str("w3")));
     assert_true(lim__bytes_eq(owned.router, lim__str("least_loaded")));
     assert_int_equal(owned.excluded_count, 2);
-    assert_true(lim__bytes_eq(owned.excluded[0], lim__str("w1")));
-    assert_true(lim__bytes_eq(owned.excluded[1], lim__str("w2")));
+    assert_true(lim__bytes_eq(owned.excluded[0].identity, lim__str("w1")));
+    assert_true(lim__bytes_eq(owned.excluded[1].identity, lim__str("w2")));
+    assert_int_equal(owned.excluded[0].rerouted_wall_us, 20);
+    assert_int_equal(owned.excluded[1].observed_wall_us, 30);
     assert_int_equal(owned.how, LIM_HOW_CRASHED);
     assert_int_equal(owned.conv.id, 7);
     assert_int_equal(owned.losses, 2);

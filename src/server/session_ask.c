@@ -73,7 +73,7 @@ static void put_outcome(session *s, lim__f_outcome *f)
     if (LIM_LIKELY(err == LIM_OK || err == LIM_E_NOMEM))
         return;
     f->participant = f->router = lim__bytes(NULL, 0); /* names given by an embedder need not be UTF-8 */
-    f->excluded = (lim__names){ 0 };
+    f->excluded = (lim__lost){ 0 };
     err = lim__put_outcome(lim__session_out(s), f);
     (void)LIM_NEVER(err != LIM_OK && err != LIM_E_NOMEM);
 }
@@ -98,6 +98,29 @@ static uint64_t since_us(uint64_t then_ns, uint64_t now_ns)
     if (then_ns == 0)
         return 0;
     return now_ns > then_ns + 1000 ? (now_ns - then_ns) / 1000 : 1; /* 0 would say: there was none */
+}
+
+static uint64_t since_wall_us(uint64_t then_us, uint64_t now_us)
+{
+    if (then_us == 0)
+        return 0;
+    return now_us > then_us ? now_us - then_us : 1;
+}
+
+/* The clocks of two machines differ: the wire says how long ago, and how long it took. */
+static void put_excluded(lim__os *os, const lim__outcome_letter *o, lim__buf *room, lim__lost *list)
+{
+    lim_excluded excluded[LIM__EXCLUDED_MAX];
+    uint64_t now_us = os->wall_ns(os) / 1000;
+    lim_outcome view;
+    lim__outcome_view(o, excluded, &view);
+    for (uint32_t i = 0; i < view.excluded_count; i++) {
+        const lim_excluded *x = &excluded[i];
+        const lim__lost_one one = { .name = x->identity,
+                                    .ago_us = since_wall_us(x->observed_wall_us, now_us),
+                                    .rerouted_us = since_wall_us(x->observed_wall_us, x->rerouted_wall_us) };
+        (void)!lim__lost_add(room, list, x->rerouted_wall_us != 0 ? &one : &(lim__lost_one){ one.name, one.ago_us, 0 });
+    }
 }
 
 static void say_outcome(session *s, uint64_t corr, const lim__outcome_letter *o)
@@ -127,9 +150,11 @@ static void say_outcome(session *s, uint64_t corr, const lim__outcome_letter *o)
     f.router = lim__bytes(at, o->router_len);
     at += o->router_len;
     f.detail = lim__bytes(at, o->detail_len);
-    at += o->detail_len;
-    f.excluded = (lim__names){ (const uint8_t *)at, o->excluded_bytes, o->excluded_count }; /* packed as on the wire */
+    lim__buf excluded = { 0 };
+    if (o->excluded_count > 0)
+        put_excluded(os, o, &excluded, &f.excluded);
     put_outcome(s, &f);
+    lim__buf_fini(&excluded);
 }
 
 void lim__session_outcome(session *s, lim_pid from, const lim__outcome_letter *o)

@@ -280,10 +280,11 @@ static void test_an_ask_that_may_move_on_finds_the_next_one(void **state)
         lim__f_outcome f = take_outcome(asker);
         assert_int_equal(f.how, LIM_HOW_REPLY);
         assert_text(f.participant, "two");
-        lim_bytes name;
+        lim__lost_one gone;
         assert_int_equal(f.losses, 1);
-        assert_true(lim__names_next(&f.excluded, &name));
-        assert_text(name, "one");
+        assert_true(lim__lost_next(&f.excluded, &gone));
+        assert_text(gone.name, "one");
+        assert_true(gone.ago_us > 0 && gone.rerouted_us > 0 && gone.rerouted_us <= gone.ago_us);
     }
 }
 

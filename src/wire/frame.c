@@ -97,6 +97,20 @@ bool lim__in_names(lim__in *in, lim__names *v, uint8_t arg)
     return true;
 }
 
+bool lim__in_lost(lim__in *in, lim__lost *v, uint8_t arg)
+{
+    (void)arg;
+    v->count = lim__load16(in->p);
+    v->ptr = in->p += 2;
+    for (uint16_t i = 0; i < v->count; i++) {
+        if (!skip_name(in) || (in->slack -= 16) < 0)
+            return false;
+        in->p += 16;
+    }
+    v->len = (uint32_t)(in->p - v->ptr);
+    return true;
+}
+
 /* The view is the packed block itself, count in front; a list of none is no block, so that absent has one form. */
 bool lim__in_headers(lim__in *in, lim_bytes *v)
 {
@@ -145,6 +159,20 @@ bool lim__names_next(lim__names *rest, lim_bytes *name)
     return true;
 }
 
+bool lim__lost_next(lim__lost *rest, lim__lost_one *one)
+{
+    if (rest->count == 0)
+        return false;
+    uint32_t len = rest->ptr[0], size = 1 + len + 16;
+    LIM_CHECK(size <= rest->len);
+    const uint8_t *numbers = rest->ptr + 1 + len;
+    *one = (lim__lost_one){ lim__bytes(rest->ptr + 1, len), lim__load64(numbers), lim__load64(numbers + 8) };
+    rest->ptr += size;
+    rest->len -= size;
+    rest->count--;
+    return true;
+}
+
 /* ---- lists: building ---- */
 
 lim_err lim__name_fault(lim_bytes name)
@@ -164,6 +192,22 @@ lim_err lim__names_add(lim__buf *b, lim_bytes name)
         return LIM_E_NOMEM;
     lim__out_name(p, &name);
     b->end += 1 + name.len;
+    return LIM_OK;
+}
+
+lim_err lim__lost_add(lim__buf *b, lim__lost *list, const lim__lost_one *one)
+{
+    lim_err err = lim__name_fault(one->name);
+    if (err != LIM_OK)
+        return err;
+    size_t size = 1 + one->name.len + 16;
+    uint8_t *p = lim__buf_reserve(b, size);
+    if (p == NULL)
+        return LIM_E_NOMEM;
+    lim__store64(lim__store64(lim__out_name(p, &one->name), one->ago_us), one->rerouted_us);
+    b->end += size;
+    lim_bytes all = lim__buf_bytes(b);
+    *list = (lim__lost){ (const uint8_t *)all.ptr, (uint32_t)all.len, (uint16_t)(list->count + 1) };
     return LIM_OK;
 }
 
@@ -295,6 +339,18 @@ static void dump_names(lim__buf *out, const lim__names *v)
     for (const char *comma = ""; lim__names_next(&rest, &name); comma = ",") {
         lim__buf_text(out, comma);
         dump_name(out, &name);
+    }
+    lim__buf_text(out, "]");
+}
+static void dump_lost(lim__buf *out, const lim__lost *v)
+{
+    lim__lost rest = *v;
+    lim__lost_one one;
+    lim__buf_text(out, "[");
+    for (const char *comma = ""; lim__lost_next(&rest, &one); comma = ",") {
+        lim__buf_text(out, comma);
+        dump_name(out, &one.name);
+        lim__buf_format(out, "-%llu+%llu", (unsigned long long)one.ago_us, (unsigned long long)one.rerouted_us);
     }
     lim__buf_text(out, "]");
 }

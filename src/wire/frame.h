@@ -76,6 +76,20 @@ bool lim__names_next(lim__names *rest, lim_bytes *name);
 lim_err lim__names_add(lim__buf *b, lim_bytes name);
 lim__names lim__names_view(const lim__buf *b);
 
+/* ---- lists of those who died ---- likewise; of each also how long ago that was seen, and how long it took until the next
+ * one had its request, in microseconds (0: nobody has) */
+typedef struct lim__lost {
+    const uint8_t *ptr;
+    uint32_t len;
+    uint16_t count;
+} lim__lost;
+typedef struct lim__lost_one {
+    lim_bytes name;
+    uint64_t ago_us, rerouted_us;
+} lim__lost_one;
+bool lim__lost_next(lim__lost *rest, lim__lost_one *one);
+lim_err lim__lost_add(lim__buf *b, lim__lost *list, const lim__lost_one *one); /* list: zeroed, then what is in the buffer */
+
 /* ---- UTF-8 ---- */
 bool lim__utf8_check(const uint8_t *p, size_t n);
 /* The longest prefix of at most max bytes that is valid UTF-8. */
@@ -150,6 +164,7 @@ typedef uint8_t lim__c_pick0;
 typedef lim_bytes lim__c_name;
 typedef lim_bytes lim__c_text;
 typedef lim__names lim__c_names;
+typedef lim__lost lim__c_lost;
 typedef struct lim__id16 {
     uint8_t bytes[16];
 } lim__c_id16;
@@ -161,7 +176,8 @@ typedef lim_bytes lim__c_opt_string; /* absent: ptr NULL */
 
 enum {
     LIM__LEAST_u8 = 1, LIM__LEAST_u16 = 2, LIM__LEAST_u32 = 4, LIM__LEAST_u64 = 8, LIM__LEAST_pick = 1,
-    LIM__LEAST_pick0 = 1, LIM__LEAST_name = 1, LIM__LEAST_text = 2, LIM__LEAST_names = 2, LIM__LEAST_id16 = 16,
+    LIM__LEAST_pick0 = 1, LIM__LEAST_name = 1, LIM__LEAST_text = 2, LIM__LEAST_names = 2, LIM__LEAST_lost = 2,
+    LIM__LEAST_id16 = 16,
     LIM__LEAST_rest = 0, LIM__LEAST_opt_name = 0, LIM__LEAST_opt_headers = 0, LIM__LEAST_blob = 4,
     LIM__LEAST_opt_string = 1
 };
@@ -232,6 +248,7 @@ static inline bool lim__in_text(lim__in *in, lim_bytes *v, uint8_t arg)
     return lim__in_bytes(in, v, n) && lim__utf8_ok((const uint8_t *)v->ptr, n);
 }
 bool lim__in_names(lim__in *in, lim__names *v, uint8_t arg);
+bool lim__in_lost(lim__in *in, lim__lost *v, uint8_t arg);
 bool lim__in_headers(lim__in *in, lim_bytes *v); /* its two count bytes are already out of the slack */
 static inline bool lim__in_id16(lim__in *in, lim__c_id16 *v, uint8_t arg)
 {
@@ -299,6 +316,11 @@ static inline void lim__plan_pick0(lim__plan *plan, const uint8_t *v, uint8_t ar
         plan->err = LIM_E_INVALID;
 }
 static inline void lim__plan_names(lim__plan *plan, const lim__names *v, uint8_t arg)
+{
+    (void)arg;
+    plan->size += v->len;
+}
+static inline void lim__plan_lost(lim__plan *plan, const lim__lost *v, uint8_t arg)
 {
     (void)arg;
     plan->size += v->len;
@@ -396,6 +418,10 @@ static inline uint8_t *lim__out_names(uint8_t *p, const lim__names *v)
 {
     return lim__out_rest(lim__store16(p, v->count), &(lim_bytes){ v->ptr, v->len });
 }
+static inline uint8_t *lim__out_lost(uint8_t *p, const lim__lost *v)
+{
+    return lim__out_rest(lim__store16(p, v->count), &(lim_bytes){ v->ptr, v->len });
+}
 static inline uint8_t *lim__out_id16(uint8_t *p, const lim__c_id16 *v)
 {
     memcpy(p, v->bytes, 16);
@@ -442,6 +468,7 @@ static inline uint8_t *lim__out_header(uint8_t *p, uint8_t type, uint8_t flags, 
 #define LIM__FROM_name(field)         &f->field
 #define LIM__FROM_text(field)         &plan.text
 #define LIM__FROM_names(field)        &f->field
+#define LIM__FROM_lost(field)         &f->field
 #define LIM__FROM_id16(field)         &f->field
 #define LIM__FROM_rest(field)         &f->field
 #define LIM__FROM_opt_name(field)     &f->field
@@ -450,7 +477,8 @@ static inline uint8_t *lim__out_header(uint8_t *p, uint8_t type, uint8_t flags, 
 #define LIM__FROM_opt_string(field)   &plan.text
 enum {
     LIM__TEXTS_u8 = 0, LIM__TEXTS_u16 = 0, LIM__TEXTS_u32 = 0, LIM__TEXTS_u64 = 0, LIM__TEXTS_pick = 0,
-    LIM__TEXTS_pick0 = 0, LIM__TEXTS_name = 0, LIM__TEXTS_text = 1, LIM__TEXTS_names = 0, LIM__TEXTS_id16 = 0,
+    LIM__TEXTS_pick0 = 0, LIM__TEXTS_name = 0, LIM__TEXTS_text = 1, LIM__TEXTS_names = 0, LIM__TEXTS_lost = 0,
+    LIM__TEXTS_id16 = 0,
     LIM__TEXTS_rest = 0, LIM__TEXTS_opt_name = 0, LIM__TEXTS_opt_headers = 0, LIM__TEXTS_blob = 0,
     LIM__TEXTS_opt_string = 1
 };

@@ -130,12 +130,13 @@
       .corr = 1, .how = 1, .handed_over = 2, .verdict = 1, .conversation = 77, .attempts = 1,                          \
       .participant = B("w1"), .router = B("least_loaded"), .payload = B("42"))                                         \
     X(outcome, "crashed: its connection was lost (reason 10) 1.5 ms ago, after it had the request",                    \
-      "51 00 00000000 00000066 | 0000000000000002 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004e | "                \
+      "51 00 00000000 00000076 | 0000000000000002 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004e | "                \
       "0000000000000000 | 00000000000005dc | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0002 | "              \
-      "0001 | 02 7732 | 0c 6c656173745f6c6f61646564 | 0001 02 7731 | 000f 636f6e6e656374696f6e206c6f7374",             \
+      "0001 | 02 7732 | 0c 6c656173745f6c6f61646564 | 0001 02 7731 00000000000005dc 0000000000000014 | 000f " \
+      "636f6e6e656374696f6e206c6f7374",                                                                                \
       .corr = 2, .how = 4, .handed_over = 2, .verdict = 1, .reason = 10, .conversation = 78, .crashed_us = 1500,       \
       .attempts = 2, .losses = 1, .participant = B("w2"), .router = B("least_loaded"),                                 \
-      .excluded = NAMES(1, "\002w1"), .detail = B("connection lost"))                                                  \
+      .excluded = NAMES(1, "\002w1\0\0\0\0\0\0\x05\xdc\0\0\0\0\0\0\0\x14"), .detail = B("connection lost")) \
     X(outcome, "crashed, and task 92 undoes what was done",                                                            \
       "51 00 00000000 00000054 | 0000000000000003 | 04 | 02 | 01 | 00 | 0000000a | 000000000000004f | "                \
       "000000000000005c | 0000000000000014 | 0000000000000000 | 00000000 | 00000000 | 00000000 | 0001 | "              \

@@ -15,6 +15,7 @@
  *   name        u8 length + UTF-8                                                -
  *   text        u16 length + UTF-8, for people: the encoder cuts what is too long or not UTF-8
  *   names       u16 count + that many names                                      -
+ *   lost        u16 count + that many (name, u64, u64)                           -
  *   id16        16 raw bytes                                                     -
  *   rest        all remaining bytes, always last                                 -
  *   opt_name    a name, there only if the frame's flag `arg` is set              flag
@@ -163,7 +164,7 @@
     X(u64, corr, 0) X(pick, how, 8) X(pick, handed_over, 3) X(pick0, verdict, 3) X(u8, why, 0) X(u32, reason, 0)       \
     X(u64, conversation, 0) X(u64, compensation, 0) X(u64, crashed_us, 0) X(u64, rerouted_us, 0)                       \
     X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0) X(u16, attempts, 0) X(u16, losses, 0)                \
-    X(name, participant, 0) X(name, router, 0) X(names, excluded, 0) X(text, detail, 0)                                \
+    X(name, participant, 0) X(name, router, 0) X(lost, excluded, 0) X(text, detail, 0)                                \
     X(rest, payload, 0)
 #define LIM__FIELDS_cancel(X) X(u64, corr, 0)
 #define LIM__FIELDS_serve(X)                                                                                           \

@@ -135,6 +135,19 @@ static void make_names(maker *m, lim__names *v, uint8_t arg)
     assert_int_equal(v->count, count);
     v->ptr = keep(m, &b);
 }
+static void make_lost(maker *m, lim__lost *v, uint8_t arg)
+{
+    (void)arg;
+    lim__buf b = { 0 };
+    size_t count = lim__rng_below(&m->rng, 5);
+    *v = (lim__lost){ 0 };
+    for (size_t i = 0; i < count; i++) {
+        const lim__lost_one one = { make_utf8(m, 30), lim__rng_next(&m->rng), lim__rng_next(&m->rng) };
+        assert_int_equal(lim__lost_add(&b, v, &one), LIM_OK);
+    }
+    assert_int_equal(v->count, count);
+    v->ptr = keep(m, &b);
+}
 static void make_opt_headers(maker *m, lim_bytes *v, uint8_t arg)
 {
     (void)arg;
@@ -180,6 +193,10 @@ static bool same_id16(const lim__c_id16 *a, const lim__c_id16 *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 static bool same_names(const lim__names *a, const lim__names *b)
+{
+    return a->count == b->count && lim__bytes_eq(lim__bytes(a->ptr, a->len), lim__bytes(b->ptr, b->len));
+}
+static bool same_lost(const lim__lost *a, const lim__lost *b)
 {
     return a->count == b->count && lim__bytes_eq(lim__bytes(a->ptr, a->len), lim__bytes(b->ptr, b->len));
 }
@@ -264,6 +281,7 @@ REST_NONE(blob, lim_bytes)
 REST_NONE(opt_string, lim_bytes)
 REST_NONE(id16, lim__c_id16)
 REST_NONE(names, lim__names)
+REST_NONE(lost, lim__lost)
 REST_NONE(opt_headers, lim_bytes)
 static size_t rest_rest(const lim_bytes *v)
 {
@@ -302,6 +320,7 @@ static void test_every_truncation_and_every_leftover_is_malformed(void **state) 
 #define IS_REST_name              0
 #define IS_REST_text              0
 #define IS_REST_names             0
+#define IS_REST_lost              0
 #define IS_REST_id16              0
 #define IS_REST_rest              1
 #define IS_REST_opt_name          0
