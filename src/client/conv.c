@@ -382,8 +382,12 @@ static bool on_opened(lim_client *c, lim__conv *conv, const lim__frame *frame)
         refuse(c, conv, lim__client_code_err(f.code), f.detail);
         return true;
     }
-    if (f.conversation == 0 || lim__map_get(&c->conv_ids, f.conversation))
+    lim__conv *was = lim__map_get(&c->conv_ids, f.conversation);
+    if (f.conversation == 0 || (was && was->state != LIM__CONV_OVER))
         return false;
+    if (was) /* a durable one that was lost with a connection, and is attached to again: its id means this one from now
+                on */
+        lim__client_conv_let_go(c, was);
     lim_err err = lim__map_put(&c->conv_ids, f.conversation, conv);
     if (err != LIM_OK) {
         refuse(c, conv, err, lim__bytes(NULL, 0));

@@ -314,6 +314,33 @@ static void test_a_break_ends_everything_once(void **state) /* proves CV3 */
     }
 }
 
+static void test_a_conversation_that_was_lost_is_attached_to_under_its_id(void **state) /* proves CV15 */
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    heard h = { 0 };
+    message(f, c, open_talk(f, c, &h), "from before");
+    reconnect(f, c);
+    const lim_client_conv_opts opts = { .size = sizeof opts, .timeout_ms = LIM_FOREVER, .attach = conv50 };
+    assert_int_equal(lim_client_conv_open_async(c, &opts, on_conv, &h), LIM_OK);
+    pump(f, c);
+    HEAR(f, OPEN, open, again);
+    SAY(f, opened, .stream = again.stream, .conversation = 50);
+    pump(f, c);
+    assert_int_equal(h.opened, 2);
+    assert_int_equal(h.err, LIM_OK);
+    message(f, c, again.stream, "from now");
+    assert_int_equal(lim_client_conv_receive_async(c, conv50, 60000, on_outcome, &h), LIM_OK);
+    pump(f, c);
+    assert_string_equal(h.text, "from now"); /* the id means this one */
+    assert_int_equal(lim_client_conv_close(c, conv50), LIM_OK);
+    pump(f, c);
+    HEAR(f, CLOSE, close, over);
+    assert_int_equal(over.stream, again.stream);
+    fake_end(f, c);
+}
+
 static void test_a_close_ends_receives_at_once_and_the_rest_when_the_server_says_so(void **state) /* proves CV14 */
 {
     (void)state;
@@ -459,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_events_are_received_among_the_messages),
         cmocka_unit_test(test_what_has_come_stays_readable_after_the_end),
         cmocka_unit_test(test_a_break_ends_everything_once),
+        cmocka_unit_test(test_a_conversation_that_was_lost_is_attached_to_under_its_id),
         cmocka_unit_test(test_a_close_ends_receives_at_once_and_the_rest_when_the_server_says_so),
         cmocka_unit_test(test_a_silent_server_is_found_out_while_something_is_to_be_received),
         cmocka_unit_test(test_a_conversation_is_found_and_signalled_from_outside),
