@@ -27,6 +27,7 @@
 #include "base/map.h"
 #include "bus/exchange_inside.h"
 #include "bus/ended.h"
+#include "bus/schedule.h"
 #include <stdlib.h>
 
 typedef enum later_kind {
@@ -230,6 +231,10 @@ static void put_const(const exchange *x, lim_process *self, lim__batch *b)
     part_key(key, k->id);
     lim__batch_put(b, LIM__TABLE_TASKS, lim__bytes(key, 9), lim__buf_bytes(&row));
     lim__buf_fini(&row);
+    if (x->open->mark != 0) {
+        lim__schedule_mark_key(key, x->open->mark);
+        lim__batch_put(b, LIM__TABLE_SCHEDULES, lim__bytes(key, 9), lim__bytes(&(uint8_t){ 1 }, 1));
+    }
     put_seen(x, k, b);
 }
 

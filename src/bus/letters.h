@@ -43,6 +43,7 @@ typedef struct lim__open { /* the first letter of every conversation; it keeps i
     lim_pid participant;    /* instead of a group; or this one of the group, in its turn; or {0} */
     lim__msg *payload;      /* TALK: NULL */
     lim__terms *terms;      /* NULL: nothing special */
+    uint64_t mark;          /* TASK: if it is durable, its first commit has this row in the table of schedules; 0: none */
     uint8_t group_len, type_len;
     char text[];            /* group, type */
 } lim__open;

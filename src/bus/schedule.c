@@ -8,6 +8,7 @@
  *
  * The book belongs to the bus, and to whichever process runs: one that was started again takes over the monitors of the
  * one before. A wake deals with at most a hundred fires, so that the scheduler has time for others between them. */
+#include "bus/log.h"
 #include "bus/schedule_inside.h"
 #include "data/data.h"
 #include <inttypes.h>
@@ -55,7 +56,7 @@ static lim__msg *payload_of(const lim__schedule *s, uint64_t at_ns, uint64_t num
     return msg;
 }
 
-static lim_err publish(lim__system *sys, lim__schedule *s, lim__msg *payload, lim_admission *out)
+static lim_err publish(lim__system *sys, const lim__schedule *s, lim__msg *payload, lim_admission *out)
 {
     lim__channel *ch = lim__channel_find(sys->bus->channels, s->target);
     lim_err err =
@@ -98,6 +99,7 @@ static lim__open *task_letter(lim__system *sys, const lim__schedule *s, lim__msg
     open->opened_ns = now;
     open->deadline_ns = s->timeout_ns == 0 ? UINT64_MAX : now + s->timeout_ns;
     open->terms = lim__terms_ref(s->terms);
+    open->mark = f->mark;
     return open;
 }
 
@@ -131,14 +133,21 @@ static void fire(lim__system *sys, const lim__schedule_effect *e)
                     .fired_ns = sys->bus->schedules->wall_ns,
                     .ref = s->id << REF_BITS | ((s->last.ref + 1) & REF_MASK),
                     .manual = e->manual };
-    lim__msg *payload = payload_of(s, e->at_ns, e->number);
     s->planned = false;
-    f.err = payload == NULL ? LIM_E_NOMEM : LIM_OK;
     unwatch(sys, s);
-    if (f.err == LIM_OK)
-        f.err = s->to_queue ? dispatch(sys, s, payload, &f) : publish(sys, s, payload, &f.admission);
-    lim__msg_unref(payload);
+    if (e->pending != NULL) {
+        e->pending->ref = f.ref;
+        f.mark = e->pending->mark;
+    }
+    if (e->log != NULL) {
+        f.err = e->logged;
+        f.admission.verdict = f.err == LIM_OK ? LIM_ACCEPT : 0;
+    } else {
+        f.err = s->to_queue ? dispatch(sys, s, e->payload, &f) : publish(sys, s, e->payload, &f.admission);
+    }
     s->last = f;
+    if (f.err != LIM_OK)
+        lim__schedule_settled(sys->bus->schedules, s, f.ref, true);
     if (!s->to_queue || f.err != LIM_OK)
         count_rejected(sys, s);
 }
@@ -163,23 +172,80 @@ static void no_memory(lim__system *sys, lim__schedule *s, uint64_t at_ns)
     count_rejected(sys, s);
 }
 
-/* Its row first, then the fire: at most once, whatever happens between them. */
+/* What a fire needs; false: no memory for it. */
+static bool prepare(lim__system *sys, lim__schedule *s, lim__schedule_effect *e)
+{
+    lim__schedules *book = sys->bus->schedules;
+    e->payload = payload_of(s, e->at_ns, e->number);
+    if (e->payload == NULL || !book->kept)
+        return e->payload != NULL;
+    if (s->to_queue)
+        return (e->pending = lim__schedule_pend(sys, s, e)) != NULL;
+    lim__channel *ch = lim__channel_find(sys->bus->channels, s->target);
+    if (ch == NULL)
+        return true;
+    e->log = lim__log_ref(lim__channel_log(ch));
+    lim__channel_unref(ch);
+    book->planned_bytes += e->log != NULL ? lim__msg_bytes(e->payload).len : 0;
+    return true;
+}
+
+/* With a store: its row first, then the fire. What it puts into a durable channel is in one batch with the row; a
+ * task's first commit has the mark of the fire. So neither is lost, or there twice. */
 static void plan_fire(lim__system *sys, lim__schedule *s, const lim__schedule_change *c, uint64_t at_ns,
                       lim__asker asker)
 {
     lim__schedule_effect *e = lim__schedule_effect_new(sys, LIM__ACT_FIRE, s);
     uint64_t number = s->fires + 1;
     apply(sys->bus->schedules, c);
-    if (e == NULL) {
+    if (e != NULL) {
+        e->at_ns = at_ns;
+        e->number = number;
+        e->manual = c->manual;
+        e->asker = asker;
+    }
+    if (e == NULL || !prepare(sys, s, e)) {
+        if (e != NULL)
+            lim__schedule_effect_free(e);
         no_memory(sys, s, at_ns);
         return;
     }
-    e->at_ns = at_ns;
-    e->number = number;
-    e->manual = c->manual;
-    e->asker = asker;
     s->planned = true;
     lim__schedule_then(sys, e);
+}
+
+/* One that was to become a task, and did not. */
+static void fire_again(lim__system *sys, lim__schedule *s, lim__pending_fire *p)
+{
+    lim__schedule_effect *e = lim__schedule_effect_new(sys, LIM__ACT_FIRE, s);
+    if (e == NULL)
+        return; /* it stands in the row, and is fired after the next start */
+    e->at_ns = p->at_ns;
+    e->number = p->number;
+    e->manual = p->manual;
+    e->payload = payload_of(s, p->at_ns, p->number);
+    if (e->payload == NULL) {
+        lim__schedule_effect_free(e);
+        return;
+    }
+    e->pending = p;
+    e->old = true;
+    p->restored = false;
+    s->planned = true;
+    lim__schedule_touch(sys->bus->schedules, s);
+    lim__schedule_then(sys, e);
+}
+
+void lim__schedules_fire_again(lim__system *sys)
+{
+    size_t pos = 0;
+    uint64_t id;
+    void *value;
+    sys->bus->schedules->again = false;
+    while (lim__map_next(&sys->bus->schedules->by_id, &pos, &id, &value))
+        LIM__LIST_EACH(n, &((lim__schedule *)value)->pending)
+            if (LIM_CONTAINER(n, lim__pending_fire, node)->restored)
+                fire_again(sys, value, LIM_CONTAINER(n, lim__pending_fire, node));
 }
 
 /* `upto`: later than the instant when more were missed than were looked at. */
@@ -298,9 +364,10 @@ static void set_timer(lim__system *sys)
     if (book->timer != 0)
         lim_timer_cancel(sys->self, book->timer);
     book->timer = 0;
-    if (book->heap_count == 0 || closing(sys->bus))
+    if ((book->heap_count == 0 && !book->again) || closing(sys->bus))
         return;
-    uint64_t due = book->heap[0]->due_ns, wait = due > book->wall_ns ? wait_for(due - book->wall_ns) : 0;
+    uint64_t due = book->again ? 0 : book->heap[0]->due_ns,
+             wait = due > book->wall_ns ? wait_for(due - book->wall_ns) : 0;
     if (book->hold_ns > book->now_ns && wait < book->hold_ns - book->now_ns)
         wait = book->hold_ns - book->now_ns;
     if (lim_timer_start(sys->self, wait, TAG_DUE, &book->timer) != LIM_OK)
@@ -313,9 +380,13 @@ static void wake(lim__system *sys)
     if (sys->busy)
         return;
     look_at_clocks(sys);
+    if (book->again && book->hold_ns <= book->now_ns && !closing(sys->bus))
+        lim__schedules_fire_again(sys);
     for (int i = 0; i < FIRES_PER_WAKE && book->heap_count > 0 && !closing(sys->bus); i++) {
         if (book->heap[0]->due_ns > book->wall_ns || book->hold_ns > book->now_ns)
             break;
+        if (book->heap[0]->leaving || book->planned_bytes >= LIM__SCHEDULE_WAKE_BYTES)
+            break; /* it goes on when what there is now is stored */
         deal_with(sys, book->heap[0]);
     }
     lim__schedules_commit(sys);
@@ -368,6 +439,9 @@ void lim__sys_schedule_add(lim__system *sys)
         err = e->json.failed ? LIM_E_NOMEM : lim__schedule_prepare(book, &c, &diag, &e->s);
     }
     if (err == LIM_OK) {
+        lim__schedule *out = lim__schedule_gives_way(book, e->s);
+        if (out != NULL)
+            out->leaving = true;
         lim__schedule_then(sys, e);
         return;
     }
@@ -435,6 +509,7 @@ static void change(lim__system *sys, lim__schedule_change_kind kind)
         return;
     }
     lim__schedule_change c = { .kind = kind, .name = s->name, .wall_ns = sys->bus->schedules->wall_ns };
+    s->leaving = kind == LIM__SCHEDULE_RM;
     if (kind != LIM__SCHEDULE_RM)
         apply(sys->bus->schedules, &c);
     e->asker = sys->asker;
@@ -518,6 +593,9 @@ void lim__schedule_act_out(lim__system *sys, lim__schedule_effect *e)
 static void on_admitted(lim__system *sys, const lim__admitted *admitted)
 {
     lim__schedule *s = lim__map_get(&sys->bus->schedules->by_id, admitted->ref >> REF_BITS);
+    if (s != NULL)
+        lim__schedule_settled(sys->bus->schedules, s, admitted->ref,
+                              admitted->admission.verdict == LIM_REJECT || admitted->conv.id != s->last.task.id);
     if (s == NULL || s->last.ref != admitted->ref) {
         if (s != NULL)
             s->rejected += admitted->admission.verdict == LIM_REJECT;

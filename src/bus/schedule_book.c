@@ -252,24 +252,29 @@ static lim_err option(lim__buf *block, lim_bytes key, lim__val v, lim_diag *diag
     return lim__packed_add(block, key, lim__bytes(number, (size_t)len));
 }
 
-static lim_err options_of(lim__schedule *s, lim__val root, lim_diag *diag)
+/* On a bus with a store the tasks of schedules are durable, whatever their queue: so no fire is lost, or is two tasks.
+ */
+static lim_err options_of(lim__schedule *s, bool durable, lim__val root, lim_diag *diag)
 {
     lim__val v = lim__val_get(root, "options");
     lim__buf block = { 0 }, json = { 0 };
     lim_err err = LIM_OK;
-    if (!lim__val_present(v))
-        return LIM_OK;
-    if (v.kind != LIM__OBJECT)
+    if (lim__val_present(v) && v.kind != LIM__OBJECT)
         return bad(diag, "\"options\" is no object");
+    if (!lim__val_present(v) && !durable)
+        return LIM_OK;
     lim__iter it = lim__iter_begin(v);
-    while (err == LIM_OK && lim__iter_next(&it))
-        err = option(&block, it.key, it.val, diag);
+    while (err == LIM_OK && lim__val_present(v) && lim__iter_next(&it))
+        if (!durable || !lim__bytes_eq(it.key, lim__str("durable")))
+            err = option(&block, it.key, it.val, diag);
+    if (err == LIM_OK && durable)
+        err = lim__packed_add(&block, lim__str("durable"), lim__str("1"));
     if (err == LIM_OK && lim__buf_len(&block) > OPTIONS_MAX)
         err = bad(diag, "the options have more than %d bytes", OPTIONS_MAX);
     if (err == LIM_OK)
         err = lim__terms_parse(lim__buf_bytes(&block), diag, &s->terms);
     lim__buf_fini(&block);
-    if (err != LIM_OK)
+    if (err != LIM_OK || !lim__val_present(v))
         return err;
     lim__json j = lim__json_begin(&json);
     lim__json_val(&j, NULL, v);
@@ -398,6 +403,8 @@ static void schedule_free(lim__schedule *s)
     lim__msg_unref(s->payload);
     lim__terms_unref(s->terms);
     lim__calendar_free(s->calendar);
+    for (lim__list *n; (n = lim__list_pop(&s->pending)) != NULL;)
+        free(LIM_CONTAINER(n, lim__pending_fire, node));
     free(s);
 }
 
@@ -424,11 +431,12 @@ static lim_err schedule_new(lim__schedules *book, lim__val root, uint64_t wall_n
     lim__schedule *s = calloc(1, sizeof *s);
     if (s == NULL)
         return LIM_E_NOMEM;
+    lim__list_init(&s->pending);
     lim_err err = texts_of(book, s, root, diag);
     if (err == LIM_OK)
         err = payload_of(s, root, diag);
     if (err == LIM_OK)
-        err = options_of(s, root, diag);
+        err = options_of(s, s->to_queue && book->kept, root, diag);
     if (err == LIM_OK)
         err = policy_of(s, root, diag);
     if (err == LIM_OK)
@@ -653,6 +661,7 @@ lim__schedules *lim__schedules_new(uint64_t seed)
     lim__smap_init(&book->by_name, seed);
     lim__map_init(&book->by_id, seed);
     lim__map_init(&book->by_task, seed);
+    lim__map_init(&book->marks, seed);
     lim__list_init(&book->zones);
     lim__list_init(&book->askers);
     lim__list_init(&book->touched);
@@ -683,6 +692,8 @@ void lim__schedules_free(lim__schedules *book)
     lim__smap_fini(&book->by_name);
     lim__map_fini(&book->by_id);
     lim__map_fini(&book->by_task);
+    lim__map_fini(&book->marks);
+    lim__buf_fini(&book->old_marks);
     lim__doc_free(book->doc);
     free(book->heap);
     free(book);
@@ -709,6 +720,7 @@ void lim__schedules_check(const lim__schedules *book)
         bytes += s->bytes;
         LIM_ASSERT(s->state != LIM__SCHEDULE_ACTIVE || s->due_ns != UINT64_MAX); /* T2 */
         LIM_ASSERT(lim__schedule_named(book, s->name) == s);                     /* T3 */
+        LIM_ASSERT(book->kept || lim__list_empty(&s->pending));                  /* T4 */
     }
     LIM_ASSERT(active == book->heap_count && bytes == book->bytes && book->by_name.count == book->by_id.count);
 }

@@ -3,6 +3,7 @@
  * once. */
 #include "bus/durable_ask.h"
 #include "bus/letters.h"
+#include "bus/participant.h"
 #include "bus/schedule_inside.h"
 
 #include <stdio.h>
@@ -173,6 +174,140 @@ static void test_no_instant_fires_twice_and_none_is_skipped_but_by_its_policy(vo
     }
 }
 
+/* ---- into what is durable ---- */
+
+/* The numbers of the fires in the channel "log", or the tasks of the queue "work", in the order of the log. */
+static void read_log(void)
+{
+    lim_sub sub;
+    lim_sub_opts opts = { .size = sizeof opts, .window = 512, .handler = { .on_message = on_tick } };
+    opts.read.from = LIM_FROM_ALL;
+    number_count = 0;
+    assert_int_equal(lim_subscribe(w.bus, "log", &opts, &sub), LIM_OK);
+    durable_settle(&w, SECOND);
+    assert_int_equal(lim_unsubscribe(w.bus, sub), LIM_OK);
+}
+
+static lim_done on_fire_task(lim_bus *bus, const lim_delivery *d, void *ctx)
+{
+    uint64_t *tasks = ctx;
+    char text[200];
+    snprintf(text, sizeof text, "%.*s", (int)d->payload.len, (const char *)d->payload.ptr);
+    const char *fire = strstr(text, "\"fire\":");
+    assert_non_null(fire);
+    uint64_t n = strtoull(fire + 7, NULL, 10);
+    assert_true(n > 0 && n < FIRES_MAX);
+    if (tasks[n] != 0 && tasks[n] != d->conv.id)
+        fail_msg("fire %u is two tasks", (unsigned)n);
+    tasks[n] = d->conv.id;
+    return lim_reply(bus, d, lim__str("ok")) == LIM_OK ? LIM_DONE : LIM_FAIL;
+}
+
+static void work_on(uint64_t *tasks)
+{
+    lim_pid queue, p;
+    const lim_handler handler = { .on_message = on_fire_task, .ctx = tasks };
+    assert_int_equal(lim__group_get(w.bus, NULL, lim__str("work"), &queue), LIM_OK);
+    assert_int_equal(lim__participant_spawn(w.bus, &handler, LIM__MEMBER_WORK, queue, &p), LIM_OK);
+    lim__join *j = lim__join_new(NULL, p, LIM__MEMBER_WORK, lim__str("w"), 8, NULL, NULL);
+    j->reply_to = p;
+    assert_int_equal(lim__post_reserved(w.bus->rt, queue, j), LIM_OK);
+}
+
+static void open_log(void)
+{
+    const lim_channel_opts opts = { .size = sizeof opts, .durable = true };
+    lim_channel ch;
+    assert_int_equal(lim_channel_open(w.bus, "log", &opts, &ch), LIM_OK);
+}
+
+/* Killed at random instants, between any two steps of a fire, too. */
+static void die_often(uint64_t seed, uint32_t kills, uint64_t *tasks)
+{
+    for (uint32_t i = 0; i < kills; i++) {
+        durable_settle(&w, pick(3) * SECOND + pick(4) * 250000000 + pick(2000) * 1000);
+        if (pick(3) == 0) { /* just then */
+            ask_begin("{\"op\":\"fire\",\"name\":\"t\"}");
+            durable_settle(&w, pick(400) * 1000);
+        }
+        kill_it(pick(2) + (seed & 2));
+        durable_start(&w);
+        if (tasks != NULL)
+            work_on(tasks);
+    }
+    durable_settle(&w, 5 * SECOND);
+    ask("{\"op\":\"pause\",\"name\":\"t\"}");
+    durable_settle(&w,
+                   tasks != NULL ? 120 * SECOND : SECOND); /* what its worker died with is given again after a while */
+    ask("{\"op\":\"show\",\"name\":\"t\"}");
+    assert_int_equal(number_of("\"missed\":"), 0);
+}
+
+static void test_what_fires_into_a_durable_channel_is_neither_lost_nor_doubled(void **state) /* proves GR16 */
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        durable_open(&w, seed);
+        dice = seed;
+        open_log();
+        ask("{\"op\":\"add\",\"name\":\"t\",\"channel\":\"log\",\"every_ms\":1000,\"catch_up\":\"all\"}");
+        die_often(seed, 12, NULL);
+        uint64_t fires = number_of("\"fires\":");
+        read_log();
+        if (number_count != fires)
+            fail_msg("seed %u: %u fires, %u messages", (unsigned)seed, (unsigned)fires, number_count);
+        for (uint32_t i = 0; i < number_count; i++)
+            assert_int_equal(numbers[i], i + 1);
+        durable_close(&w);
+    }
+}
+
+static void test_what_fires_into_a_queue_is_one_task_whenever_it_is_killed(void **state) /* proves GR16 */
+{
+    (void)state;
+    static uint64_t tasks[FIRES_MAX];
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        memset(tasks, 0, sizeof tasks);
+        durable_open(&w, seed);
+        dice = seed;
+        work_on(tasks);
+        ask("{\"op\":\"add\",\"name\":\"t\",\"queue\":\"work\",\"every_ms\":1000,\"catch_up\":\"all\"}");
+        die_often(seed, 12, tasks);
+        uint64_t fires = number_of("\"fires\":");
+        assert_true(fires >= 12);
+        for (uint64_t n = 1; n <= fires; n++)
+            if (tasks[n] == 0)
+                fail_msg("seed %u: fire %u of %u is no task", (unsigned)seed, (unsigned)n, (unsigned)fires);
+        assert_int_equal(tasks[fires + 1], 0);
+        durable_close(&w);
+    }
+}
+
+static void test_a_process_that_dies_while_it_commits_records_stores_them_once(void **state) /* proves GR16 */
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        durable_open(&w, seed);
+        dice = seed;
+        open_log();
+        ask("{\"op\":\"add\",\"name\":\"t\",\"channel\":\"log\",\"every_ms\":1000}");
+        for (int i = 0; i < 5; i++) {
+            ask_begin("{\"op\":\"fire\",\"name\":\"t\"}");
+            durable_settle(&w, pick(300) * 1000);
+            lim_runtime_exit(w.bus->rt, w.bus->schedules->owner, LIM_KILL);
+            durable_until(&w, is_answered, NULL);
+            durable_settle(&w, 2 * SECOND);
+        }
+        ask("{\"op\":\"show\",\"name\":\"t\"}");
+        uint64_t fires = number_of("\"fires\":");
+        read_log();
+        assert_in_range(number_count, fires, fires + 1); /* one may have been due while it was read */
+        for (uint32_t i = 0; i < number_count; i++)
+            assert_int_equal(numbers[i], i + 1);
+        durable_close(&w);
+    }
+}
+
 /* fires + missed is the number of instants that passed, whatever the policy, and however often it died. */
 static void test_every_instant_is_counted_once(void **state) /* proves GR16 */
 {
@@ -269,6 +404,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_schedules_are_as_they_were_answered_after_a_kill),
         cmocka_unit_test(test_no_instant_fires_twice_and_none_is_skipped_but_by_its_policy),
+        cmocka_unit_test(test_what_fires_into_a_durable_channel_is_neither_lost_nor_doubled),
+        cmocka_unit_test(test_what_fires_into_a_queue_is_one_task_whenever_it_is_killed),
+        cmocka_unit_test(test_a_process_that_dies_while_it_commits_records_stores_them_once),
         cmocka_unit_test(test_every_instant_is_counted_once),
         cmocka_unit_test(test_the_process_behind_them_dies_while_it_commits_and_nothing_is_lost),
         cmocka_unit_test(test_a_store_that_takes_nothing_changes_nothing_and_holds_fires_back),

@@ -5,7 +5,8 @@
  * Invariants (lim__schedules_check):
  *   T1  the heap holds the ACTIVE schedules and no others, the one with the earliest `due_ns` first.
  *   T2  an ACTIVE one has a `due_ns`; it is later than every instant that was dealt with.
- *   T3  `bytes` is the sum over all; names are unique. */
+ *   T3  `bytes` is the sum over all; names are unique.
+ *   T4  with a store, a fire of a task whose verdict is not known is `pending`, and in its schedule's row. */
 #ifndef LIM__SCHEDULE_INSIDE_H
 #define LIM__SCHEDULE_INSIDE_H
 
@@ -32,8 +33,20 @@ typedef struct lim__fire { /* what became of the last one; not in any row */
     uint64_t ref;             /* in letters about it */
     uint64_t monitor;         /* of the task, by the process; 0: it has ended */
     lim_how how;              /* once it ended */
+    uint64_t mark;            /* of the task, with a store */
     bool manual;
 } lim__fire;
+
+/* A fire of a task, from the row that says so to its verdict. The task's first commit has a row of its own, the mark: so after
+ * a restart it is known which of them became tasks; the others are fired then. */
+typedef struct lim__pending_fire {
+    lim__list node;
+    uint64_t mark, ref;      /* ref 0: not fired yet */
+    uint64_t at_ns, number;
+    bool manual;
+    bool restored;           /* from the row: to be fired again, once */
+    bool settled, leaving;   /* its verdict is known; the batch under way takes it out of the row */
+} lim__pending_fire;
 
 typedef struct lim__schedule_now { /* what changes, as the row has it */
     lim__schedule_state state;
@@ -70,6 +83,8 @@ typedef struct lim__schedule {
     lim__fire last;
     /* with a store */
     bool touched, planned;    /* it changed since its row was written; a fire of it waits for that */
+    bool leaving;             /* it is removed, or replaced, as soon as that is stored: it fires no more */
+    lim__list pending;
     lim__list touched_node;
     lim__schedule_now before; /* touched: as the row still has it */
 } lim__schedule;
@@ -85,6 +100,11 @@ typedef struct lim__schedule_effect {
     uint64_t wall_ns;         /* and what `now` is in it */
     uint64_t at_ns, number;   /* FIRE: for which instant, the how-manieth */
     bool manual;
+    lim__msg *payload;        /* what it publishes, or dispatches */
+    struct lim__log *log;     /* into a durable channel: its record is in the batch */
+    lim_err logged;           /* whether that could be */
+    lim__pending_fire *pending; /* a task, with a store; */
+    bool old;                 /* from before a restart: the row has it */
 } lim__schedule_effect;
 
 typedef struct lim__fire_asker { /* of the op `fire`, until the verdict is known */
@@ -113,6 +133,12 @@ struct lim__schedules {
     bool committing;          /* what is touched, and the effects, are of the batch under way */
     uint64_t hold_ns;         /* the last commit failed: nothing fires until then (monotonic) */
     uint64_t ref;             /* of the commit under way */
+    uint64_t appended;        /* batches with records that are stored: the next one expects to be the next */
+    bool appends;             /* the batch under way has records */
+    size_t planned_bytes;     /* of records, for the next batch */
+    lim__map marks;           /* at start-up: fires that became tasks */
+    bool again;               /* fires of the life before are still to be done */
+    lim__buf old_marks;       /* u64 each: rows to be deleted with the next batch */
     lim__list touched, effects;
     lim__rows rows;           /* read at start-up, and not yet taken in */
 };
@@ -133,6 +159,9 @@ void lim__schedule_set(lim__schedules *book, lim__schedule *s, const lim__schedu
 
 /* ---- schedule_keep.c: rows ---- */
 void lim__schedule_touch(lim__schedules *book, lim__schedule *s); /* before it changes */
+lim__pending_fire *lim__schedule_pend(lim__system *sys, lim__schedule *s, const lim__schedule_effect *e); /* NULL: no memory */
+void lim__schedule_settled(lim__schedules *book, lim__schedule *s, uint64_t ref, bool now); /* now: its row is written anew */
+void lim__pending_free(lim__pending_fire *p);
 /* NULL: no memory. To be filled in, then handed to `then`. */
 lim__schedule_effect *lim__schedule_effect_new(lim__system *sys, lim__schedule_act act, lim__schedule *s);
 void lim__schedule_then(lim__system *sys, lim__schedule_effect *e);
@@ -144,6 +173,8 @@ void lim__schedules_take_rows(lim__system *sys);
 void lim__schedule_effect_free(lim__schedule_effect *e); /* with what it holds */
 
 /* ---- schedule.c ---- */
+enum { LIM__SCHEDULE_WAKE_BYTES = 256 << 10 }; /* of records in one batch, about */
+void lim__schedules_fire_again(lim__system *sys);
 void lim__schedule_act_out(lim__system *sys, lim__schedule_effect *e);
 void lim__schedule_answer(lim__system *sys, const lim__schedule *s, bool details);
 void lim__schedule_line_json(const lim__schedule *s, lim__json *j, const char *key, bool details);
