@@ -3,8 +3,9 @@
  * held against what it still knows.
  *
  *      load:  keyed and plain publishers, a cursor that acknowledges, a cursor whose steps acknowledge and publish,
- *             dispatchers with idempotency keys, a worker
- *      round: load for a random while -> SIGKILL -> start again on the same directory -> audit
+ *             dispatchers with idempotency keys, a worker; durable conversations and asks (torture_talk.c); deployments
+ * and schedules (torture_admin.c) round: load for a random while -> SIGKILL -> start again on the same directory ->
+ * audit
  *
  * One thread, one event loop, a client per role, all of them reconnecting by themselves. What was in flight at the kill
  * is in doubt; its key resolves it (it is published or dispatched again under the same key). 20 rounds, or as many as
@@ -25,21 +26,20 @@
  *   T6  every task that was accepted ends with its own result, told once, whoever asks again under its key. (A worker
  * may be given it once more: that hand-over may have left before the result of the one before came.)
  *
+ *   T7  a durable conversation whose opening was answered is there until it is closed, with every answer that was told
+ * in its history; a durable ask that was answered has that answer by its id.
+ *
+ *   T8  the version of a routing function that was answered last is live, and its history has every operation.
+ *
+ *   T9  a schedule's fires are in its channel once each, in order, none left out; and one task each in its queue.
+ *
  * In the end every key is stored, delivered, transformed and done (XO3). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "torture.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <liminal/client.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,7 +52,7 @@ enum {
     WINDOW = 64, /* of each role, under way at once */
     ROUND_MIN_MS = 20,
     ROUND_MAX_MS = 250,
-    CLIENTS = 4,
+    CLIENTS = 5,
     SETTLE_MS = 60000
 };
 
@@ -87,7 +87,7 @@ static struct {
     pid_t pid;
     lim_client *clients[CLIENTS];
     lim__rng rng;
-    bool load;
+    bool load, opened;
     role keyed, plain, tasks;
     lim_sub cursor, transformer;
     lim_participant worker;
@@ -140,7 +140,7 @@ static void kill_server(void)
 
 /* ---- loads ---- */
 
-enum { PUBLISHER, CONSUMER, DISPATCHER, WORKER }; /* the clients */
+enum { PUBLISHER, CONSUMER, DISPATCHER, WORKER, OWNER }; /* the clients */
 
 static lim_bytes text_of(char *at, size_t size, const char *kind, uint32_t n)
 {
@@ -385,6 +385,10 @@ static void turn(int most_ms)
     }
     if (lim_client_state(t.clients[DISPATCHER]) == LIM_LINK_UP)
         dispatch();
+    if (t.opened) {
+        torture_talks_turn(t.load);
+        torture_admin_turn(t.load);
+    }
     for (int i = 0; i < CLIENTS; i++) {
         int timeout = lim_client_timeout_ms(t.clients[i]);
         fds[i] = (struct pollfd){ .fd = lim_client_fd(t.clients[i]), .events = POLLIN };
@@ -412,7 +416,7 @@ static void tell(void)
     (void)!system(line);
 }
 
-static void until(bool (*done)(void), const char *what)
+void torture_until(bool (*done)(void), const char *what)
 {
     uint64_t end = now_ms() + SETTLE_MS;
     while (!done()) {
@@ -424,6 +428,11 @@ static void until(bool (*done)(void), const char *what)
                      t.tasks.next);
         turn(20);
     }
+}
+
+bool torture_up(const lim_client *c)
+{
+    return lim_client_state((lim_client *)(uintptr_t)c) == LIM_LINK_UP;
 }
 
 static bool all_up(void)
@@ -447,7 +456,7 @@ static bool none_up(void)
 static struct {
     bool ended;
     lim_how how;
-    char reply[2048];
+    char reply[1 << 18];
 } sys;
 
 static void on_sys(void *ctx, const lim_outcome *o)
@@ -464,21 +473,21 @@ static bool sys_ended(void)
     return sys.ended;
 }
 
-static const char *ask_sys(const char *group, const char *json)
+const char *torture_ask(const char *group, const char *json)
 {
     lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = 30000, .wait = true };
     sys.ended = false;
     assert_int_equal(lim_client_ask_async(t.clients[DISPATCHER], group, (lim_bytes){ json, strlen(json) }, &opts,
                                           on_sys, NULL, NULL),
                      LIM_OK);
-    until(sys_ended, "answered by the system");
+    torture_until(sys_ended, "answered by the system");
     assert_int_equal(sys.how, LIM_HOW_REPLY);
     if (strstr(sys.reply, "\"error\"") != NULL)
         fail_msg("%s to %s: %s", json, group, sys.reply);
     return sys.reply;
 }
 
-static uint64_t number_of(const char *json, const char *key)
+uint64_t torture_number(const char *json, const char *key)
 {
     char quoted[40];
     snprintf(quoted, sizeof quoted, "\"%s\":", key);
@@ -492,6 +501,10 @@ static uint64_t number_of(const char *json, const char *key)
 
 static void audit_item(const audit *a, uint64_t seq, lim_bytes payload)
 {
+    if (strcmp(a->channel, "ticks") == 0) {
+        torture_admin_tick(payload);
+        return;
+    }
     if (strcmp(a->channel, "out") == 0) {
         item *i = &t.keyed.items[number_in(payload, "o")];
         if (i->out)
@@ -533,11 +546,14 @@ static void on_audit_end(void *ctx, lim_err why, const char *detail)
     a->open = false;
 }
 
-static audit audits[3] = { { .channel = "keyed" }, { .channel = "plain" }, { .channel = "out" } };
+enum { AUDITS = 4 };
+static audit audits[AUDITS] = {
+    { .channel = "keyed" }, { .channel = "plain" }, { .channel = "out" }, { .channel = "ticks" }
+};
 
 static bool audits_read(void)
 {
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < AUDITS; i++)
         if (audits[i].next <= audits[i].last)
             return false;
     return true;
@@ -545,17 +561,20 @@ static bool audits_read(void)
 
 static bool audits_closed(void)
 {
-    return !audits[0].open && !audits[1].open && !audits[2].open;
+    for (size_t i = 0; i < AUDITS; i++)
+        if (audits[i].open)
+            return false;
+    return true;
 }
 
 /* Everything that came since the last audit. */
 static void audit_all(void)
 {
     char json[128];
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < AUDITS; i++) {
         audit *a = &audits[i];
         snprintf(json, sizeof json, "{\"op\":\"show\",\"name\":\"%s\"}", a->channel);
-        a->last = number_of(ask_sys("$sys.channels", json), "last");
+        a->last = torture_number(torture_ask("$sys.channels", json), "last");
         lim_client_sub_opts opts = { .size = sizeof opts, .window = 512 };
         opts.handler = (lim_client_handler){ on_audit, on_audit_end, a };
         opts.read.from = LIM_FROM_SEQ;
@@ -563,10 +582,10 @@ static void audit_all(void)
         a->open = true;
         assert_int_equal(lim_client_subscribe(t.clients[CONSUMER], a->channel, &opts, NULL, &a->sub), LIM_OK);
     }
-    until(audits_read, "everything read");
-    for (size_t i = 0; i < 3; i++)
+    torture_until(audits_read, "everything read");
+    for (size_t i = 0; i < AUDITS; i++)
         assert_int_equal(lim_client_unsubscribe(t.clients[CONSUMER], audits[i].sub), LIM_OK);
-    until(audits_closed, "every reading closed");
+    torture_until(audits_closed, "every reading closed");
     for (role *r = &t.keyed;; r = &t.plain) {
         const audit *a = r == &t.keyed ? &audits[0] : &audits[1];
         for (uint32_t n = 0; n < r->next; n++)
@@ -592,32 +611,36 @@ static void subscribe_cursor(const char *name, lim_sub *sub,
 
 static void open_clients(void)
 {
-    static const char *const names[CLIENTS] = { "publisher", "consumer", "dispatcher", "worker" };
+    static const char *const names[CLIENTS] = { "publisher", "consumer", "dispatcher", "worker", "owner" };
     for (int i = 0; i < CLIENTS; i++) {
         lim_client_opts opts = { .size = sizeof opts, .server = t.address, .name = names[i], .own_loop = true };
         assert_int_equal(lim_client_open(&opts, NULL, &t.clients[i]), LIM_OK);
     }
-    until(all_up, "connected");
+    torture_until(all_up, "connected");
     static const char *const channels[] = { "keyed", "plain", "out" };
     char json[160];
     for (size_t i = 0; i < 3; i++) {
         snprintf(json, sizeof json, "{\"op\":\"create\",\"name\":\"%s\",\"durable\":true,\"window_ms\":3600000}",
                  channels[i]);
-        ask_sys("$sys.channels", json);
+        torture_ask("$sys.channels", json);
     }
-    ask_sys("$sys.queues", "{\"op\":\"configure\",\"queue\":\"work\",\"durable\":true,\"reconnect_grace_ms\":500,"
-                           "\"remember_ms\":3600000,\"remember_max\":1000000}");
+    torture_ask("$sys.queues", "{\"op\":\"configure\",\"queue\":\"work\",\"durable\":true,\"reconnect_grace_ms\":500,"
+                               "\"remember_ms\":3600000,\"remember_max\":1000000}");
     subscribe_cursor("acks", &t.cursor, on_cursor);
     subscribe_cursor("steps", &t.transformer, on_transform);
     lim_client_serve_opts serve = {
         .size = sizeof serve, .identity = "w", .capacity = 16, .handler.on_message = on_task
     };
     assert_int_equal(lim_client_work(t.clients[WORKER], "work", &serve, NULL, &t.worker), LIM_OK);
+    torture_talks_open(t.clients[OWNER], t.clients[WORKER]);
+    torture_admin_open(t.clients[OWNER], t.clients[WORKER]);
+    t.opened = true;
 }
 
 static bool loads_settled(void)
 {
-    return t.keyed.done == t.keyed.next && t.plain.under_way == 0 && t.tasks.done == t.tasks.next;
+    return t.keyed.done == t.keyed.next && t.plain.under_way == 0 && t.tasks.done == t.tasks.next &&
+           torture_talks_settled() && torture_admin_settled();
 }
 
 static bool all_delivered(void)
@@ -633,9 +656,9 @@ static void await_cursor(const char *name)
 {
     char json[128];
     snprintf(json, sizeof json, "{\"op\":\"show\",\"channel\":\"keyed\",\"cursor\":\"%s\"}", name);
-    const char *shown = ask_sys("$sys.cursors", json);
-    for (uint64_t end = now_ms() + SETTLE_MS; number_of(shown, "lag") > 0 || number_of(shown, "pending") > 0;
-         shown = ask_sys("$sys.cursors", json))
+    const char *shown = torture_ask("$sys.cursors", json);
+    for (uint64_t end = now_ms() + SETTLE_MS; torture_number(shown, "lag") > 0 || torture_number(shown, "pending") > 0;
+         shown = torture_ask("$sys.cursors", json))
         if (now_ms() > end)
             fail_msg("%s does not get to the end: %s", name, sys.reply);
 }
@@ -646,8 +669,8 @@ static void run_for(uint64_t ms)
         turn(5);
 }
 
-static void
-test_whatever_was_answered_is_there_after_any_number_of_kills(void **state) /* proves DU1 DU2 XO1 XO2 XO3 GR6 */
+static void test_whatever_was_answered_is_there_after_any_number_of_kills(
+    void **state) /* proves DU1 DU2 XO1 XO2 XO3 CV15 GR6 GR16 */
 {
     (void)state;
     const char *rounds_text = getenv("LIM_TORTURE_ROUNDS"), *seed_text = getenv("LIM_TORTURE_SEED");
@@ -655,22 +678,29 @@ test_whatever_was_answered_is_there_after_any_number_of_kills(void **state) /* p
     t.rng = lim__rng_seeded(seed_text != NULL ? strtoull(seed_text, NULL, 10) : 1);
     start("127.0.0.1:0");
     open_clients();
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < AUDITS; i++)
         audits[i].next = 1;
     for (uint32_t round = 0; round < rounds; round++) {
         t.load = true;
         run_for(ROUND_MIN_MS + lim__rng_below(&t.rng, ROUND_MAX_MS - ROUND_MIN_MS));
         kill_server();
         t.load = false;
-        until(none_up, "told that the server is gone");
+        torture_until(none_up, "told that the server is gone");
+        torture_talks_killed();
+        torture_admin_killed();
         start(t.address);
-        until(all_up, "connected again");
+        torture_until(all_up, "connected again");
+        torture_talks_look();
         audit_all();
+        torture_admin_look();
+        torture_until(torture_talks_sound, "every conversation found again");
     }
-    until(loads_settled, "everything stored and done");
-    until(all_delivered, "everything delivered to both cursors");
+    torture_until(loads_settled, "everything stored and done");
+    torture_until(all_delivered, "everything delivered to both cursors");
     await_cursor("acks");
     await_cursor("steps");
+    torture_admin_stop();
+    torture_until(torture_admin_done, "every fire arrived");
     audit_all();
     for (uint32_t n = 0; n < t.keyed.next; n++) { /* XO3 */
         assert_int_equal(t.keyed.items[n].attempts, 1);
@@ -678,6 +708,8 @@ test_whatever_was_answered_is_there_after_any_number_of_kills(void **state) /* p
     }
     print_message("%u kills: %u keyed, %u plain (%u answered), %u tasks (%u given again)\n", t.kills, t.keyed.next,
                   t.plain.next, t.plain.done, t.tasks.next, t.tasks.again);
+    torture_talks_tell();
+    torture_admin_tell();
     for (int i = 0; i < CLIENTS; i++)
         lim_client_close(t.clients[i]);
     kill_server();
