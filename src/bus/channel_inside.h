@@ -275,5 +275,7 @@ lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *
                              lim_bytes headers, bool mandatory, lim_admission *out);
 /* A message that is stored already, under host_lock: `hold` is not asked. */
 void lim__publish_stored(lim__channel *ch, lim__msg *msg, lim_admission *out);
+/* True: nobody would get it, and `count` such messages have been counted; under host_lock, too. */
+bool lim__publish_unheard(lim__channel *ch, uint32_t count);
 
 #endif

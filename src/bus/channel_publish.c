@@ -271,6 +271,17 @@ void lim__publish_stored(lim__channel *ch, lim__msg *msg, lim_admission *out)
     count(&o, out);
 }
 
+bool lim__publish_unheard(lim__channel *ch, uint32_t count)
+{
+    /* acquire: as in publish */
+    lim__sub_table *table = atomic_load_explicit(&ch->table, memory_order_acquire);
+    if (atomic_load_explicit(&table->count, memory_order_acquire) > 0 ||
+        atomic_load_explicit(&ch->slot, memory_order_acquire) != NULL)
+        return false;
+    LIM__ADD_OWN(ch->tallies[ch->all->sched_count].published, count);
+    return true;
+}
+
 /* Nobody waits for the receipt. */
 static lim_err publish_logged(lim__log *log, lim_bytes payload, lim_bytes headers, bool mandatory, lim_admission *out)
 {

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * log.c - one durable channel: its newest messages in memory, and what happens when more are stored.
+ * log.c - one durable channel: who waits for its messages, and what happens when more are stored.
  *
  *      store's thread:  committed --> tail, last --> a letter to each seat that awaits --> live subscriptions
  *
- * The tail is what readers that keep up are fed from: they do not touch the disk. Whatever cannot be kept there (no
- * memory) is dropped from it, never from the log: a reader that does not find it in the tail reads the store.
  * log_inside.h has the invariants. */
 #include "bus/log_inside.h"
 
@@ -32,23 +30,6 @@ static void keys_fini(lim__log *log)
     for (size_t pos = 0; lim__smap_next(&log->keys, &pos, &text, &key);)
         free(key);
     lim__smap_fini(&log->keys);
-}
-
-static void tail_evict(lim__log *log)
-{
-    lim__logged *oldest = &log->tail[log->tail_head];
-    size_t cost = lim__msg_cost(oldest->msg);
-    log->tail_bytes -= cost;
-    atomic_fetch_sub_explicit(&log->bus->logs->tail_bytes, cost, memory_order_relaxed);
-    lim__msg_unref(oldest->msg);
-    log->tail_head = (log->tail_head + 1) & (log->tail_cap - 1);
-    log->tail_count--;
-}
-
-static void tail_clear(lim__log *log)
-{
-    while (log->tail_count > 0)
-        tail_evict(log);
 }
 
 lim__log *lim__log_new(lim_bus *bus, lim_bytes name, uint64_t stream)
@@ -87,8 +68,7 @@ void lim__log_unref(lim__log *log)
     if (log == NULL || atomic_fetch_sub_explicit(&log->refs, 1, memory_order_acq_rel) > 1)
         return;
     LIM_ASSERT(lim__list_empty(&log->seats));
-    tail_clear(log);
-    free(log->tail);
+    lim__tail_fini(log);
     keys_fini(log);
     lim__buf_fini(&log->row);
     lim__buf_fini(&log->window);
@@ -191,62 +171,6 @@ void lim__log_span(lim__log *log, uint64_t *first, uint64_t *last)
     *first = log->first;
     *last = log->last;
     lim__unlock(&log->lock);
-}
-
-/* ---- tail ---- */
-
-uint32_t lim__log_tail(lim__log *log, uint64_t from, lim__logged *out, uint32_t max)
-{
-    uint32_t n = 0;
-    lim__lock(&log->lock);
-    uint64_t oldest = log->last + 1 - log->tail_count;
-    if (from >= log->first && from >= oldest)
-        for (uint64_t i = from - oldest; i < log->tail_count && n < max; i++, n++) {
-            out[n] = log->tail[(log->tail_head + (uint32_t)i) & (log->tail_cap - 1)];
-            lim__msg_ref(out[n].msg);
-        }
-    lim__unlock(&log->lock);
-    return n;
-}
-
-static bool tail_reserve(lim__log *log)
-{
-    if (log->tail_count < log->tail_cap)
-        return true;
-    uint32_t cap = log->tail_cap > 0 ? log->tail_cap * 2 : 16;
-    lim__logged *tail = malloc(cap * sizeof *tail);
-    if (tail == NULL)
-        return false;
-    for (uint32_t i = 0; i < log->tail_count; i++)
-        tail[i] = log->tail[(log->tail_head + i) & (log->tail_cap - 1)];
-    free(log->tail);
-    log->tail = tail;
-    log->tail_cap = cap;
-    log->tail_head = 0;
-    return true;
-}
-
-/* One more; its reference goes to the tail if it is kept. L2: what does not follow the newest empties it first. */
-static void tail_push(lim__log *log, const lim__logged *m)
-{
-    lim__logs *all = log->bus->logs;
-    if (m->seq != log->last + 1)
-        tail_clear(log);
-    while (log->tail_count > 0 && log->tail_count >= (all->tail_max != 0 ? all->tail_max : LIM__LOG_TAIL_MAX))
-        tail_evict(log);
-    if (m->msg == NULL || !tail_reserve(log)) {
-        tail_clear(log);
-        return;
-    }
-    size_t cost = lim__msg_cost(m->msg);
-    lim__logged *at = &log->tail[(log->tail_head + log->tail_count++) & (log->tail_cap - 1)];
-    *at = *m;
-    lim__msg_ref(at->msg);
-    log->tail_bytes += cost;
-    uint64_t sum = atomic_fetch_add_explicit(&all->tail_bytes, cost, memory_order_relaxed) + cost;
-    uint64_t most = sum > LIM__LOG_TAILS_BYTES ? LIM__LOG_TAIL_LITTLE : LIM__LOG_TAIL_BYTES;
-    while (log->tail_bytes > most && log->tail_count > 0)
-        tail_evict(log);
 }
 
 /* ---- seats ---- */
@@ -393,7 +317,7 @@ uint64_t lim__log_next_due(const lim__log *log, uint64_t now_ns)
 
 static void stored_locked(lim__log *log, const lim__log_stored *s)
 {
-    tail_push(log, &s->logged);
+    lim__tail_push(log, &s->logged);
     log->first = log->count == 0 ? s->logged.seq : log->first;
     log->first_ns = log->count == 0 ? s->logged.wall_ns : log->first_ns;
     log->count++;
@@ -443,6 +367,54 @@ void lim__log_land(lim__log *log, lim__log_stored *s, lim_admission *out)
         lim__log_want(log, due);
 }
 
+/* Those who do not read get messages: only for them these are made. */
+static void deliver_block(lim__log *log, const lim__log_block *block, lim_admission *out)
+{
+    lim__channels *all = log->bus->channels;
+    lim__log_view v;
+    lim__lock(&all->host_lock);
+    lim__channel *ch = atomic_load_explicit(&log->ch, memory_order_acquire);
+    bool heard = ch != NULL && !lim__publish_unheard(ch, block->count);
+    for (size_t pos = 0; heard && lim__log_block_next(block, &pos, &v);) {
+        lim__msg *msg = lim__msg_new_with(v.payload, v.headers);
+        if (msg == NULL)
+            continue; /* as one whose headers could not be made: it is stored, and read by who reads */
+        lim__publish_stored(ch, msg, out);
+        lim__msg_unref(msg);
+    }
+    lim__unlock(&all->host_lock);
+}
+
+static void block_stored_locked(lim__log *log, lim__log_block *block, uint64_t bytes, uint64_t trimmed)
+{
+    lim__tail_push_block(log, block);
+    log->first = log->count == 0 ? block->first : log->first;
+    log->first_ns = log->count == 0 ? block->wall_ns : log->first_ns;
+    log->count += block->count;
+    log->bytes += bytes;
+    log->last = block->first + block->count - 1;
+    if (trimmed > log->first) {
+        log->first = trimmed;
+        log->count = log->last + 1 - log->first;
+    }
+    ring_locked(log);
+}
+
+void lim__log_land_block(lim__log *log, lim__log_block *block, uint64_t bytes, uint64_t trimmed, lim_admission *out)
+{
+    lim__lock(&log->lock);
+    block_stored_locked(log, block, bytes, trimmed);
+    uint64_t due = lim__log_next_due(log, block->wall_ns);
+    uint32_t seats = log->seat_count;
+    lim__unlock(&log->lock);
+    *out = (lim_admission){ .verdict = LIM_ACCEPT };
+    deliver_block(log, block, out);
+    out->matched += seats;
+    out->delivered += seats;
+    if (due != UINT64_MAX)
+        lim__log_want(log, due);
+}
+
 void lim__log_stored_read(lim__batch *batch, uint32_t i, const lim__committed *what, lim__log_stored *out)
 {
     lim_bytes data = lim__batch_record(batch, i, &out->stream, &out->key);
@@ -477,8 +449,6 @@ void lim__log_committed(lim_bus *bus, lim__batch *batch, const lim__committed *w
 void lim__log_check(lim__log *log)
 {
     lim__lock(&log->lock);
-    LIM_ASSERT(log->tail_count <= log->tail_cap && log->tail_count <= LIM__LOG_TAIL_MAX);
-    for (uint32_t i = 0; i < log->tail_count; i++) /* L2 */
-        LIM_ASSERT(log->tail[(log->tail_head + i) & (log->tail_cap - 1)].seq == log->last + 1 - log->tail_count + i);
+    lim__tail_check(log);
     lim__unlock(&log->lock);
 }

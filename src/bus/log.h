@@ -20,6 +20,8 @@
 #include "bus/durable.h"
 #include "store/store.h"
 
+#include <stdatomic.h>
+
 typedef struct lim__log lim__log; /* counted; one per durable channel, for as long as that exists */
 lim__log *lim__log_ref(lim__log *log);
 void lim__log_unref(lim__log *log); /* any thread; NULL is a no-op */
@@ -41,6 +43,27 @@ typedef struct lim__logged {
 /* Consecutive ones from `from` on, as far as they are still in memory (at most 1024 messages or 1 MiB of a channel); answers
  * how many, each with a reference. 0: `from` is not among them: read the store. Any thread. */
 uint32_t lim__log_tail(lim__log *log, uint64_t from, lim__logged *out, uint32_t max);
+/* What one publisher had stored in one step, as it lies in the log; nobody changes it. Messages first, first + 1 ... of its log,
+ * none of which has a key or expires, all of wall_ns. Walk it:
+ *      lim__log_view v;
+ *      for (size_t pos = 0; lim__log_block_next(block, &pos, &v);) ... */
+typedef struct lim__log_block {
+    uint64_t first, wall_ns;
+    uint32_t count;
+    /* private */
+    _Atomic uint32_t refs;
+    size_t cost;      /* bytes of memory; under the log's lock */
+    lim__batch *batch;
+    lim__msg **made;  /* NULL, or `count` messages that somebody asked for, or NULL each; under the log's lock */
+} lim__log_block;
+typedef struct lim__log_view { /* VIEWS, as long as the reference to the block */
+    uint64_t seq;
+    lim_bytes headers, payload; /* headers packed */
+} lim__log_view;
+/* The block in memory that has number `from`, a reference. NULL: see lim__log_tail; it may be a single one. Any thread. */
+lim__log_block *lim__log_tail_block(lim__log *log, uint64_t from);
+bool lim__log_block_next(const lim__log_block *block, size_t *pos, lim__log_view *out); /* any thread */
+void lim__log_block_unref(lim__log_block *block);                                       /* any thread; NULL is a no-op */
 /* A stored record as a message with one reference. False: no memory, or not a record of this form. Any thread. */
 bool lim__log_decode(const lim__record *r, lim__logged *out);
 
@@ -86,6 +109,22 @@ typedef void lim__on_logged(void *ctx, const lim_receipt *receipt, const char *d
  * NOMEM, CLOSED (the bus): no call of on_logged will come. */
 lim_err lim__log_publish(lim__log *log, const lim__log_message *m, lim__on_logged *on_logged, void *ctx,
                          lim_admission *out);
+/* Many at once: plain messages of one publisher, nothing but headers and payload, that are stored as one step, or none of them;
+ * one number after the other. Its owner's thread. */
+typedef struct lim__log_lot {
+    lim__log *log; /* a reference; NULL: there is none */
+    lim__batch *batch;
+    uint32_t count;
+    size_t bytes, bytes_max;
+} lim__log_lot;
+/* `bytes`: about so many will come. False: this log takes them one by one (lim__log_publish), or there is no memory. */
+bool lim__log_lot_begin(lim__log *log, size_t bytes, lim__log_lot *out);
+/* Copies them. False: it is full; publish it first. The first one always fits. */
+bool lim__log_lot_add(lim__log_lot *lot, lim_bytes headers, lim_bytes payload);
+/* As lim__log_publish with one call of on_logged for all of them: when ACCEPT, seq is that of the first. The lot is empty
+ * afterwards, whatever it answers: CLOSED: the bus, or the log was deleted; NOMEM; TOOBIG: no call will come. */
+lim_err lim__log_lot_publish(lim__log_lot *lot, lim__on_logged *on_logged, void *ctx);
+void lim__log_lot_drop(lim__log_lot *lot); /* one that was not published; idempotent */
 /* Adds a message to somebody's batch: record, receipt row and expectations (a step, a dead letter). INVALID: delay_ms, or a key
  * that is too long; TOOBIG. `expects` (may be NULL) grows by the number of expectations that were added. */
 lim_err lim__log_append(lim__log *log, lim__batch *batch, const lim__log_message *m, uint32_t *expects);

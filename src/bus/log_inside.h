@@ -30,7 +30,7 @@
 #include <stdatomic.h>
 
 enum {
-    LIM__LOG_TAIL_MAX = 1024,            /* messages in memory, per log */
+    LIM__LOG_TAIL_MAX = 1024,            /* messages in memory, per log, not counting the oldest block */
     LIM__LOG_TAIL_BYTES = 1 << 20,       /* and bytes; */
     LIM__LOG_TAILS_BYTES = 64 << 20,     /* of all logs together: beyond it each keeps no more than */
     LIM__LOG_TAIL_LITTLE = 64 << 10,     /* this */
@@ -62,6 +62,11 @@ typedef struct lim__log_key { /* of a channel with latest_per_key: where the new
     char text[];
 } lim__log_key;
 
+typedef struct lim__log_piece { /* of the tail */
+    lim__log_block *block; /* NULL: */
+    lim__logged one;
+} lim__log_piece;
+
 struct lim__log {
     /* set once */
     lim_bus *bus;
@@ -84,9 +89,10 @@ struct lim__log {
     uint32_t flying;         /* messages on their way to the store */
     uint64_t flying_bytes;
     uint32_t flying_keys;
-    /* tail: ring of tail_cap places, the oldest at tail_head */
-    lim__logged *tail;
-    uint32_t tail_cap, tail_head, tail_count;
+    /* tail: ring of tail_cap pieces, the oldest at tail_head (log_tail.c) */
+    lim__log_piece *tail;
+    uint32_t tail_cap, tail_head, tail_pieces;
+    uint32_t tail_count;     /* messages */
     uint64_t tail_bytes;
     lim__list seats, waiting;
     uint32_t seat_count;
@@ -140,6 +146,17 @@ void lim__log_opts_fini(lim__log_opts *opts);
 void lim__log_trimmed(lim__log *log, uint64_t first); /* everything before `first` is forgotten */
 void lim__log_check(lim__log *log);
 
+/* The same of a block, whose records have so many bytes, and whose batch trimmed the log to `trimmed` (0: it did not). */
+void lim__log_land_block(lim__log *log, lim__log_block *block, uint64_t bytes, uint64_t trimmed, lim_admission *out);
+
+/* ---- log_tail.c ---- under the log's lock */
+lim__log_block *lim__log_block_new(void); /* before it is stored: */
+void lim__log_block_stored(lim__log_block *b, lim__batch *batch, uint64_t wall_ns); /* takes the batch */
+void lim__tail_push(lim__log *log, const lim__logged *m);
+void lim__tail_push_block(lim__log *log, lim__log_block *block); /* takes a reference */
+void lim__tail_fini(lim__log *log);
+void lim__tail_check(const lim__log *log);
+
 /* ---- log_open.c ---- */
 typedef struct lim__log_changed { /* on the store's or the reading thread; may be zeroed */
     void (*run)(void *ctx, lim_err err, const char *detail);
@@ -172,6 +189,11 @@ void lim__receipt_refused(lim_bus *bus, const lim_publish_opts *opts, const lim_
 lim__log *lim__log_of_handle(lim_bus *bus, lim_channel channel); /* a reference; NULL: ephemeral, or gone (channel_api.c) */
 /* NOTFOUND; IO; NOMEM. On a thread that may read. */
 lim_err lim__log_get(lim__log *log, lim__store *store, lim_bytes key, lim_stored_message *out);
+
+/* ---- log_publish.c ---- */
+lim__sync lim__log_sync_locked(const lim__log *log);
+/* What a batch that is neither COMMITTED nor a CONFLICT is told as. */
+const char *lim__log_not_stored(const lim__committed *what, lim_receipt *r);
 
 /* ---- log_value.c: rows and records ---- */
 typedef struct lim__log_record { /* VIEWS into the record */

@@ -140,10 +140,29 @@ static const char *conflict(publication *p, const lim__committed *what, lim_rece
     return "";
 }
 
-static const char *full(const lim__committed *what, lim_receipt *r)
+const char *lim__log_not_stored(const lim__committed *what, lim_receipt *r)
 {
-    refuse(&r->admission, LIM_WHY_DISK_FULL, what->limit >> 20, what->current >> 20);
-    return "the disk has no room";
+    lim_admission *a = &r->admission;
+    switch (what->how) {
+    case LIM__COMMIT_FULL:
+        refuse(a, LIM_WHY_DISK_FULL, what->limit >> 20, what->current >> 20);
+        return "the disk has no room";
+    case LIM__COMMIT_FAILED:
+        refuse(a, LIM_WHY_DISK_FAULT, 0, 0);
+        return "the disk failed; it is not stored";
+    case LIM__COMMIT_CLOSED:
+        refuse(a, LIM_WHY_CLOSING, 0, 0);
+        return "the bus is closing";
+    case LIM__COMMIT_UNKNOWN:
+        refuse(a, LIM_WHY_NONE, 0, 0);
+        return "the disk failed in the middle: nobody knows whether it is stored; an idempotency key makes it safe to "
+               "publish again";
+    case LIM__COMMITTED:
+    case LIM__COMMIT_CONFLICT:
+        break;
+    }
+    (void)LIM_NEVER(true);
+    return "";
 }
 
 /* The message is in the log, or a row says when it is to be. */
@@ -177,31 +196,12 @@ static void on_done(void *ctx, lim__batch *batch, const lim__committed *what)
     lim_receipt r = { .admission = { .verdict = LIM_ACCEPT } };
     const char *detail = "";
     landed(p);
-    switch (what->how) {
-    case LIM__COMMITTED:
+    if (what->how == LIM__COMMITTED)
         stored(p, batch, what, &r);
-        break;
-    case LIM__COMMIT_CONFLICT:
+    else if (what->how == LIM__COMMIT_CONFLICT)
         detail = conflict(p, what, &r);
-        break;
-    case LIM__COMMIT_FULL:
-        detail = full(what, &r);
-        break;
-    case LIM__COMMIT_FAILED:
-        refuse(&r.admission, LIM_WHY_DISK_FAULT, 0, 0);
-        detail = "the disk failed; it is not stored";
-        break;
-    case LIM__COMMIT_CLOSED:
-        refuse(&r.admission, LIM_WHY_CLOSING, 0, 0);
-        detail = "the bus is closing";
-        break;
-    case LIM__COMMIT_UNKNOWN:
-        refuse(&r.admission, LIM_WHY_NONE, 0, 0);
-        detail =
-            "the disk failed in the middle: nobody knows whether it is stored; an idempotency key makes it safe to "
-            "publish again";
-        break;
-    }
+    else
+        detail = lim__log_not_stored(what, &r);
     lim__batch_free(batch);
     end(p, &r, detail);
 }
@@ -326,7 +326,7 @@ static void plan_upkeep(publication *p, const lim__log *log, const lim__log_mess
         p->trimmed = log->last + 2 - o->count_max;
 }
 
-static lim__sync sync_locked(const lim__log *log)
+lim__sync lim__log_sync_locked(const lim__log *log)
 {
     lim_sync sync = log->opts.sync;
     return sync != 0 ? (lim__sync)sync : lim__durable_sync(log->bus);
@@ -353,7 +353,7 @@ static lim_err reserve_locked(publication *p, const lim__log_message *m, lim_adm
         lim__buf_add(row, lim__buf_bytes(&log->row).ptr, lim__buf_len(&log->row));
     if (row->failed)
         return LIM_E_NOMEM;
-    p->sync = sync_locked(log);
+    p->sync = lim__log_sync_locked(log);
     log->flying++;
     log->flying_bytes += p->bytes;
     log->flying_keys += p->keyed;

@@ -286,6 +286,30 @@ lim_bytes lim__batch_record(const lim__batch *b, uint32_t i, uint64_t *stream, l
     return lim__op_data(op);
 }
 
+bool lim__batch_next(const lim__batch *b, size_t *pos, uint64_t *seq, lim_bytes *data)
+{
+    const lim__op *op;
+    while ((op = lim__op_next(b->ops.ptr, b->ops.len, pos)) != NULL) {
+        if (op->kind != LIM__OP_APPEND)
+            continue;
+        *seq = op->seq;
+        *data = lim__op_data(op);
+        return true;
+    }
+    return false;
+}
+
+void lim__batch_reserve(lim__batch *b, size_t bytes)
+{
+    if (bytes > b->ops.cap - b->ops.len)
+        (void)grow(&b->ops, bytes, b->room); /* without memory it is tried again when it is needed */
+}
+
+size_t lim__batch_memory(const lim__batch *b)
+{
+    return sizeof *b + (b->ops.ptr != b->room ? b->ops.cap : 0) + b->expects.cap;
+}
+
 size_t lim__batch_bytes(const lim__batch *b)
 {
     return b->ops.len;
