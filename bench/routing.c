@@ -12,6 +12,7 @@
  * time of an FCALL less that of a GET, both pipelined. Its workers are a table of the library, so that nothing is built
  * for a call, and the message's field comes as an argument, so that nothing is parsed. */
 #include "peer.h"
+#include "route/predicate.h"
 #include "route/route.h"
 
 #include <netinet/in.h>
@@ -191,6 +192,41 @@ static void opening(void)
     lim__router_unref(r);
 }
 
+/* Reading the message included. */
+static void predicate(const char *name, const char *text, const char *payload)
+{
+    const lim_bytes json = lim__str(payload);
+    lim__pred_reader reader = { 0 };
+    lim__pred *p = NULL;
+    double best = 1e9;
+    uint32_t yes = 0;
+    if (lim__pred_new(lim__str(text), NULL, &p) != LIM_OK)
+        abort();
+    for (int batch = 0; batch < BATCHES; batch++) {
+        uint64_t start = cpu_ns();
+        for (int i = 0; i < CALLS; i++) {
+            lim__pred_reader_begin(&reader, json, lim__bytes(NULL, 0));
+            yes += lim__pred_match(p, &reader);
+        }
+        double ns = (double)(cpu_ns() - start) / CALLS;
+        best = ns < best ? ns : best;
+    }
+    if (yes != CALLS * BATCHES)
+        abort();
+    printf("RESULT route.predicate.%s %.1f ns\n", name, best);
+    lim__pred_free(p);
+    lim__pred_reader_fini(&reader);
+}
+
+static void predicates(void)
+{
+    static const char four[] = "priority >= 7 and sku in [1, 2, 48213] and (amount > 200 or amount < 130.0)";
+    predicate("size", "$size > 0", small_json);
+    predicate("one_field", "priority == 7", small_json);
+    predicate("four_tests", four, small_json);
+    predicate("nested_194_bytes", "not (customer.tier == \"none\") and priority == 7", large_json);
+}
+
 /* ---- the peer ---- */
 
 enum { PIPE = 100, PEER_CALLS = 20000, PEER_BATCHES = 25 };
@@ -281,6 +317,7 @@ int main(int argc, char **argv)
     decisions("lua_decision_and_update", LIM__ENGINE_LUA, by_room, small_json, true);
     decisions("least_loaded", LIM__ENGINE_BUILTIN, "least_loaded", small_json, false);
     decisions("round_robin", LIM__ENGINE_BUILTIN, "round_robin", small_json, false);
+    predicates();
     opening();
     kills();
     stall("loop", "return function() while true do end end");

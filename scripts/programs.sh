@@ -741,6 +741,11 @@ check_router_slots() {
     expect "a full one" 6 "$(code_of liminal route test "$work/second.lua" --candidates "$work/c.json" --strict)"
     expect "a bad one" 4 "$(code_of liminal route test "$work/bad.lua" --candidates "$work/c.json")"
     expect "no code" 1 "$(code_of liminal route test "$work/c.json" --candidates "$work/c.json")"
+    expect "a match" 0 "$(code_of liminal predicate test 'n > 1' --message '{"n":2}')"
+    expect "no match" 6 "$(code_of liminal predicate test 'n > 1 and $key == "k"' --message '{"n":2}' --json)"
+    grep -q '"verdict":false,"text":"$key == \\"k\\"","why":"$key is absent"' "$work/out" || fail "it does not say why: $(cat "$work/out")"
+    expect "no predicate" 2 "$(code_of liminal predicate test 'n = 1')"
+    grep -q 'line 1, column 3: expected ==' "$work/err" || fail "the complaint names no place: $(cat "$work/err")"
 }
 
 # A function in front of a channel: one subscription gets a message, it is there after a kill, and it can be taken away.

@@ -710,6 +710,25 @@ LIM_API lim_err lim_route_call(lim_route *version, const lim_route_message *mess
                                uint32_t count, int64_t timeout_ms, lim_decision *out); /* B */
 LIM_API_VOID void lim_route_close(lim_route *version); /* B: NULL is a no-op */
 
+/* ---- predicates: is this message one of those? ----
+ *      tier == "gold" and not (items[0].price > 100.0 or $header.region in ["eu", "us"])
+ * The language: docs/routing.md, "Predicates". What a message lacks makes a test false; `not` is plain negation. */
+#define LIM_PREDICATE_BYTES_MAX 16384
+typedef struct lim_predicate lim_predicate; /* OBJECT: one thread at a time */
+/* INVALID: diag has line, column (in bytes, from 1) and what was expected; TOOBIG: diag names the limit; NOMEM. */
+LIM_API lim_err lim_predicate_compile(lim_bytes text, lim_diag *diag, lim_predicate **out); /* A */
+/* Allocates nothing, but for the memory to read a payload that is longer, or less plain, than all before. */
+LIM_API bool lim_predicate_match(lim_predicate *predicate, const lim_route_message *message); /* A */
+typedef struct lim_predicate_step { /* VIEW */
+    uint32_t depth;                 /* of the tree; the whole is 0 */
+    bool verdict;
+    const char *text, *why;         /* why: of a test of a field, what the message has there; else "" */
+} lim_predicate_step;
+/* Asks every part, also what would not be asked: on_step once for each, the whole before its parts. Answers the verdict. */
+LIM_API bool lim_predicate_explain(lim_predicate *predicate, const lim_route_message *message,
+                                   void (*on_step)(void *ctx, const lim_predicate_step *step), void *ctx); /* A */
+LIM_API_VOID void lim_predicate_free(lim_predicate *predicate); /* A: NULL is a no-op */
+
 /* ---- counts, for tests and operators: equal before and after any amount of finished work ---- */
 typedef struct lim_bus_census {
     lim_census runtime;

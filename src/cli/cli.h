@@ -259,7 +259,7 @@ const char *cli_by(const struct cli *cli); /* who acts: --by, else $LOGNAME or $
     X(conversation_signal) X(saga_run) X(saga_cancel) X(schedule_add) X(schedule_change) X(schedule_fire)              \
     X(store_info) X(store_check) X(store_dump) X(store_backup) X(store_restore) X(info) X(events) X(version) X(help)   \
     X(completion) X(cursor_show) X(cursor_why) X(cursor_reset) X(cursor_delete) X(rollback) X(route_show)              \
-    X(route_history) X(route_logs) X(route_trial) X(route_test) X(route_rm)
+    X(route_history) X(route_logs) X(route_trial) X(route_test) X(route_rm) X(predicate_test)
 #define X(name) int cli_run_##name(struct cli *cli);
 CLI_RUN_MAP(X)
 #undef X
