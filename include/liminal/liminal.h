@@ -191,6 +191,8 @@ typedef struct lim_bus_opts {
     bool native_engine;          /* takes native routing functions (native.h). They run in processes of liminal-helper, under
                                   * a system call filter; DENIED: this machine has none, NOTFOUND: no such program */
     const char *native_helper;   /* its path; NULL: beside the running program, else where it was installed */
+    uint32_t blocking_max;       /* threads for what may take long (isolated routing functions, loading native ones), started
+                                  * when needed. 0: 4; at most 64 */
 } lim_bus_opts;
 LIM_API lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out); /* B */
 /* Refuses new work and waits until what runs has ended; TIMEOUT: something is still running. */
@@ -647,7 +649,7 @@ LIM_API lim_err lim_trial_stop(lim_bus *bus, const char *group, const char *by, 
  * Reject{router_chose_none} with mandatory). Candidates are the matching subscriptions: max_in_flight is the window,
  * buffer_depth the backlog. A publish does not wait: what is not decided within a slice (200 us) is a fault, and a fault is
  * Reject{routing_fault} unless on_fault says otherwise. MISUSE: native functions, and trials. Functions of the program may
- * run on any thread that publishes, and call nothing of the bus. */
+ * run on any thread that publishes, several at once; functions of contract B are refused there (MISUSE). */
 LIM_API lim_err lim_channel_deploy(lim_bus *bus, const char *channel, const lim_hash *artifact, const lim_deploy_opts *opts,
                                    lim_diag *diag, lim_hash *previous); /* B */
 LIM_API lim_err lim_channel_rollback(lim_bus *bus, const char *channel, const lim_hash *to, const char *by, lim_diag *diag,
@@ -670,13 +672,21 @@ typedef struct lim_route_message { /* VIEW */
 typedef int64_t lim_route_decide(void *ctx, const lim_route_message *message, const lim_candidate *candidates,
                                  uint32_t count);
 #define LIM_ROUTE_NOBODY INT64_C(-1)
-/* A C function as a version like any other (lim_deploy); `identity` is what is hashed: change it with the function. It runs
- * on schedulers, maybe on several at once; nobody can stop it, and its crash is the program's. It is watched: calls that
- * take longer than a slice (200 us) are counted and logged. An identity that is loaded already keeps its first function.
- * After a restart a slot whose live version it was goes on with the one before until it is deployed again. ctx outlives
- * the bus. */
+typedef struct lim_route_host_opts {
+    size_t size;
+    bool isolated; /* each call runs on a thread of the pool (lim_bus_opts.blocking_max), where it may block and call anything
+                    * of the bus. One that is not back after wall_ms_max is abandoned: its call is timed_out, its answer is
+                    * dropped, what it was given stays until it returns, and closing the bus waits for that. When all but
+                    * one of the threads are lost that way, calls are not_started. Not for channels (MISUSE) */
+} lim_route_host_opts;
+/* A C function as a version like any other (lim_deploy); `identity` is what is hashed: change it with the function. Unless
+ * isolated it runs on schedulers, maybe on several at once; nobody can stop it. In any case its crash is the program's. It is
+ * watched: calls that take longer than a slice (200 us) are counted and logged. It may do what a handler may; in front of a
+ * channel a message published to that same channel is rejected (routing_fault). An identity that is loaded already keeps its
+ * first function. After a restart a slot whose live version it was goes on with the one before until it is deployed again.
+ * ctx outlives the bus. opts NULL: not isolated. */
 LIM_API lim_err lim_route_host_load(lim_bus *bus, lim_bytes identity, const char *name, lim_route_decide *decide, void *ctx,
-                                    lim_hash *out); /* A */
+                                    const lim_route_host_opts *opts, lim_hash *out); /* A */
 typedef enum lim_route_how {
     LIM_ROUTE_DECIDED = 1, /* index, id */
     LIM_ROUTE_NONE,        /* nobody shall have it */

@@ -51,6 +51,11 @@ uint32_t lim__sched_busy_permille(const lim__sched *s);
 void *lim__alloc(lim__sched *s, size_t bytes); /* uninitialised, 16-aligned; NULL: no memory */
 void lim__free(lim__sched *s, void *block, size_t bytes);
 
+/* ---- the pool for blocking handlers ---- */
+uint32_t lim__blocking_thread_max(const lim_runtime *rt); /* threads that it has at most */
+/* How many of them run something that nobody waits for any more: counted and uncounted by whoever gave it up. Any thread. */
+_Atomic uint32_t *lim__blocking_lost(lim_runtime *rt);
+
 /* ---- letters ---- */
 typedef struct lim__letter_type {
     const char *name;

@@ -48,6 +48,16 @@ static lim__job *job_of(lim_process *p)
     return (lim__job *)(void *)((char *)p + lim__job_offset(p->state_bytes));
 }
 
+uint32_t lim__blocking_thread_max(const lim_runtime *rt)
+{
+    return rt->blocking.thread_max;
+}
+
+_Atomic uint32_t *lim__blocking_lost(lim_runtime *rt)
+{
+    return &rt->blocking.lost;
+}
+
 /* ---- the way home ---- */
 static void go_home(lim__job *job)
 {

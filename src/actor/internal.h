@@ -293,6 +293,7 @@ typedef struct lim__blocking {
     uint32_t thread_count, thread_max;
     _Atomic uint32_t running; /* threads that have not ended */
     _Atomic uint64_t blocked; /* jobs not at home */
+    _Atomic uint32_t lost;    /* threads with something that nobody waits for */
     lim__thread threads[LIM__BLOCKING_MAX];
 } lim__blocking;
 

@@ -5,6 +5,7 @@
 #include "bus/agent.h"
 #include "base/base.h"
 #include "base/map.h"
+#include "bus/channel_inside.h"
 #include "bus/conv.h"
 #include "bus/history.h"
 #include <stdatomic.h>
@@ -338,5 +339,5 @@ void lim__blocker_fini(lim__blocker *b)
 
 bool lim__may_block(void)
 {
-    return lim__sched_current() == NULL;
+    return lim__sched_current() == NULL && !lim__host_inside();
 }

@@ -252,15 +252,15 @@ lim_err lim_artifact_load(lim_bus *bus, lim_engine engine, lim_bytes code, const
 }
 
 lim_err lim_route_host_load(lim_bus *bus, lim_bytes identity, const char *name, lim_route_decide *decide, void *ctx,
-                            lim_hash *out)
+                            const lim_route_host_opts *opts, lim_hash *out)
 {
     lim__artifact *a = NULL;
-    if (decide == NULL || identity.len == 0)
+    if (decide == NULL || identity.len == 0 || (opts != NULL && opts->size < sizeof *opts))
         return LIM_E_MISUSE;
     lim_err err =
         lim__artifacts_put(bus->artifacts, LIM__ENGINE_HOST, identity, name, bus->os->wall_ns(bus->os), NULL, &a);
     if (err == LIM_OK)
-        err = lim__slot_host_put(bus, a, (lim__host){ decide, ctx });
+        err = lim__slot_host_put(bus, a, (lim__host){ decide, ctx, opts != NULL && opts->isolated });
     if (err == LIM_OK)
         memcpy(out->b, a->hash, sizeof out->b);
     lim__artifact_unref(a);

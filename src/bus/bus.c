@@ -151,9 +151,11 @@ lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out)
 {
     if (!lim__may_block() || opts == NULL || opts->size < sizeof *opts)
         return LIM_E_MISUSE;
-    lim__runtime_opts runtime = {
-        .os = lim__os_linux(), .scheduler_count = opts->scheduler_count, .threads = true, .spin_us = opts->spin_us
-    };
+    lim__runtime_opts runtime = { .os = lim__os_linux(),
+                                  .scheduler_count = opts->scheduler_count,
+                                  .threads = true,
+                                  .spin_us = opts->spin_us,
+                                  .blocking_max = opts->blocking_max };
     return lim__bus_open(opts, &runtime, out);
 }
 

@@ -167,8 +167,9 @@ lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const 
     lim__channels *all = bus->channels;
     lim__sched *here = lim__sched_here(all);
     lim__buf headers = { 0 };
+    lim__host_turn turn = { 0 };
     if (!here)
-        lim__lock(&all->host_lock);
+        lim__host_enter(all, &turn);
     lim__channel *ch = channel_of(all, channel);
     lim__log *log = lim__log_ref(lim__channel_log(ch));
     bool mandatory = opts && opts->mandatory;
@@ -176,7 +177,7 @@ lim_err lim_publish(lim_bus *bus, lim_channel channel, lim_bytes payload, const 
     if (err == LIM_OK && !log && (err = headers_of(opts, &headers)) == LIM_OK)
         err = lim__publish_covered(all, NULL, here, ch, payload, lim__buf_bytes(&headers), mandatory, out);
     if (!here)
-        lim__unlock(&all->host_lock);
+        lim__host_leave(&turn);
     lim__buf_fini(&headers);
     if (log)
         return publish_durable(log, payload, opts, out);

@@ -273,6 +273,14 @@ static inline bool lim__sub_may_deliver(const lim__sub *sub)
  * (sched NULL) under host_lock. self may be NULL in both. */
 lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *sched, lim__channel *ch, lim_bytes payload,
                              lim_bytes headers, bool mandatory, lim_admission *out);
+/* Host threads, around the above. A routing function that publishes while its own message is being published holds the lock
+ * already: it goes on without taking it again. */
+typedef struct lim__host_turn {
+    lim__channels *locked, *before; /* locked NULL: it was held */
+} lim__host_turn;
+void lim__host_enter(lim__channels *all, lim__host_turn *turn);
+void lim__host_leave(const lim__host_turn *turn);
+bool lim__host_inside(void); /* this thread holds such a lock: it must not wait for anybody */
 /* A message that is stored already, under host_lock: `hold` is not asked. */
 void lim__publish_stored(lim__channel *ch, lim__msg *msg, lim_admission *out);
 /* True: nobody would get it, and `count` such messages have been counted; under host_lock, too. */

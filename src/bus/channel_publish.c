@@ -20,6 +20,33 @@
 #include "bus/channel_inside.h"
 #include "bus/channel_slot.h"
 
+/* ---- host threads ---- */
+
+static _Thread_local lim__channels *entered; /* whose host_lock this thread holds */
+
+void lim__host_enter(lim__channels *all, lim__host_turn *turn)
+{
+    *turn = (lim__host_turn){ .before = entered };
+    if (entered == all)
+        return; /* a routing function publishes while its own message is being published */
+    turn->locked = all;
+    lim__lock(&all->host_lock);
+    entered = all;
+}
+
+void lim__host_leave(const lim__host_turn *turn)
+{
+    if (turn->locked == NULL)
+        return;
+    entered = turn->before;
+    lim__unlock(&turn->locked->host_lock);
+}
+
+bool lim__host_inside(void)
+{
+    return entered != NULL;
+}
+
 typedef struct offer {
     lim__channel *ch;
     lim_process *self;
@@ -300,10 +327,11 @@ lim_err lim__publish(lim__channels *all, lim_process *self, lim__channel *ch, li
     if (LIM_UNLIKELY(log))
         return publish_logged(log, payload, headers, mandatory, out);
     lim__sched *sched = self ? lim__proc_sched(self) : lim__sched_here(all);
+    lim__host_turn turn = { 0 };
     if (LIM_UNLIKELY(!sched))
-        lim__lock(&all->host_lock);
+        lim__host_enter(all, &turn);
     lim_err err = lim__publish_covered(all, self, sched, ch, payload, headers, mandatory, out);
     if (LIM_UNLIKELY(!sched))
-        lim__unlock(&all->host_lock);
+        lim__host_leave(&turn);
     return err;
 }

@@ -134,12 +134,13 @@ static lim_err plan_deploy(control *c, const lim__deploy *d, lim_diag *diag)
     lim_err err = lim__slot_terms_of(&d->opts, &terms, diag);
     if (err != LIM_OK)
         return err;
-    if (terms.trial != LIM_TRIAL_NONE || d->artifact->engine == LIM__ENGINE_NATIVE) {
+    if (terms.trial != LIM_TRIAL_NONE || d->artifact->engine == LIM__ENGINE_NATIVE ||
+        lim__slot_host(c->bus, d->artifact).isolated) {
         lim__diag_set(diag, 0, 0,
                       terms.trial != LIM_TRIAL_NONE
                           ? "a channel's slot has no shadows and ramps; deploy it without"
-                          : "native functions answer later, and a publish does not wait: a channel takes built-in "
-                            "strategies, Lua and functions of the program");
+                          : "native and isolated functions answer later, and a publish does not wait: a channel takes "
+                            "built-in strategies, Lua and functions of the program that are not isolated");
         return LIM_E_MISUSE;
     }
     return lim__slot_plan_deploy(&c->s, d->artifact, &terms, d->version, diag, &c->plan);

@@ -266,7 +266,7 @@ static void test_a_function_of_the_program_and_strategies_choose_too(void **stat
     lim_hash hash, turns;
     subscribe(0, "jobs.a", 100);
     subscribe(1, "jobs.a", 100);
-    assert_int_equal(lim_route_host_load(bus, BYTES("last 1"), "last", last_one, &calls, &hash), LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("last 1"), "last", last_one, &calls, NULL, &hash), LIM_OK);
     assert_int_equal(lim_channel_deploy(bus, "jobs.a", &hash, OPTS(lim_deploy_opts), &diag, NULL), LIM_OK);
     for (uint32_t i = 0; i < 5; i++)
         publish("{}", true);
@@ -278,6 +278,39 @@ static void test_a_function_of_the_program_and_strategies_choose_too(void **stat
         publish("{}", true);
     await_got(0, 5);
     await_got(1, 10);
+}
+
+/* On whatever thread publishes: here one of the program's, in the middle of its publish. */
+static int64_t meddler(void *ctx, const lim_route_message *message, const lim_candidate *all, uint32_t count)
+{
+    lim_outcome o;
+    lim_admission out = { 0 };
+    lim_channel own;
+    const lim_channel *other = ctx;
+    bool good = lim_publish(bus, *other, message->payload, NULL, &out) == LIM_OK && out.verdict == LIM_ACCEPT;
+    good = good &&
+           lim_ask(bus, "$sys.info", message->payload, OPTS(lim_ask_opts, .timeout_ms = 20000), &o) == LIM_E_MISUSE;
+    good = good && lim_channel_open(bus, "jobs.a", NULL, &own) == LIM_OK &&
+           lim_publish(bus, own, message->payload, NULL, &out) == LIM_OK;
+    (void)all;
+    return good && out.verdict == LIM_REJECT && out.why == LIM_WHY_ROUTING_FAULT ? count - 1 : LIM_ROUTE_NOBODY;
+}
+
+static void test_a_function_that_publishes_on_a_thread_of_the_program_does_not_wait_for_itself(void **state)
+{
+    (void)state;
+    static lim_channel other;
+    lim_diag diag = { 0 };
+    lim_hash hash;
+    subscribe(0, "jobs.a", 100);
+    subscribe(1, "other.b", 100);
+    assert_int_equal(lim_channel_open(bus, "other.b", NULL, &other), LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("meddler"), "meddler", meddler, &other, NULL, &hash), LIM_OK);
+    assert_int_equal(lim_channel_deploy(bus, "jobs.a", &hash, OPTS(lim_deploy_opts), &diag, NULL), LIM_OK);
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(publish("{}", true).verdict, LIM_ACCEPT);
+    await_got(0, 5);
+    await_got(1, 5);
 }
 
 static void test_what_it_prints_is_in_the_log(void **state)
@@ -372,6 +405,7 @@ int main(void)
         T(test_versions_go_back_and_the_slot_goes_away),
         T(test_what_a_channel_cannot_have_is_refused),
         T(test_a_function_of_the_program_and_strategies_choose_too),
+        T(test_a_function_that_publishes_on_a_thread_of_the_program_does_not_wait_for_itself),
         T(test_what_it_prints_is_in_the_log),
         T(test_swaps_under_load_lose_no_publish),
     };

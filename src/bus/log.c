@@ -342,11 +342,12 @@ static void stored_locked(lim__log *log, const lim__log_stored *s)
 static void deliver_live(lim__log *log, lim__msg *msg, lim_admission *out)
 {
     lim__channels *all = log->bus->channels;
-    lim__lock(&all->host_lock);
+    lim__host_turn turn;
+    lim__host_enter(all, &turn);
     lim__channel *ch = atomic_load_explicit(&log->ch, memory_order_acquire);
     if (ch != NULL)
         lim__publish_stored(ch, msg, out);
-    lim__unlock(&all->host_lock);
+    lim__host_leave(&turn);
 }
 
 void lim__log_land(lim__log *log, lim__log_stored *s, lim_admission *out)

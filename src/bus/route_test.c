@@ -273,8 +273,8 @@ static void test_functions_of_the_program_are_versions_like_others(void **state)
     lim_outcome o;
     serve(bus, "g", "one", on_echo, NULL);
     serve(bus, "g", "two", on_echo, NULL);
-    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 1"), "by_name", by_name, two, &hash), LIM_OK);
-    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 1"), "by_name", by_name, nobody, &same), LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 1"), "by_name", by_name, two, NULL, &hash), LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 1"), "by_name", by_name, nobody, NULL, &same), LIM_OK);
     assert_memory_equal(hash.b, same.b, sizeof hash.b); /* the first one stays */
     deploy(bus, "g", load(bus, FIRST));
     deploy(bus, "g", hash);
@@ -284,7 +284,7 @@ static void test_functions_of_the_program_are_versions_like_others(void **state)
     lim_outcome_fini(&o);
     expect(bus, "{\"op\":\"show\",\"group\":\"g\"}", "\"overruns\":1");
     expect(bus, "{\"op\":\"logs\",\"group\":\"g\"}", "by_name kept its scheduler");
-    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 2"), "wrong", by_name, nobody, &wrong), LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("by_name 2"), "wrong", by_name, nobody, NULL, &wrong), LIM_OK);
     deploy(bus, "g", wrong);
     assert_int_equal(lim_ask(bus, "g", BYTES("{}"), ASK_OPTS, &o), LIM_OK);
     assert_int_equal(o.how, LIM_HOW_REFUSED);
@@ -292,7 +292,7 @@ static void test_functions_of_the_program_are_versions_like_others(void **state)
     lim_outcome_fini(&o);
     assert_int_equal(lim_rollback(bus, "g", &hash, NULL, NULL, NULL), LIM_OK);
     answered_by(bus, "g", "two");
-    assert_int_equal(lim_route_host_load(bus, BYTES(""), "x", by_name, NULL, &hash), LIM_E_MISUSE);
+    assert_int_equal(lim_route_host_load(bus, BYTES(""), "x", by_name, NULL, NULL, &hash), LIM_E_MISUSE);
 }
 
 static void test_requests_that_make_no_sense_are_refused(void **state)

@@ -24,6 +24,7 @@ typedef struct lim__engine_ops {
 extern const lim__engine_ops lim__engine_lua;
 extern const lim__engine_ops lim__engine_native; /* native.c */
 extern const lim__engine_ops lim__engine_host;   /* host.c */
+extern const lim__engine_ops lim__engine_isolated; /* isolated.c */
 const lim__engine_ops *lim__engine_builtin(lim_bytes name, lim_diag *diag); /* NULL: there is no such strategy */
 
 struct lim__router {
@@ -51,6 +52,8 @@ struct lim__router {
     char text[512]; /* what results point at */
 };
 
+/* A candidate as a program's function sees it; it borrows the texts. */
+void lim__host_view(const lim__candidate *c, struct lim_candidate *out);
 /* Counts a result that goes to the owner. */
 void lim__router_count(lim__router *r, const lim__route_result *result);
 /* A line that a function printed: to the owner, or dropped and counted. */

@@ -4,7 +4,8 @@
  *
  * It runs on the caller's scheduler and cannot be put aside: while it runs nobody else there has a turn, and if it
  * crashes the program does. So it is watched: a call that takes longer than a slice is counted, and told in the
- * version's log. What must not hurt anybody belongs into Lua or a native function. */
+ * version's log. One that says that it is isolated runs elsewhere (isolated.c). What must not hurt anybody belongs into
+ * Lua or a native function. */
 #include <liminal/liminal.h>
 #include "route/engine.h"
 #include <inttypes.h>
@@ -23,6 +24,10 @@ static lim_err host_open(lim__router *r, lim_diag *diag)
         lim__diag_set(diag, 0, 0,
                       "the program has not loaded this function since it was started (lim_route_host_load)");
         return LIM_E_NOTFOUND;
+    }
+    if (r->host.isolated && lim__sched_current() != NULL) {
+        r->ops = &lim__engine_isolated;
+        return r->ops->open(r, diag);
     }
     host *h = calloc(1, sizeof *h);
     if (h == NULL)
@@ -51,6 +56,20 @@ static bool room_for(host *h, uint32_t n)
     return true;
 }
 
+void lim__host_view(const lim__candidate *c, lim_candidate *out)
+{
+    *out = (lim_candidate){ .id = c->id,
+                            .in_flight = c->in_flight,
+                            .max_in_flight = c->max_in_flight,
+                            .buffer_depth = c->buffer_depth,
+                            .latency_us = c->latency_us,
+                            .name = c->name,
+                            .tags = c->tags,
+                            .types = c->types,
+                            .tag_count = c->tag_count,
+                            .type_count = c->type_count };
+}
+
 static void watch(lim__router *r, uint64_t took_ns)
 {
     char line[200];
@@ -74,19 +93,8 @@ static lim__route_how host_call(lim__router *r, const lim__route_msg *msg, const
         result->text = "out of memory";
         return result->how = LIM__ROUTE_NOT_STARTED;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        const lim__candidate *c = candidates[i];
-        h->views[i] = (lim_candidate){ .id = c->id,
-                                       .in_flight = c->in_flight,
-                                       .max_in_flight = c->max_in_flight,
-                                       .buffer_depth = c->buffer_depth,
-                                       .latency_us = c->latency_us,
-                                       .name = c->name,
-                                       .tags = c->tags,
-                                       .types = c->types,
-                                       .tag_count = c->tag_count,
-                                       .type_count = c->type_count };
-    }
+    for (uint32_t i = 0; i < n; i++)
+        lim__host_view(candidates[i], &h->views[i]);
     uint64_t start = r->os->now_ns(r->os);
     int64_t index = h->fn.decide(h->fn.ctx, &m, h->views, n);
     watch(r, r->os->now_ns(r->os) - start);

@@ -73,6 +73,7 @@ struct lim_candidate;
 typedef struct lim__host {
     int64_t (*decide)(void *ctx, const struct lim_route_message *msg, const struct lim_candidate *candidates, uint32_t n);
     void *ctx;
+    bool isolated; /* each call on a thread of the pool for blocking work; without a scheduler: in the call */
 } lim__host;
 
 typedef struct lim__router lim__router; /* OBJECT, shared by its owner and its unfinished calls; one scheduler */
