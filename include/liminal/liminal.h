@@ -274,8 +274,9 @@ typedef struct lim_channel_opts {
     lim_sync sync;          /* 0: the bus's */
     int64_t window_ms;      /* how long idempotency keys are remembered; 0: 10 minutes */
     uint32_t window_keys;   /* how many at most; 0: 1,000,000 */
+    uint64_t window_bytes;  /* of what is kept of them, the key and 33 bytes each; 0: 64 MiB */
     bool window_slides;     /* a duplicate starts its key's time anew */
-    bool window_forgets;    /* at window_keys the oldest key is forgotten; else new ones are refused (keys_full) */
+    bool window_forgets;    /* at either bound the oldest key is forgotten; else new ones are refused (keys_full) */
 } lim_channel_opts;
 LIM_API lim_err lim_channel_open(lim_bus *bus, const char *name, const lim_channel_opts *opts, lim_channel *out); /* A */
 /* Tells the subscribers; what they have buffered stays readable. */

@@ -30,6 +30,8 @@ enum {
     LIM__GROUP_HIGH_WATER = 100000,
     LIM__GROUP_DEAD_MAX = 10000,
     LIM__GROUP_REMEMBER_MAX = 100000, /* idempotency keys */
+    LIM__GROUP_REMEMBER_BYTES = 64 << 20,
+    LIM__GROUP_REMEMBER_ROW = 33,     /* of each, beside itself */
     LIM__GROUP_PRESSURE_MS = 5000,    /* so long after the disk would not take a task that is the reason on show */
     LIM__GROUP_PURGE_MAX = 256        /* tasks that one turn purges, dead letters that one replays */
 };
@@ -128,8 +130,8 @@ typedef struct dead { /* a task that ended without a result */
 
 typedef struct config { /* of a queue; what was never said is the default */
     lim__policy policy;
-    uint32_t high_water, limit, dead_max, remember_max;
-    bool durable;
+    uint32_t high_water, limit, dead_max, remember_max, remember_bytes;
+    bool durable, remember_forgets;
     uint64_t remember_ns, grace_ns;
     lim__line_limit line, key;
     lim__lane_policy lane;
@@ -169,6 +171,7 @@ struct group {
     lim__smap unique; /* unique key -> task */
     lim__smap once;   /* idempotency key -> once */
     lim__list onces, dead;
+    uint64_t once_bytes;
     uint32_t dead_count;
     uint64_t dead_dropped;
     int64_t front, back;

@@ -53,6 +53,7 @@ void lim__group_config_init(group *g)
         .limit = LIM__GROUP_QUEUE_MAX,
         .dead_max = LIM__GROUP_DEAD_MAX,
         .remember_max = LIM__GROUP_REMEMBER_MAX,
+        .remember_bytes = LIM__GROUP_REMEMBER_BYTES,
         .remember_ns = LIM__GROUP_REMEMBER_NS,
         .grace_ns = LIM__GROUP_GRACE_NS,
         .lane = LIM__LANE_WAIT,
@@ -80,6 +81,7 @@ static const setting settings[] = {
     { "limit", offsetof(config, limit), false, 1, LIM__GROUP_QUEUE_MAX },
     { "dead_max", offsetof(config, dead_max), false, 0, 1000000 },
     { "remember_max", offsetof(config, remember_max), false, 1, 10000000 },
+    { "remember_bytes", offsetof(config, remember_bytes), false, 1024, UINT32_MAX },
     { "remember_ms", offsetof(config, remember_ns), true, 1, MS_MAX },
     { "reconnect_grace_ms", offsetof(config, grace_ns), true, 0, MS_MAX },
     { "in_flight_max", offsetof(config, line.in_flight_max), false, 0, UINT32_MAX },
@@ -123,6 +125,10 @@ static bool configure_one(request *r, config *c, lim_bytes key, lim__val v)
         return true;
     if (lim__bytes_eq(key, lim__str("trace")) && v.kind == LIM__BOOL) {
         c->policy.trace = v.truth;
+        return true;
+    }
+    if (lim__bytes_eq(key, lim__str("remember_forgets")) && v.kind == LIM__BOOL) {
+        c->remember_forgets = v.truth;
         return true;
     }
     if (lim__bytes_eq(key, lim__str("durable")) && v.kind == LIM__BOOL) {
@@ -175,6 +181,7 @@ static void config_json(const group *g, lim__json *j)
     for (size_t i = 0; i < LIM_COUNT(settings); i++)
         lim__json_u64(j, settings[i].name, setting_get(&g->config, &settings[i]));
     lim__json_str(j, "on_failing_head", lanes[g->config.lane]);
+    lim__json_bool(j, "remember_forgets", g->config.remember_forgets);
     lim__json_bool(j, "trace", g->config.policy.trace);
     lim__json_bool(j, "durable", g->config.durable);
     lim__json_close(j);
@@ -664,6 +671,7 @@ void lim__group_config_pack(const group *g, lim__buf *out)
     lim__pack_u8(out, g->paused);
     lim__pack_u8(out, g->draining);
     lim__pack_u8(out, g->config.policy.trace);
+    lim__pack_u8(out, g->config.remember_forgets);
     lim__pack_u8(out, (uint8_t)g->config.lane);
     lim__pack_u32(out, (uint32_t)LIM_COUNT(settings));
     for (size_t i = 0; i < LIM_COUNT(settings); i++) {
@@ -696,6 +704,7 @@ lim_err lim__group_config_unpack(group *g, lim_bytes row)
     next.durable = lim__unpack_u8(&u) != 0;
     bool paused = lim__unpack_u8(&u) != 0, draining = lim__unpack_u8(&u) != 0;
     next.policy.trace = lim__unpack_u8(&u) != 0;
+    next.remember_forgets = lim__unpack_u8(&u) != 0;
     next.lane = (lim__lane_policy)lim__unpack_u8(&u);
     for (uint32_t n = lim__unpack_u32(&u); n > 0 && !u.bad; n--) {
         lim_bytes name = lim__unpack_bytes(&u);

@@ -242,6 +242,7 @@ static bool task_lives(const group *g, lim_pid id)
 
 static void once_free(group *g, once *o)
 {
+    g->once_bytes -= o->key_len + LIM__GROUP_REMEMBER_ROW;
     lim__list_remove(&o->node);
     lim__smap_remove(&g->once, lim__bytes(o->key, o->key_len));
     if (o->outcome != NULL)
@@ -289,6 +290,7 @@ static once *once_new(group *g, lim_bytes key, lim_pid conv)
     }
     lim__list_init(&o->node);
     lim__list_push(&g->onces, &o->node);
+    g->once_bytes += key.len + LIM__GROUP_REMEMBER_ROW;
     return o;
 }
 
@@ -346,6 +348,31 @@ static bool is_known(group *g, const lim__want *w)
     return true;
 }
 
+static bool once_full(const group *g, size_t key_len)
+{
+    return g->once.count >= g->config.remember_max ||
+           g->once_bytes + key_len + LIM__GROUP_REMEMBER_ROW > g->config.remember_bytes;
+}
+
+/* Is there a place for its idempotency key? If not, it is refused; or the oldest keys go. */
+static bool key_fits(group *g, const lim__want *w)
+{
+    size_t len = w->terms != NULL ? w->terms->idempotency_key.len : 0;
+    if (len == 0)
+        return true;
+    while (once_full(g, len) && g->config.remember_forgets && !lim__list_empty(&g->onces))
+        once_forget(g, LIM_CONTAINER(g->onces.next, once, node));
+    if (!once_full(g, len))
+        return true;
+    if (g->once.count >= g->config.remember_max)
+        lim__group_refuse(g, w->conv, LIM_WHY_KEYS_FULL, g->config.remember_max, (uint32_t)g->once.count,
+                          "the queue remembers as many idempotency keys as it may");
+    else
+        lim__group_refuse(g, w->conv, LIM_WHY_KEYS_FULL, g->config.remember_bytes, (uint32_t)g->once_bytes,
+                          "the idempotency keys that the queue remembers are as many bytes as they may be");
+    return false;
+}
+
 static bool admits(group *g, const lim__want *w)
 {
     uint32_t waiting = lim__group_queued(g);
@@ -355,11 +382,8 @@ static bool admits(group *g, const lim__want *w)
         lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, g->config.limit, waiting, "the queue is at its limit");
     } else if (is_known(g, w)) {
         return false;
-    } else if (w->terms != NULL && w->terms->idempotency_key.len > 0 && g->once.count >= g->config.remember_max) {
-        lim__group_refuse(g, w->conv, LIM_WHY_QUEUE_FULL, g->config.remember_max, (uint32_t)g->once.count,
-                          "the queue remembers as many idempotency keys as it may");
     } else {
-        return true;
+        return key_fits(g, w);
     }
     return false;
 }

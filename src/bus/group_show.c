@@ -221,6 +221,14 @@ void lim__group_json(group *g, lim__show_what what, lim__json *j)
     lim__json_u64(j, "refused", g->refused);
     lim__json_u64(j, "dead", g->dead_count);
     lim__json_u64(j, "dead_max", g->config.dead_max);
+    lim__json_open(j, "window", '{');
+    lim__json_u64(j, "ms", g->config.remember_ns / 1000000);
+    lim__json_u64(j, "keys", g->once.count);
+    lim__json_u64(j, "keys_max", g->config.remember_max);
+    lim__json_u64(j, "bytes", g->once_bytes);
+    lim__json_u64(j, "bytes_max", g->config.remember_bytes);
+    lim__json_str(j, "at_max", g->config.remember_forgets ? "forget the oldest" : "refuse new keys");
+    lim__json_close(j);
     if (what == LIM__SHOW_FULL) {
         static const char *const names_of[] = {
             "", "delayed", "ready", "limited", "behind", "parked", "held", "running"

@@ -330,6 +330,7 @@ static void stored_locked(lim__log *log, const lim__log_stored *s)
     if (s->idempotency_key.len > 0) {
         lim__window_add(log, s->idempotency_key, s->logged.wall_ns);
         log->window_count++;
+        log->window_size += s->idempotency_key.len + LIM__WINDOW_ROW;
     }
     if (log->opts.latest && s->key.len > 0)
         lim__log_key_seen(log, s->key, s->logged.seq, (uint32_t)s->bytes, s->erased);

@@ -37,6 +37,8 @@ enum {
     LIM__LOG_KEY_MAX = 255,
     LIM__WINDOW_MS = 600000,
     LIM__WINDOW_KEYS = 1000000,
+    LIM__WINDOW_BYTES = 64 << 20,
+    LIM__WINDOW_ROW = 33,                /* of each key, beside itself */
     LIM__RETRY_FULL_MS = 1000,           /* what a publisher is told to wait when the disk is full */
 };
 
@@ -45,6 +47,7 @@ typedef struct lim__log_opts {
     uint64_t age_ns, bytes_max, count_max; /* 0: none */
     uint64_t window_ns;
     uint32_t window_keys;
+    uint64_t window_bytes;
     lim_overflow overflow;
     lim_sync sync; /* 0: the bus's */
     bool latest, window_slides, window_forgets;
@@ -89,6 +92,7 @@ struct lim__log {
     uint32_t flying;         /* messages on their way to the store */
     uint64_t flying_bytes;
     uint32_t flying_keys;
+    uint64_t flying_key_bytes;
     /* tail: ring of tail_cap pieces, the oldest at tail_head (log_tail.c) */
     lim__log_piece *tail;
     uint32_t tail_cap, tail_head, tail_pieces;
@@ -98,7 +102,7 @@ struct lim__log {
     uint32_t seat_count;
     /* window: a queue of {u64 when ns, u8 length, key}, oldest first; a key that was touched stands in it again */
     lim__buf window;
-    uint64_t window_count;   /* rows */
+    uint64_t window_count, window_size; /* rows; bytes of them */
     /* latest_per_key */
     lim__smap keys;          /* -> lim__log_key */
     bool keys_known;         /* all of the stream is in it; until then: */
@@ -218,6 +222,10 @@ void lim__window_add(lim__log *log, lim_bytes key, uint64_t when_ns);
 bool lim__window_at(const lim__log *log, size_t *pos, uint64_t *when_ns, lim_bytes *key); /* visits, oldest first */
 void lim__window_drop(lim__log *log, size_t bytes);
 uint64_t lim__window_due(const lim__log *log); /* wall clock ns when the oldest is to go; UINT64_MAX: none */
+/* Whether there is a place for a new key of that length, beside those on their way. Under the lock. */
+bool lim__window_full(const lim__log *log, size_t key_len);
+/* A key is remembered for so long; one that slides a little longer, so that not every duplicate is written down. */
+uint64_t lim__window_ns(const lim__log_opts *o);
 
 /* ---- log_keep.c, log_upkeep.c ---- */
 lim_err lim__keeper_open(lim_bus *bus);

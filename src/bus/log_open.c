@@ -46,6 +46,7 @@ lim_err lim__log_opts_of(const lim_channel_opts *o, lim__log_opts *out, lim_diag
                             .overflow = o->overflow != 0 ? o->overflow : LIM_OVERFLOW_DROP_OLDEST,
                             .sync = o->sync,
                             .latest = o->latest_per_key,
+                            .window_bytes = o->window_bytes > 0 ? o->window_bytes : LIM__WINDOW_BYTES,
                             .window_slides = o->window_slides,
                             .window_forgets = o->window_forgets };
     if (out->overflow == LIM_OVERFLOW_DEAD_LETTER)
@@ -67,6 +68,7 @@ void lim__log_opts_get(lim__log *log, lim_channel_opts *out, char dead_letter[25
                                .sync = o->sync,
                                .window_ms = (int64_t)(o->window_ns / 1000000),
                                .window_keys = o->window_keys,
+                               .window_bytes = o->window_bytes,
                                .window_slides = o->window_slides,
                                .window_forgets = o->window_forgets };
     if (o->dead_letter != NULL) {
@@ -295,9 +297,10 @@ static bool same_name(const lim__name *a, const lim__name *b)
 static bool same_opts(const lim__log_opts *a, const lim__log_opts *b)
 {
     return a->age_ns == b->age_ns && a->bytes_max == b->bytes_max && a->count_max == b->count_max &&
-           a->window_ns == b->window_ns && a->window_keys == b->window_keys && a->overflow == b->overflow &&
-           a->sync == b->sync && a->latest == b->latest && a->window_slides == b->window_slides &&
-           a->window_forgets == b->window_forgets && same_name(a->dead_letter, b->dead_letter);
+           a->window_ns == b->window_ns && a->window_keys == b->window_keys && a->window_bytes == b->window_bytes &&
+           a->overflow == b->overflow && a->sync == b->sync && a->latest == b->latest &&
+           a->window_slides == b->window_slides && a->window_forgets == b->window_forgets &&
+           same_name(a->dead_letter, b->dead_letter);
 }
 
 static lim_err reopen_locked(lim__log *log, lim__log_opts *opts, bool may_change, const lim__log_changed *done,
@@ -538,6 +541,7 @@ static lim_err restore_window(lim__log *log, lim__store *store)
         memcpy(entry, s.order.ptr + i * 16, sizeof entry);
         const uint8_t *at = s.all.ptr + entry[1];
         lim__window_add(log, lim__bytes(at + 1, at[0]), entry[0]);
+        log->window_size += at[0] + LIM__WINDOW_ROW;
     }
     log->window_count = count;
     bool failed = s.all.failed || s.order.failed;

@@ -76,6 +76,7 @@ static void landed(publication *p)
     log->flying--;
     log->flying_bytes -= p->bytes;
     log->flying_keys -= p->keyed;
+    log->flying_key_bytes -= p->keyed ? p->key.len + LIM__WINDOW_ROW : 0;
     lim__unlock(&log->lock);
 }
 
@@ -91,7 +92,7 @@ static void touch(publication *p, lim_bytes found, uint64_t now_ns)
     lim__log *log = p->log;
     lim__batch *b = lim__batch_new();
     uint8_t row[8 + LIM__LOG_KEY_MAX], value[25];
-    if (b == NULL || found.len != sizeof value || p->found.touched_ns >= now_ns) {
+    if (b == NULL || found.len != sizeof value || p->found.touched_ns + log->opts.window_ns / 16 >= now_ns) {
         lim__batch_free(b);
         return;
     }
@@ -106,6 +107,19 @@ static void touch(publication *p, lim_bytes found, uint64_t now_ns)
     lim__lock(&log->lock);
     lim__window_add(log, p->key, now_ns);
     lim__unlock(&log->lock);
+}
+
+static const char *keys_full(lim__log *log, lim_receipt *r)
+{
+    lim__lock(&log->lock);
+    bool keys = log->window_count + log->flying_keys >= log->opts.window_keys;
+    if (keys)
+        refuse(&r->admission, LIM_WHY_KEYS_FULL, log->opts.window_keys, log->window_count);
+    else
+        refuse(&r->admission, LIM_WHY_KEYS_FULL, log->opts.window_bytes, log->window_size);
+    lim__unlock(&log->lock);
+    return keys ? "as many idempotency keys are remembered as the window holds"
+                : "the idempotency keys that are remembered fill the window's bytes";
 }
 
 static const char *conflict(publication *p, const lim__committed *what, lim_receipt *r)
@@ -123,10 +137,7 @@ static const char *conflict(publication *p, const lim__committed *what, lim_rece
         return "the channel's last number is another one";
     }
     if (what->conflict != p->key_index || !lim__log_receipt_read(what->found, &p->found)) {
-        lim__lock(&log->lock);
-        refuse(&r->admission, LIM_WHY_KEYS_FULL, log->opts.window_keys, log->window_count);
-        lim__unlock(&log->lock);
-        return "as many idempotency keys are remembered as the window holds";
+        return keys_full(log, r);
     }
     r->duplicate = true;
     r->seq = p->found.seq;
@@ -183,6 +194,7 @@ static void stored(publication *p, lim__batch *batch, const lim__committed *what
     if (p->keyed) {
         lim__window_add(log, p->key, what->first_ns);
         log->window_count++;
+        log->window_size += p->key.len + LIM__WINDOW_ROW;
     }
     if (p->due_ns < log->delayed_ns)
         log->delayed_ns = p->due_ns;
@@ -345,7 +357,7 @@ static lim_err reserve_locked(publication *p, const lim__log_message *m, lim_adm
     if (!has_room(log, p->bytes, out))
         return LIM_OK;
     p->course = m->delay_ms > 0 ? COURSE_LATER : COURSE_NOW;
-    if (p->keyed && !log->opts.window_forgets && log->window_count + log->flying_keys >= log->opts.window_keys)
+    if (p->keyed && !log->opts.window_forgets && lim__window_full(log, p->key.len))
         p->course = COURSE_LOOK;
     if (p->course == COURSE_NOW)
         plan_upkeep(p, log, m);
@@ -357,6 +369,7 @@ static lim_err reserve_locked(publication *p, const lim__log_message *m, lim_adm
     log->flying++;
     log->flying_bytes += p->bytes;
     log->flying_keys += p->keyed;
+    log->flying_key_bytes += p->keyed ? p->key.len + LIM__WINDOW_ROW : 0;
     return LIM_OK;
 }
 
@@ -442,8 +455,8 @@ lim_err lim__log_append(lim__log *log, lim__batch *batch, const lim__log_message
     bool open = log->state == LIM__LOG_OPEN || log->state == LIM__LOG_CREATING;
     lim_admission room = { .verdict = LIM_ACCEPT };
     bool fits = open && has_room(log, m->payload.len + m->headers.len + m->key.len + LIM__LOG_RECORD_HEAD, &room);
-    bool keys_full = m->idempotency_key.len > 0 && !log->opts.window_forgets &&
-                     log->window_count + log->flying_keys >= log->opts.window_keys;
+    bool keys_full =
+        m->idempotency_key.len > 0 && !log->opts.window_forgets && lim__window_full(log, m->idempotency_key.len);
     lim__unlock(&log->lock);
     if (!open || !fits || keys_full)
         return open ? LIM_E_FULL : LIM_E_GONE;

@@ -82,8 +82,10 @@ static void window_json(const lim__log *log, const lim_channel_opts *o, lim__jso
     lim__json_u64(j, "ms", (uint64_t)o->window_ms);
     lim__json_u64(j, "keys", log->window_count);
     lim__json_u64(j, "keys_max", o->window_keys);
+    lim__json_u64(j, "bytes", log->window_size);
+    lim__json_u64(j, "bytes_max", o->window_bytes);
     lim__json_bool(j, "slides", o->window_slides);
-    lim__json_str(j, "at_keys_max", o->window_forgets ? "forget the oldest" : "refuse new keys");
+    lim__json_str(j, "at_max", o->window_forgets ? "forget the oldest" : "refuse new keys");
     lim__json_close(j);
 }
 

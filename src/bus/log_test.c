@@ -131,6 +131,57 @@ static void test_a_window_that_forgets_takes_new_keys_and_lets_the_oldest_go(voi
     log_world_close(&w);
 }
 
+static void test_a_window_is_bounded_in_bytes_too(void **state) /* proves XO1 */
+{
+    (void)state;
+    lim_channel_opts opts = log_world_opts();
+    opts.window_bytes = 2 * (LIM__WINDOW_ROW + 2) + 5; /* two keys of two bytes */
+    log_world_open(&w, 17, &opts);
+    assert_int_equal(log_world_publish(&w, "a", with_key("k1")).seq, 1);
+    assert_int_equal(log_world_offer(&w, "b", with_key("k2")), LIM_OK);
+    assert_int_equal(log_world_offer(&w, "c", with_key("k3")), LIM_OK); /* beside one on its way */
+    log_world_wait(&w);
+    const lim_receipt *r = &w.receipts[w.told - 1];
+    assert_int_equal(r->admission.why, LIM_WHY_KEYS_FULL);
+    assert_int_equal(r->admission.limit, opts.window_bytes);
+    durable_kill(&w.d);
+    log_world_start(&w);
+    assert_int_equal(log_world_publish(&w, "d", with_key("k3")).admission.why, LIM_WHY_KEYS_FULL);
+    assert_true(log_world_publish(&w, "e", with_key("k1")).duplicate);
+    opts.window_forgets = true;
+    log_world_channel(&w, "forgets", &opts);
+    for (int i = 0; i < 50; i++) {
+        char key[8];
+        snprintf(key, sizeof key, "%02d", i);
+        assert_int_equal(log_world_publish(&w, "x", with_key(key)).seq, i + 1);
+        durable_settle(&w.d, 100000000);
+    }
+    assert_true(log_world_publish(&w, "y", with_key("49")).duplicate);
+    assert_true(log_world_publish(&w, "y", with_key("48")).duplicate);
+    assert_int_equal(log_world_publish(&w, "y", with_key("47")).seq, 51);
+    log_world_close(&w);
+}
+
+static void test_duplicates_without_end_take_no_room(void **state) /* proves XO1 */
+{
+    (void)state;
+    lim__log *log;
+    lim_channel_opts opts = log_world_opts();
+    opts.window_ms = 16000;
+    opts.window_slides = true;
+    log_world_open(&w, 18, &opts);
+    assert_int_equal(log_world_publish(&w, "a", with_key("k")).seq, 1);
+    for (int i = 0; i < 400; i++) {
+        durable_settle(&w.d, 100000000);
+        assert_true(log_world_publish(&w, "b", with_key("k")).duplicate);
+    }
+    assert_int_equal(lim__log_find(w.d.bus, lim__str("orders"), &log), LIM_OK);
+    assert_int_equal(log->window_count, 1);
+    assert_in_range(lim__buf_len(&log->window), 1, 18 * 10);
+    lim__log_unref(log);
+    log_world_close(&w);
+}
+
 static void test_keys_are_of_one_channel(void **state) /* a defect of the earlier library: one name space for all */
 {
     (void)state;
@@ -202,6 +253,8 @@ int main(void)
         cmocka_unit_test(test_a_sliding_window_begins_anew_with_each_duplicate),
         cmocka_unit_test(test_a_full_window_refuses_new_keys_and_still_knows_the_old_ones),
         cmocka_unit_test(test_a_window_that_forgets_takes_new_keys_and_lets_the_oldest_go),
+        cmocka_unit_test(test_a_window_is_bounded_in_bytes_too),
+        cmocka_unit_test(test_duplicates_without_end_take_no_room),
         cmocka_unit_test(test_keys_are_of_one_channel),
         cmocka_unit_test(test_a_publish_may_expect_the_last_number),
         cmocka_unit_test(test_a_bus_without_a_directory_refuses_a_durable_channel),

@@ -39,6 +39,7 @@ typedef struct upkeep {
     /* what the batches do, for when they are stored */
     size_t window_bytes;
     uint32_t window_rows, plain_count;
+    uint64_t window_size;
     size_t stale_bytes, plain_bytes;
     uint64_t trim_to;
     bool trim_plain;                  /* it stands in the plain one */
@@ -59,12 +60,15 @@ static void due_keys(upkeep *u, lim__buf *keys)
     lim_bytes key;
     uint32_t n = 0;
     lim__lock(&log->lock);
-    uint64_t excess = log->opts.window_forgets && log->window_count > log->opts.window_keys
-                          ? log->window_count - log->opts.window_keys
-                          : 0;
+    uint64_t keys_left = log->window_count, bytes_left = log->window_size, excess = 0;
     for (size_t pos = 0; lim__window_at(log, &pos, &when, &key) && n < WINDOW_STEP; n++) {
-        if (when + log->opts.window_ns > u->now_ns && n >= excess)
+        bool over =
+            log->opts.window_forgets && (keys_left > log->opts.window_keys || bytes_left > log->opts.window_bytes);
+        if (when + lim__window_ns(&log->opts) > u->now_ns && !over)
             break;
+        excess += over;
+        keys_left--;
+        bytes_left -= key.len + LIM__WINDOW_ROW < bytes_left ? key.len + LIM__WINDOW_ROW : bytes_left;
         lim__pack_bytes(keys, key);
         u->window_bytes = pos;
     }
@@ -90,11 +94,12 @@ static void forget_key(upkeep *u, lim_bytes key, bool forced)
     lim__log_receipt r = { 0 };
     bool there = err == 0, readable = there && lim__log_receipt_read(lim__bytes(value, len), &r);
     free(value);
-    if (!there || (readable && !forced && r.touched_ns + u->opts.window_ns > u->now_ns))
+    if (!there || (readable && !forced && r.touched_ns + lim__window_ns(&u->opts) > u->now_ns))
         return;
     lim__batch_delete(u->small, LIM__TABLE_RECEIPTS, row);
     u->small_used = true;
     u->window_rows++;
+    u->window_size += key.len + LIM__WINDOW_ROW;
 }
 
 static void forget_keys(upkeep *u)
@@ -423,6 +428,7 @@ static void on_small(void *ctx, lim__batch *batch, const lim__committed *what)
     if (what->how == LIM__COMMITTED) {
         lim__window_drop(log, u->window_bytes);
         log->window_count -= u->window_rows < log->window_count ? u->window_rows : log->window_count;
+        log->window_size -= u->window_size < log->window_size ? u->window_size : log->window_size;
         lim__buf_consume(&log->stale, u->stale_bytes);
         if (!u->trim_plain)
             trimmed_locked(log, u->trim_to);

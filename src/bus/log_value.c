@@ -195,6 +195,7 @@ void lim__log_row_write(lim__buf *b, uint64_t stream, const lim__log_opts *o)
     lim__pack_u64(b, o->count_max);
     lim__pack_u64(b, o->window_ns);
     lim__pack_u32(b, o->window_keys);
+    lim__pack_u64(b, o->window_bytes);
     lim__pack_u8(b, (uint8_t)o->overflow);
     lim__pack_u8(b, (uint8_t)o->sync);
     lim__pack_u8(b, (uint8_t)(o->latest | o->window_slides << 1 | o->window_forgets << 2));
@@ -212,6 +213,7 @@ lim_err lim__log_row_read(lim_bytes value, uint64_t *stream, lim__log_opts *o)
     o->count_max = lim__unpack_u64(&u);
     o->window_ns = lim__unpack_u64(&u);
     o->window_keys = lim__unpack_u32(&u);
+    o->window_bytes = lim__unpack_u64(&u);
     o->overflow = (lim_overflow)lim__unpack_u8(&u);
     o->sync = (lim_sync)lim__unpack_u8(&u);
     uint8_t flags = lim__unpack_u8(&u);
@@ -219,7 +221,7 @@ lim_err lim__log_row_read(lim_bytes value, uint64_t *stream, lim__log_opts *o)
     o->latest = flags & 1;
     o->window_slides = flags & 2;
     o->window_forgets = flags & 4;
-    if (!lim__unpack_end(&u) || flags > 7 || *stream == 0 || o->window_ns == 0 || o->window_keys == 0 ||
+    if (!lim__unpack_end(&u) || flags > 7 || *stream == 0 || o->window_ns == 0 || o->window_keys == 0 || o->window_bytes == 0 ||
         o->overflow < LIM_OVERFLOW_DROP_OLDEST || o->overflow > LIM_OVERFLOW_DEAD_LETTER || o->sync > LIM_SYNC_NEVER ||
         (dead.len > 0 && !lim__channel_name_ok(dead)))
         return LIM_E_INVALID;

@@ -2,7 +2,11 @@
  * log_window.c - in which order idempotency keys are forgotten.
  *
  * Whether a key was seen is in its row alone: a publish expects that there is none. Here is only the queue of keys by
- * time, so that the oldest is found without looking: {u64 when, u8 length, key} one behind the other. */
+ * time, so that the oldest is found without looking: {u64 when, u8 length, key} one behind the other.
+ *
+ * The window is bounded three ways: in time, in keys, and in bytes (of the rows: so what is here is bounded, too).
+ * Where duplicates slide a key's time, only one that comes later than a sixteenth of the window after the last is
+ * written down, and every key stays that much longer: so no key stands here more than seventeen times. */
 #include "bus/log_inside.h"
 
 enum { ENTRY_HEAD = 9 };
@@ -44,5 +48,17 @@ uint64_t lim__window_due(const lim__log *log)
     size_t pos = 0;
     if (!lim__window_at(log, &pos, &when, &key))
         return UINT64_MAX;
-    return log->opts.window_forgets && log->window_count > log->opts.window_keys ? 0 : when + log->opts.window_ns;
+    bool over = log->window_count > log->opts.window_keys || log->window_size > log->opts.window_bytes;
+    return log->opts.window_forgets && over ? 0 : when + lim__window_ns(&log->opts);
+}
+
+bool lim__window_full(const lim__log *log, size_t key_len)
+{
+    return log->window_count + log->flying_keys >= log->opts.window_keys ||
+           log->window_size + log->flying_key_bytes + key_len + LIM__WINDOW_ROW > log->opts.window_bytes;
+}
+
+uint64_t lim__window_ns(const lim__log_opts *o)
+{
+    return o->window_slides ? o->window_ns + o->window_ns / 16 : o->window_ns;
 }

@@ -150,6 +150,35 @@ static void test_a_dispatch_that_is_repeated_gets_the_recorded_outcome(void **st
     assert_int_equal(one->request_count, 2);
 }
 
+static void test_idempotency_keys_are_bounded_in_number_and_bytes(void **state) /* proves XO1 */
+{
+    world *w = *state;
+    puppet *boss = puppet_new(w), *one = good(w, "w", 1);
+    char key[256] = "";
+    has(admin(w, boss, "q", "{\"op\":\"queue.configure\",\"remember_max\":2}"), "\"remember_max\":2");
+    task_with(w, boss, "q", "pay", TASK(.idempotency_key = "k1"));
+    task_with(w, boss, "q", "pay", TASK(.idempotency_key = "k2"));
+    task_with(w, boss, "q", "pay", TASK(.idempotency_key = "k3"));
+    assert_int_equal(boss->admission.why, LIM_WHY_KEYS_FULL);
+    has(admin(w, boss, "q", "{\"op\":\"queue.configure\",\"remember_forgets\":true}"), "\"remember_forgets\":true");
+    task_with(w, boss, "q", "pay", TASK(.idempotency_key = "k3")); /* k1 goes */
+    task_with(w, boss, "q", "pay", TASK(.idempotency_key = "k1")); /* k2 goes */
+    for (int i = 0; i < 4; i++)
+        next_done(w, one);
+    uint32_t requests = one->request_count;
+    task_with(w, boss, "q", "pay", TASK(.idempotency_key = "k3"));
+    assert_int_equal(one->request_count, requests); /* it is remembered */
+    has(admin(w, boss, "q",
+              "{\"op\":\"queue.configure\",\"remember_max\":100,\"remember_bytes\":1024,\"remember_forgets\":false}"),
+        "\"remember_bytes\":1024");
+    for (int i = 0; i < 6; i++) { /* 288 bytes each, and there are two small ones */
+        memset(key, 'a' + i, 255);
+        task_with(w, boss, "q", "pay", TASK(.idempotency_key = key));
+    }
+    assert_int_equal(boss->admission.why, LIM_WHY_KEYS_FULL);
+    assert_int_equal(one->request_count, requests + 1); /* three were admitted: one place */
+}
+
 static void test_a_failed_task_is_tried_again_after_a_while_and_then_dead(void **state) /* proves GR9 GR5 */
 {
     world *w = *state;
@@ -301,6 +330,7 @@ int main(void)
         TEST(test_a_delayed_task_can_be_told_to_go_now),
         TEST(test_a_unique_key_rejects_replaces_or_joins),
         TEST(test_a_dispatch_that_is_repeated_gets_the_recorded_outcome),
+        TEST(test_idempotency_keys_are_bounded_in_number_and_bytes),
         TEST(test_a_failed_task_is_tried_again_after_a_while_and_then_dead),
         TEST(test_a_failing_head_blocks_only_its_key),
         TEST(test_a_paused_queue_keeps_and_a_draining_one_refuses),

@@ -38,11 +38,11 @@ static const struct {
     "queue attempts_max backoff_min_ms backoff_max_ms backoff_factor_percent backoff_jitter_percent losses_max "       \
     "high_water limit in_flight_max rate rate_period_ms key_in_flight_max key_rate key_rate_period_ms "                \
     "on_failing_head "                                                                                                 \
-    "start_to_close_ms progress_ms dead_max remember_ms remember_max trace durable reconnect_grace_ms"
+    "start_to_close_ms progress_ms dead_max remember_ms remember_max remember_bytes remember_forgets trace durable reconnect_grace_ms"
 
 #define CREATE                                                                                                         \
     "name retain_age_ms retain_bytes retain_count retain_latest overflow dead_letter sync window_ms window_keys "      \
-    "window_slides window_forgets"
+    "window_bytes window_slides window_forgets"
 
 #define SCHEDULE                                                                                                       \
     "name replace queue channel type payload payload_base64 options timeout_ms at every_ms rrule cron start zone "     \

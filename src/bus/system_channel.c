@@ -286,6 +286,7 @@ static bool take_opts(lim__system *s, lim_channel_opts *o, char dead[256])
         !take_number(s, "retain_bytes", UINT64_MAX >> 1, &o->bytes_max) ||
         !take_number(s, "retain_count", UINT64_MAX >> 1, &o->count_max) ||
         !take_number(s, "window_ms", ms_max, &window) || !take_number(s, "window_keys", UINT32_MAX - 1, &keys) ||
+        !take_number(s, "window_bytes", UINT64_MAX >> 1, &o->window_bytes) ||
         !take_flag(s, "retain_latest", &o->latest_per_key) || !take_flag(s, "window_slides", &o->window_slides) ||
         !take_flag(s, "window_forgets", &o->window_forgets) || !take_words(s, o, dead))
         return false;
@@ -331,9 +332,9 @@ void lim__sys_channel_create(lim__system *s)
         open_durable(s, name, &opts, false);
         return;
     }
-    static const char *const kept[] = { "retain_age_ms", "retain_bytes",  "retain_count",  "retain_latest",
-                                        "overflow",      "dead_letter",   "sync",          "window_ms",
-                                        "window_keys",   "window_slides", "window_forgets" };
+    static const char *const kept[] = { "retain_age_ms", "retain_bytes", "retain_count",  "retain_latest",
+                                        "overflow",      "dead_letter",  "sync",          "window_ms",
+                                        "window_keys",   "window_bytes", "window_slides", "window_forgets" };
     for (size_t i = 0; i < LIM_COUNT(kept); i++)
         if (lim__sys_given(s, kept[i])) {
             lim__sys_refuse(s, LIM_E_INVALID, "\"%s\" is for durable channels; say \"durable\":true", kept[i]);

@@ -37,6 +37,8 @@ static void put_retention(lim__json *j, const cli_opts *o)
         lim__json_u64(j, "window_keys", o->window_keys);
     if (o->retain_latest)
         lim__json_bool(j, "retain_latest", true);
+    if (o->window_bytes > 0)
+        lim__json_u64(j, "window_bytes", o->window_bytes);
     if (o->window_slides)
         lim__json_bool(j, "window_slides", true);
     if (o->window_forgets)

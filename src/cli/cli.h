@@ -69,7 +69,7 @@ typedef struct cli_opts { /* zero: not given */
     int64_t ack_wait_us;
     uint32_t deliveries_max;
     bool stream, trace, clear, shadow, strict, durable, retain_latest, window_slides, window_forgets;
-    uint64_t retain_bytes;
+    uint64_t retain_bytes, window_bytes;
     uint32_t retain_count, window_keys, max, keep, times, window, backlog, capacity, memory_bytes, log_bytes, quorum;
     uint32_t weight;
     int64_t retain_age_us, window_us, expires_us, timeout_us, cpu_us, wall_us, interval_us, delay_us, start_to_close_us;

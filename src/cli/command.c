@@ -27,7 +27,7 @@
     "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay at start-to-close " \
     "progress report-to trace durable"
 #define RETAIN_FLAGS                                                                                                   \
-    "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys "            \
+    "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys window-bytes "            \
     "window-slides window-forgets"
 #define SUB_FLAGS                                                                                                      \
     "max window backlog policy reconnect from durable-name ack shared standby last ack-wait max-deliveries "           \
