@@ -9,87 +9,12 @@
  *
  * A deployment is one assignment (RF7): whoever asks afterwards asks the new version; calls in flight end on theirs,
  * whose compiled state stays until then. */
-#include "bus/slot.h"
+#include "bus/slot_inside.h"
 #include "base/base.h"
 #include <stdio.h>
 #include <stdlib.h>
 
 static const char fallback_name[] = "least_loaded";
-
-/* ---- terms ---- */
-
-static bool text_fits(lim_diag *diag, const char *what, const char *text, char *to, size_t size)
-{
-    to[0] = '\0';
-    if (text == NULL)
-        return true;
-    if (strlen(text) < size && lim__text_ok(lim__str(text))) {
-        memcpy(to, text, strlen(text) + 1);
-        return true;
-    }
-    lim__diag_set(diag, 0, 0, "%s is not UTF-8, or longer than %zu bytes", what, size - 1);
-    return false;
-}
-
-static bool number_fits(lim_diag *diag, const char *what, uint32_t *n, uint32_t otherwise, uint32_t max)
-{
-    if (*n == 0)
-        *n = otherwise;
-    if (*n <= max)
-        return true;
-    lim__diag_set(diag, 0, 0, "%s is %u; at most %u", what, *n, max);
-    return false;
-}
-
-static bool trial_fits(lim_diag *diag, const lim__slot_terms *t)
-{
-    bool ramp = t->trial == LIM_TRIAL_RAMP;
-    if (t->trial > LIM_TRIAL_RAMP)
-        lim__diag_set(diag, 0, 0, "there is no such trial");
-    else if (ramp && (t->ramp == 0 || t->ramp > LIM__SLOT_RAMP_WHOLE))
-        lim__diag_set(diag, 0, 0, "a ramp is a share of 0.01 %% to 100 %% of the messages");
-    else if (!ramp && (t->ramp != 0 || t->ramp_key[0] != '\0'))
-        lim__diag_set(diag, 0, 0, "a share or a ramp_key is for a ramp only");
-    else
-        return true;
-    return false;
-}
-
-lim_err lim__slot_terms_of(const lim_deploy_opts *o, lim__slot_terms *out, lim_diag *diag)
-{
-    lim__slot_terms t = { .limits = { .cpu_ns = o->cpu_us_max * 1000ull,
-                                      .wall_ns = o->wall_ms_max * 1000000ull,
-                                      .unfinished_max = o->unfinished_max,
-                                      .memory_max = o->memory_bytes_max,
-                                      .log_bytes_per_s = o->log_bytes_max },
-                          .on_fault = o->on_fault != 0 ? o->on_fault : LIM_ON_FAULT_REJECT,
-                          .break_faults = o->breaker_faults,
-                          .break_ms = o->breaker_ms,
-                          .keep = o->keep,
-                          .trial = o->trial,
-                          .ramp = o->ramp };
-    bool good = text_fits(diag, "by", o->by, t.by, sizeof t.by) &&
-                text_fits(diag, "ramp_key", o->ramp_key, t.ramp_key, sizeof t.ramp_key) &&
-                (t.break_faults == LIM_UNLIMITED || number_fits(diag, "the breaker's number of faults", &t.break_faults,
-                                                                LIM__SLOT_BREAK_FAULTS, LIM__SLOT_BREAK_FAULTS_MAX)) &&
-                number_fits(diag, "the breaker's window in milliseconds", &t.break_ms, LIM__SLOT_BREAK_MS, 86400000) &&
-                number_fits(diag, "keep", &t.keep, LIM__SLOT_KEEP, LIM__SLOT_KEEP_MAX) && trial_fits(diag, &t);
-    if (good && t.on_fault > LIM_ON_FAULT_LEAST_LOADED) {
-        lim__diag_set(diag, 0, 0, "there is no such on_fault");
-        good = false;
-    }
-    if (!good)
-        return LIM_E_INVALID;
-    *out = t;
-    return LIM_OK;
-}
-
-static bool same_limits(const lim__route_limits *a, const lim__route_limits *b)
-{
-    return a->cpu_ns == b->cpu_ns && a->wall_ns == b->wall_ns && a->slice_ns == b->slice_ns &&
-           a->unfinished_max == b->unfinished_max && a->memory_max == b->memory_max &&
-           a->log_bytes_per_s == b->log_bytes_per_s;
-}
 
 /* ---- versions ---- */
 
@@ -187,7 +112,7 @@ static void on_router_ready(void *version)
     s->o.on_ready(s->o.owner);
 }
 
-static lim_err open_router(lim__slot *s, lim__version *v, lim__artifact *a, lim_diag *diag, lim__router **out)
+lim_err lim__slot_router_open(lim__slot *s, lim__version *v, lim__artifact *a, lim_diag *diag, lim__router **out)
 {
     lim_bus *bus = s->o.bus;
     lim__router_opts opts = { .sched = s->self != NULL ? lim__proc_sched(s->self) : NULL,
@@ -209,7 +134,7 @@ static lim_err open_router(lim__slot *s, lim__version *v, lim__artifact *a, lim_
 
 lim_err lim__slot_open_router(lim__slot *s, lim__version *v, lim_diag *diag)
 {
-    return v->router != NULL ? LIM_OK : open_router(s, v, v->artifact, diag, &v->router);
+    return v->router != NULL ? LIM_OK : lim__slot_router_open(s, v, v->artifact, diag, &v->router);
 }
 
 lim__router *lim__slot_fallback(lim__slot *s)
@@ -218,27 +143,27 @@ lim__router *lim__slot_fallback(lim__slot *s)
     if (s->fallback != NULL)
         return s->fallback;
     if (lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(fallback_name), fallback_name, 0, &a) == LIM_OK)
-        (void)!open_router(s, NULL, a, NULL, &s->fallback);
+        (void)!lim__slot_router_open(s, NULL, a, NULL, &s->fallback);
     lim__artifact_unref(a);
     return s->fallback;
 }
 
-static bool same_artifact(const lim__artifact *a, const lim__artifact *b)
+bool lim__slot_same(const lim__artifact *a, const lim__artifact *b)
 {
     return a->engine == b->engine && memcmp(a->hash, b->hash, sizeof a->hash) == 0;
 }
 
-static lim__version *kept_of(lim__slot *s, const lim__artifact *a)
+lim__version *lim__slot_kept_of(lim__slot *s, const lim__artifact *a)
 {
     LIM__LIST_EACH(node, &s->versions) {
         lim__version *v = LIM_CONTAINER(node, lim__version, node);
-        if (!v->leaving && same_artifact(v->artifact, a))
+        if (!v->leaving && lim__slot_same(v->artifact, a))
             return v;
     }
     return NULL;
 }
 
-static bool is_named(const lim__version *v, const char *hash)
+bool lim__slot_is_named(const lim__version *v, const char *hash)
 {
     char hex[LIM__HASH_TEXT];
     size_t len = strlen(hash);
@@ -257,14 +182,14 @@ lim__version *lim__slot_find(lim__slot *s, const char *hash)
 {
     LIM__LIST_EACH(node, &s->versions) {
         lim__version *v = LIM_CONTAINER(node, lim__version, node);
-        if (!v->leaving && is_named(v, hash))
+        if (!v->leaving && lim__slot_is_named(v, hash))
             return v;
     }
     return NULL;
 }
 
 /* The newest one behind `behind` that may decide again; compiled. */
-static lim__version *good_behind(lim__slot *s, const lim__version *behind)
+lim__version *lim__slot_good_behind(lim__slot *s, const lim__version *behind)
 {
     for (lim__list *n = behind->node.next; n != &s->versions; n = n->next) {
         lim__version *v = LIM_CONTAINER(n, lim__version, node);
@@ -276,7 +201,7 @@ static lim__version *good_behind(lim__slot *s, const lim__version *behind)
 
 lim__version *lim__slot_other(lim__slot *s, const lim__version *v)
 {
-    return v != s->live ? s->live : good_behind(s, v);
+    return v != s->live ? s->live : lim__slot_good_behind(s, v);
 }
 
 /* ---- tidying ---- */
@@ -325,7 +250,7 @@ void lim__slot_tidy(lim__slot *s)
     lim__slot_check(s);
 }
 
-static void untidy(lim__slot *s)
+void lim__slot_untidy(lim__slot *s)
 {
     s->untidy = true;
     if (s->busy > 0)
@@ -334,7 +259,7 @@ static void untidy(lim__slot *s)
         lim__slot_tidy(s);
 }
 
-static void changed(lim__slot *s)
+void lim__slot_changed(lim__slot *s)
 {
     if (s->o.on_change != NULL)
         s->o.on_change(s->o.owner);
@@ -342,7 +267,7 @@ static void changed(lim__slot *s)
 
 /* ---- swapping ---- */
 
-static void swap(lim__slot *s, lim__version *v)
+void lim__slot_swap(lim__slot *s, lim__version *v)
 {
     lim__list_remove(&v->node);
     lim__list_push_front(&s->versions, &v->node);
@@ -366,7 +291,7 @@ static uint32_t draining(const lim__slot *s)
 }
 
 /* A version that is compiled and stands in no list. */
-static lim_err make(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag, lim__version **out)
+lim_err lim__slot_make(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag, lim__version **out)
 {
     if (draining(s) >= LIM__SLOT_DRAINING_MAX) {
         lim__diag_set(diag, 0, 0, "%u earlier versions still have unfinished calls; deploy again when they have ended",
@@ -386,7 +311,7 @@ static lim_err make(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms
 }
 
 /* Only one version of the same bytes is kept (V4): the new one goes on counting where the old one stopped. */
-static void take_over(lim__version *old, lim__version *v)
+void lim__slot_take_over(lim__version *old, lim__version *v)
 {
     if (old == NULL || old == v)
         return;
@@ -396,264 +321,6 @@ static void take_over(lim__version *old, lim__version *v)
         v->past->memory_bytes = 0;
     }
     old->leaving = true;
-}
-
-/* ---- plans: what is to change, ready, but not done ---- */
-
-static void hold(lim__slot_plan *p, lim__version *v)
-{
-    p->v = v;
-    v->held = true;
-}
-
-static void plan_begin(const lim__slot *s, lim__slot_plan *p, lim__slot_act act, const char *kind, const char *by)
-{
-    *p = (lim__slot_plan){ .act = act, .kind = kind };
-    snprintf(p->by, sizeof p->by, "%s", by);
-    memcpy(p->previous.b, s->live->artifact->hash, sizeof p->previous.b);
-}
-
-static lim_err plan_live(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag,
-                         lim__slot_plan *p)
-{
-    lim__version *old = kept_of(s, a), *v = old;
-    lim_err err = LIM_OK;
-    if (old != NULL && same_limits(&old->terms.limits, &terms->limits))
-        err = lim__slot_open_router(s, v, diag);
-    else
-        err = make(s, a, terms, diag, &v);
-    if (err != LIM_OK)
-        return err;
-    plan_begin(s, p, LIM__SLOT_LIVE, "deploy", terms->by);
-    p->terms = *terms;
-    hold(p, v);
-    snprintf(p->detail, sizeof p->detail, "%s", a->name);
-    return LIM_OK;
-}
-
-static void share_text(uint32_t ramp, char out[static 16])
-{
-    if (ramp % 100 == 0)
-        snprintf(out, 16, "%u %%", ramp / 100);
-    else
-        snprintf(out, 16, "%u.%02u %%", ramp / 100, ramp % 100);
-}
-
-static void trial_text(const lim__slot_terms *t, char *to, size_t size)
-{
-    char share[16] = "";
-    if (t->trial == LIM_TRIAL_RAMP)
-        share_text(t->ramp, share);
-    snprintf(to, size, "%s%s%s", share, t->ramp_key[0] != '\0' ? " by " : "", t->ramp_key);
-}
-
-static lim_err plan_trial(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag,
-                          lim__slot_plan *p)
-{
-    lim__version *v = s->trial;
-    bool shadow = terms->trial == LIM_TRIAL_SHADOW;
-    bool same = v != NULL && same_artifact(v->artifact, a) && !shadow && !v->shadow &&
-                same_limits(&v->terms.limits, &terms->limits); /* another share of the same one */
-    if (v != NULL && !same) {
-        lim__diag_set(diag, 0, 0, "%s is being tried out; promote or stop it first", v->id);
-        return LIM_E_EXISTS;
-    }
-    lim_err err = same ? LIM_OK : make(s, a, terms, diag, &v);
-    if (err != LIM_OK)
-        return err;
-    plan_begin(s, p, same ? LIM__SLOT_SHARE : LIM__SLOT_TRY, shadow ? "shadow" : "ramp", terms->by);
-    p->terms = *terms;
-    hold(p, v);
-    trial_text(terms, p->detail, sizeof p->detail);
-    return LIM_OK;
-}
-
-lim_err lim__slot_plan_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, const char *if_version,
-                              lim_diag *diag, lim__slot_plan *p)
-{
-    if (if_version[0] != '\0' && !is_named(s->live, if_version)) {
-        lim__diag_set(diag, 0, 0, "%s is live, not %.64s; nothing has changed", s->live->id, if_version);
-        return LIM_E_EXISTS;
-    }
-    return terms->trial != LIM_TRIAL_NONE ? plan_trial(s, a, terms, diag, p) : plan_live(s, a, terms, diag, p);
-}
-
-lim_err lim__slot_plan_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim__slot_plan *p)
-{
-    lim__version *v = to[0] != '\0' ? lim__slot_find(s, to) : good_behind(s, s->live);
-    if (v == NULL) {
-        lim__diag_set(diag, 0, 0, to[0] != '\0' ? "no version %s is kept here" : "there is no version before%s", to);
-        return LIM_E_NOTFOUND;
-    }
-    lim_err err = lim__slot_open_router(s, v, diag);
-    if (err != LIM_OK)
-        return err;
-    plan_begin(s, p, LIM__SLOT_LIVE, "rollback", by);
-    p->terms = v->terms;
-    hold(p, v);
-    snprintf(p->detail, sizeof p->detail, "%s", v->artifact->name);
-    return LIM_OK;
-}
-
-/* ---- trials ---- */
-
-static lim_err no_trial(lim_diag *diag)
-{
-    lim__diag_set(diag, 0, 0, "nothing is being tried out here");
-    return LIM_E_NOTFOUND;
-}
-
-lim_err lim__slot_plan_promote(lim__slot *s, const char *by, lim_diag *diag, lim__slot_plan *p)
-{
-    lim__version *v = s->trial;
-    lim__router *fresh = NULL;
-    if (v == NULL)
-        return no_trial(diag);
-    if (v->shadow) { /* it counted for itself; from now on its counter is the slot's, so it is compiled anew */
-        v->shadow = false;
-        lim_err err = open_router(s, v, v->artifact, diag, &fresh);
-        v->shadow = true;
-        if (err != LIM_OK)
-            return err;
-    }
-    plan_begin(s, p, LIM__SLOT_LIVE, "promote", by);
-    p->terms = v->terms;
-    p->terms.trial = LIM_TRIAL_NONE;
-    p->terms.ramp = 0;
-    p->terms.ramp_key[0] = '\0';
-    p->fresh = fresh;
-    hold(p, v);
-    snprintf(p->detail, sizeof p->detail, "%s", v->artifact->name);
-    return LIM_OK;
-}
-
-lim_err lim__slot_plan_stop(lim__slot *s, const char *by, lim_diag *diag, lim__slot_plan *p)
-{
-    if (s->trial == NULL)
-        return no_trial(diag);
-    plan_begin(s, p, LIM__SLOT_END, "trial_stop", by);
-    hold(p, s->trial);
-    snprintf(p->detail, sizeof p->detail, "%s", s->trial->shadow ? "shadow" : "ramp");
-    return LIM_OK;
-}
-
-static void end_trial(lim__slot *s)
-{
-    lim__version *v = s->trial;
-    s->trial = NULL;
-    if (v->shadow) {
-        lim__slot_compares_drop(s);
-        lim__router_abandon(v->router);
-    }
-    v->leaving = true;
-    lim__list_push(&s->versions, &v->node);
-    untidy(s);
-}
-
-/* ---- plans are carried out, or not ---- */
-
-static bool is_listed(const lim__version *v)
-{
-    return v->node.next != &v->node;
-}
-
-static void go_live(lim__slot *s, lim__slot_plan *p)
-{
-    lim__version *v = p->v;
-    if (s->trial == v)
-        s->trial = NULL;
-    if (p->fresh != NULL) { /* out of the shadow */
-        lim__slot_compares_drop(s);
-        lim__router_abandon(v->router);
-        lim__router_unref(v->router);
-        v->router = p->fresh;
-        v->shadow = false;
-    }
-    take_over(kept_of(s, v->artifact), v);
-    v->terms = p->terms;
-    swap(s, v);
-}
-
-static void begin_trial(lim__slot *s, lim__version *v)
-{
-    v->deployed_wall_ns = s->trial_wall_ns = s->o.bus->os->wall_ns(s->o.bus->os);
-    s->agreed = s->differed = s->live_faults = s->shadow_faults = s->skipped = s->diff_count = s->shadow_counter = 0;
-    s->trial = v;
-    s->deployed = true;
-}
-
-void lim__slot_apply(lim__slot *s, lim__slot_plan *p)
-{
-    char before[sizeof s->live->id];
-    lim__version *v = p->v;
-    snprintf(before, sizeof before, "%s", s->live->id);
-    v->held = false;
-    lim__slot_note(s, p->kind, v->id, before, p->by, "%s", p->detail);
-    switch (p->act) {
-    case LIM__SLOT_LIVE:
-        go_live(s, p);
-        break;
-    case LIM__SLOT_TRY:
-        begin_trial(s, v);
-        break;
-    case LIM__SLOT_SHARE: /* unless the breaker has ended it meanwhile */
-        if (s->trial == v)
-            v->terms = p->terms;
-        break;
-    case LIM__SLOT_END:
-        if (s->trial == v)
-            end_trial(s);
-        break;
-    }
-    *p = (lim__slot_plan){ 0 };
-    untidy(s);
-    changed(s);
-}
-
-void lim__slot_discard(lim__slot *s, lim__slot_plan *p)
-{
-    if (p->v == NULL)
-        return;
-    p->v->held = false;
-    lim__router_unref(p->fresh);
-    if (p->v != s->trial && !is_listed(p->v))
-        lim__slot_version_free(p->v);
-    *p = (lim__slot_plan){ 0 };
-    untidy(s);
-}
-
-static lim_err at_once(lim__slot *s, lim_err err, lim__slot_plan *p, lim_hash *previous)
-{
-    if (err == LIM_OK && previous != NULL)
-        *previous = p->previous;
-    if (err == LIM_OK)
-        lim__slot_apply(s, p);
-    return err;
-}
-
-lim_err lim__slot_deploy(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, const char *if_version,
-                         lim_diag *diag, lim_hash *previous)
-{
-    lim__slot_plan p;
-    return at_once(s, lim__slot_plan_deploy(s, a, terms, if_version, diag, &p), &p, previous);
-}
-
-lim_err lim__slot_rollback(lim__slot *s, const char *to, const char *by, lim_diag *diag, lim_hash *previous)
-{
-    lim__slot_plan p;
-    return at_once(s, lim__slot_plan_rollback(s, to, by, diag, &p), &p, previous);
-}
-
-lim_err lim__slot_promote(lim__slot *s, const char *by, lim_diag *diag, lim_hash *previous)
-{
-    lim__slot_plan p;
-    return at_once(s, lim__slot_plan_promote(s, by, diag, &p), &p, previous);
-}
-
-lim_err lim__slot_stop(lim__slot *s, const char *by, lim_diag *diag)
-{
-    lim__slot_plan p;
-    return at_once(s, lim__slot_plan_stop(s, by, diag, &p), &p, NULL);
 }
 
 /* ---- the breaker ---- */
@@ -666,8 +333,8 @@ static lim__version *last_resort(lim__slot *s)
     lim__artifact *a = NULL;
     lim__version *v = NULL;
     if (lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(fallback_name), fallback_name, 0, &a) == LIM_OK &&
-        make(s, a, &terms, NULL, &v) == LIM_OK)
-        take_over(kept_of(s, a), v);
+        lim__slot_make(s, a, &terms, NULL, &v) == LIM_OK)
+        lim__slot_take_over(lim__slot_kept_of(s, a), v);
     lim__artifact_unref(a);
     return v;
 }
@@ -676,19 +343,19 @@ static void trip(lim__slot *s, lim__version *v)
 {
     lim__version *good = s->live;
     v->tripped = true;
-    if (v == s->live && (good = good_behind(s, v)) == NULL && (good = last_resort(s)) == NULL)
+    if (v == s->live && (good = lim__slot_good_behind(s, v)) == NULL && (good = last_resort(s)) == NULL)
         return; /* for want of memory it stays, and the next fault tries again */
     uint32_t keep = v->terms.keep;
     if (v == s->trial)
-        end_trial(s);
+        lim__slot_end_trial(s);
     else
-        swap(s, good);
+        lim__slot_swap(s, good);
     if (good->terms.keep < keep)
         good->terms.keep = keep;
     lim__slot_note(s, "breaker", good->id, v->id, "", "%u faults within %u ms; the last: %s", v->terms.break_faults,
                    v->terms.break_ms, s->last_fault);
-    untidy(s);
-    changed(s);
+    lim__slot_untidy(s);
+    lim__slot_changed(s);
 }
 
 static bool too_many(lim__version *v, uint64_t now_ns)
@@ -733,7 +400,7 @@ lim_err lim__slot_init(lim__slot *s, const lim__slot_opts *opts)
     if (err == LIM_OK)
         err = lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(fallback_name), fallback_name, 0, &a);
     if (err == LIM_OK)
-        err = make(s, a, &terms, NULL, &s->live);
+        err = lim__slot_make(s, a, &terms, NULL, &s->live);
     if (err == LIM_OK) {
         s->live->deployed_wall_ns = opts->bus->os->wall_ns(opts->bus->os);
         lim__list_push(&s->versions, &s->live->node);
@@ -767,7 +434,7 @@ void lim__slot_check(const lim__slot *s)
         const lim__version *v = LIM_CONTAINER(node, lim__version, node);
         for (lim__list *n = node->next; n != &s->versions; n = n->next) {
             const lim__version *w = LIM_CONTAINER(n, lim__version, node);
-            LIM_CHECK(v->leaving || w->leaving || !same_artifact(v->artifact, w->artifact)); /* V4 */
+            LIM_CHECK(v->leaving || w->leaving || !lim__slot_same(v->artifact, w->artifact)); /* V4 */
             (void)w;
         }
         LIM_CHECK(v->slot == s);

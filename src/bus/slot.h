@@ -6,10 +6,12 @@
  *      a message --+--- ramp: a share of the messages, chosen by hash -----+
  *                  `--- shadow: asked as well, compared, never heard ------'
  *
- *   slot.c       versions: deploy, rollback, promote, stop; the breaker
+ *   slot.c       versions: made, swapped, closed when nobody needs them; the breaker
+ *   slot_plan.c  deploy, rollback, promote, stop: what is to change, and that it does
  *   slot_run.c   calls: who decides about this message; shadows; what is unfinished
  *   slot_book.c  what happened: history, what functions printed
- *   slot_show.c  what people see of it; slot_keep.c what survives a restart
+ *   slot_show.c  what people see of it
+ *   slot_keep.c  what survives a restart; slot_restore.c takes it from there again
  *
  * A slot belongs to one owner (a group's process; a channel's router, under its lock) and has no lock of its own. One
  * version is one artifact with one set of limits; deploying it again makes the same one live again.
@@ -165,7 +167,7 @@ struct lim__slot {
     uint32_t named_count, named_before_count;
 };
 
-/* ---- slot.c ---- */
+/* ---- slot.c, slot_plan.c ---- */
 lim_err lim__slot_init(lim__slot *s, const lim__slot_opts *opts); /* with least_loaded; on failure all is freed again */
 void lim__slot_fini(lim__slot *s);                                /* zeroed memory is fine */
 /* Calls in flight end on the version they began with; whatever is decided from here on is decided by the new one, or as
@@ -236,7 +238,7 @@ struct lim__deployed;
 void lim__slot_answer(lim_process *self, const lim__slot *s, lim_pid to, const struct lim__deployed *what,
                       const lim_hash *previous);
 
-/* ---- slot_keep.c: buses with a store ---- */
+/* ---- slot_keep.c, slot_restore.c: buses with a store ---- */
 /* Commits the slot as it will be once the plan is applied (NULL: as it is; forget: not at all). The owner gets one letter
  * `slot_stored` with this ref, and then calls lim__slot_kept; one commit at a time. On an error none comes. */
 lim_err lim__slot_keep(lim__slot *s, const lim__slot_plan *p, bool forget, lim_pid owner, uint64_t ref);
