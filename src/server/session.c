@@ -6,6 +6,10 @@
  *   letters (outcomes, joined, ...) -------------------------+----^
  *   deliveries and requests, written by other processes -----'     the rest waits until the socket is writable
  *
+ * What one read brought is acted on in portions, a turn of the scheduler for each: whoever gets a request out of the
+ * first one works on it while the server deals with the next. Publishes are not counted: they are done where they are
+ * read.
+ *
  * Answers to publishes are merged into runs until the batch is over. A client that does not read is not read either
  * (`paused`), and its messages stay in the backlogs of its subscriptions (`starved`), so what waits here is bounded by
  * what it asked for; one that lets that pile up is cut off.
@@ -31,6 +35,14 @@
 enum { HELLO_MS = 10000, PING_MS = 2000 };
 enum { IDLE_MS = 2000, LOOSE_MS = 60000, TIGHT_MS = 6000 }; /* the kernel's detectors */
 enum { TAG_HELLO = 1, TAG_PING };
+#ifdef LIM_HOSTILE
+enum { PORTION_LEAST = 1, PORTION_MOST = 2 };
+#else
+enum {
+    PORTION_LEAST = 32,
+    PORTION_MOST = 64
+}; /* frames; sending wakes somebody, which costs as much as a few of them */
+#endif
 
 static void read_in(session *s);
 
@@ -330,17 +342,33 @@ static void on_frame(session *s, const lim__frame *frame)
     handlers[frame->type](s, frame);
 }
 
-/* False: the session has ended. */
+/* After so many frames and bytes: the last ones that were read are not split into less than is worth a turn. */
+static bool portion_ends(uint32_t frames, size_t done, size_t left)
+{
+    if (frames < PORTION_LEAST || left == 0)
+        return false;
+    return frames >= PORTION_MOST || (left <= done && left >= done / 4);
+}
+
+/* False: the session has ended. What it leaves in `in` is an incomplete frame, or comes with the next turn. */
 static bool take_frames(session *s, lim__span *in)
 {
+    const uint8_t *start = in->p;
+    uint32_t frames = 0;
     lim__frame frame;
     for (;;) {
         switch (lim__wire_next(&s->wire, in, &frame)) {
         case LIM__WIRE_FRAME:
-            if (LIM_LIKELY(frame.type == LIM__PUBLISH))
+            if (LIM_LIKELY(frame.type == LIM__PUBLISH)) {
                 lim__session_publish(s, &frame);
-            else
-                on_frame(s, &frame);
+                continue;
+            }
+            on_frame(s, &frame);
+            if (portion_ends(++frames, (size_t)(in->p - start), (size_t)(in->end - in->p))) {
+                end_runs(s);
+                lim__flush_queue(s->self, &s->more);
+                return true;
+            }
             continue;
         case LIM__WIRE_MORE:
             end_runs(s);
@@ -416,13 +444,29 @@ static void read_in(session *s)
     session_check(s);
 }
 
+/* The next portion. */
+static void on_more(lim_process *owner, lim__flush *flush)
+{
+    session *s = LIM_CONTAINER(flush, session, more);
+    (void)owner;
+    if (s->over)
+        return;
+    lim__span in = { s->kept.ptr + s->kept.start, s->kept.ptr + s->kept.end };
+    if (!take_frames(s, &in))
+        return;
+    s->kept.start = (size_t)(in.p - s->kept.ptr);
+    if (in.p == in.end)
+        lim__buf_fini(&s->kept);
+    session_check(s);
+}
+
 static void on_ready(lim_process *owner, lim__watch *watch, uint32_t ready)
 {
     session *s = LIM_CONTAINER(watch, session, watch);
     (void)owner;
     if ((ready & LIM__IO_WRITE) && !s->writable && !s->broken)
         write_out(s);
-    if ((ready & LIM__IO_READ) && !s->over && !s->paused)
+    if ((ready & LIM__IO_READ) && !s->over && !s->paused && s->more.prev == NULL)
         read_in(s);
 }
 
@@ -672,6 +716,7 @@ static void init(session *s, porter *p, lim_process *self, int fd, const char *p
     s->writable = true;
     s->watch.on_ready = on_ready;
     s->flush.run = on_flush;
+    s->more.run = on_more;
     snprintf(s->peer, sizeof s->peer, "%s", peer);
     uint64_t seed = p->os->random(p->os);
     lim__map_init(&s->streams, seed);

@@ -164,7 +164,7 @@ struct session {
     lim__list node; /* in porter->sessions */
     int fd;
     lim__watch watch;
-    lim__flush flush;
+    lim__flush flush, more; /* more is queued: frames that were read wait in `kept` */
     lim__wire wire;
     lim__buf words; /* what the wire says by itself, until it has its place in `out` */
     lim__buf out;

@@ -72,6 +72,40 @@ static client *worker(world *w, const char *machine, const char *identity)
 
 /* ---- asks ---- */
 
+/* Portions (session.c) are nobody's business: what came in one read is dealt with whole, in order, whatever its length,
+ * and so is a goodbye behind it. */
+static void test_however_much_comes_at_once_is_dealt_with_in_order(void **state)
+{
+    static const uint32_t counts[] = { 1, 31, 32, 33, 64, 65, 100, 129, 300 };
+    (void)state;
+    EVERY_WORLD(w)
+    {
+        client *server = client_new(w, "s"), *asker = client_new(w, "a");
+        serve(server, 1, LIM__SERVE_GROUP, "g", "", LIM_UNLIMITED);
+        for (size_t i = 0; i < LIM_COUNT(counts); i++) {
+            for (uint32_t n = 1; n <= counts[i]; n++)
+                ask(asker, n, "g", "x");
+            for (uint32_t n = 1; n <= counts[i]; n++) {
+                lim__f_request r = take_request(server);
+                reply(server, 1, &r, "y");
+            }
+            for (uint32_t n = 1; n <= counts[i]; n++)
+                assert_int_equal(take_outcome(asker).corr, n);
+        }
+        lim__f_subscribed ready;
+        lim__f_deliver last;
+        PUT(server, subscribe, .stream = 2, .window = 100, .policy = LIM_DROP_OLDEST, .pattern = lim__str("x"));
+        TAKE(server, subscribed, SUBSCRIBED, &ready);
+        for (uint32_t n = 1; n <= 100; n++) /* refused one by one, as they are read */
+            ask(asker, n, "two words", "x");
+        PUT(asker, publish, .corr = 1, .channel = lim__str("x"), .payload = lim__str("last words"));
+        lim__wire_bye(&asker->wire);
+        client_poke(asker);
+        TAKE(server, deliver, DELIVER, &last);
+        assert_text(last.payload, "last words");
+    }
+}
+
 static void test_an_ask_is_answered_by_whoever_serves(void **state) /* proves CV3 */
 {
     (void)state;
@@ -615,6 +649,7 @@ static void test_nothing_is_left_of_workers_that_die_at_any_moment(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_however_much_comes_at_once_is_dealt_with_in_order),
         cmocka_unit_test(test_an_ask_is_answered_by_whoever_serves),
         cmocka_unit_test(test_what_cannot_be_asked_is_refused_at_once),
         cmocka_unit_test(test_a_system_group_answers_over_the_wire),
