@@ -117,7 +117,12 @@ static void test_a_receipt_can_be_waited_for_and_survives(void **state) /* prove
     assert_int_equal(lim_channel_get(s.bus, "orders", "a", &m), LIM_OK);
     assert_int_equal(m.seq, 2);
     lim_stored_fini(&m);
+    const lim_publish_opts later = { .size = sizeof later, .delay_ms = 600000 };
+    assert_int_equal(lim_client_publish_wait(s.client, "orders", lim__str("later"), &later, &r), LIM_OK);
+    assert_true(r.admission.verdict == LIM_ACCEPT && r.delayed && r.seq == 0);
+    assert_in_range(r.due_wall_us - r.at_wall_us, 599000000, 600000000);
     assert_int_equal(lim_client_publish_wait(s.client, "ephemeral", lim__str("x"), NULL, &r), LIM_OK);
+    assert_false(r.delayed);
     assert_string_equal(lim_class_text(r.durability), "memory");
     assert_int_equal(lim_client_publish_wait(s.client, "ephemeral", lim__str("x"), &keyed, &r), LIM_OK);
     assert_int_equal(r.admission.why, LIM_WHY_BAD_REQUEST);

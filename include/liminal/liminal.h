@@ -274,7 +274,7 @@ typedef struct lim_channel_opts {
     lim_sync sync;          /* 0: the bus's */
     int64_t window_ms;      /* how long idempotency keys are remembered; 0: 10 minutes */
     uint32_t window_keys;   /* how many at most; 0: 1,000,000 */
-    uint64_t window_bytes;  /* of what is kept of them, the key and 33 bytes each; 0: 64 MiB */
+    uint64_t window_bytes;  /* of what is kept of them, the key and 41 bytes each; 0: 64 MiB */
     bool window_slides;     /* a duplicate starts its key's time anew */
     bool window_forgets;    /* at either bound the oldest key is forgotten; else new ones are refused (keys_full) */
 } lim_channel_opts;
@@ -362,10 +362,13 @@ LIM_API lim_err lim_sub_inspect(lim_bus *bus, lim_sub sub, lim_sub_info *out); /
 /* What became of a message of a durable channel. */
 typedef struct lim_receipt { /* VIEW in callbacks */
     lim_admission admission; /* ACCEPT: stored. REJECT: it is not, and nobody will see it */
-    uint64_t seq;            /* its number in the channel; 0: not stored, or for later (delay_ms) */
+    uint64_t seq;            /* its number in the channel; 0: not stored, or `delayed` */
     lim_class durability;    /* what stored means here */
     bool duplicate;          /* its idempotency key was seen before: this is the receipt of the first */
     uint64_t at_wall_us;     /* when it was stored */
+    bool delayed;            /* it is stored for later (delay_ms), and gets its number then: what is published meanwhile comes
+                              * before it. A duplicate that comes when it is due has the number */
+    uint64_t due_wall_us;    /* delayed: when */
 } lim_receipt;
 typedef void lim_on_receipt(void *ctx, const lim_receipt *receipt);
 typedef struct lim_publish_opts {

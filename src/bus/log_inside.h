@@ -38,7 +38,7 @@ enum {
     LIM__WINDOW_MS = 600000,
     LIM__WINDOW_KEYS = 1000000,
     LIM__WINDOW_BYTES = 64 << 20,
-    LIM__WINDOW_ROW = 33,                /* of each key, beside itself */
+    LIM__WINDOW_ROW = 41,                /* of each key, beside itself */
     LIM__RETRY_FULL_MS = 1000,           /* what a publisher is told to wait when the disk is full */
 };
 
@@ -208,8 +208,9 @@ bool lim__log_record_read(lim_bytes data, lim__log_record *out);
 enum { LIM__LOG_RECORD_HEAD = 12 };
 size_t lim__log_record_head(uint8_t *at, const lim__log_message *m, uint64_t expires_wall_ns); /* answers its length */
 lim__msg *lim__log_msg(lim_bytes key, const lim__log_record *r); /* headers begin with $key. NULL: no memory */
-typedef struct lim__log_receipt { uint64_t touched_ns, seq, wall_ns; } lim__log_receipt;
-lim_bytes lim__log_receipt_write(uint8_t *at, uint64_t touched_ns); /* without its last 16 bytes */
+enum { LIM__RECEIPT_BYTES = 33 };
+typedef struct lim__log_receipt { uint64_t touched_ns, due_ns, seq, wall_ns; } lim__log_receipt; /* due: of one for later; 0 */
+lim_bytes lim__log_receipt_write(uint8_t *at, uint64_t touched_ns, uint64_t due_ns); /* without its last 16 bytes */
 bool lim__log_receipt_read(lim_bytes value, lim__log_receipt *out);
 void lim__log_row_write(lim__buf *b, uint64_t stream, const lim__log_opts *opts);
 lim_err lim__log_row_read(lim_bytes value, uint64_t *stream, lim__log_opts *opts); /* INVALID: not of this form; NOMEM */

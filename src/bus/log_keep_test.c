@@ -218,12 +218,24 @@ static void test_a_duplicate_of_a_message_for_later_is_no_second_one(void **stat
     (void)state;
     lim_publish_opts later = { .delay_ms = 3000, .idempotency_key = "k" };
     log_world_open(&w, 10, NULL);
-    assert_false(log_world_publish(&w, "a", later).duplicate);
-    assert_true(log_world_publish(&w, "a", later).duplicate);
+    lim_receipt r = log_world_publish(&w, "a", later);
+    assert_false(r.duplicate);
+    assert_int_equal(r.seq, 0);
+    assert_true(r.delayed);
+    assert_in_range(r.due_wall_us - r.at_wall_us, 2999000, 3000000);
+    lim_receipt again = log_world_publish(&w, "a", later);
+    assert_true(again.duplicate && again.delayed && again.due_wall_us == r.due_wall_us);
+    assert_int_equal(log_world_publish(&w, "meanwhile", (lim_publish_opts){ 0 }).seq, 1);
     settle_ms(5000);
-    assert_true(log_world_publish(&w, "a", later).duplicate);
+    again = log_world_publish(&w, "a", later);
+    assert_true(again.duplicate);
+    assert_false(again.delayed);
+    assert_int_equal(again.seq, 2); /* what was published meanwhile came before it */
+    durable_kill(&w.d);
+    log_world_start(&w);
+    assert_int_equal(log_world_publish(&w, "a", later).seq, 2);
     settle_ms(5000);
-    assert_int_equal(log_world_look(&w, "orders"), 1);
+    assert_int_equal(log_world_look(&w, "orders"), 2);
     log_world_close(&w);
 }
 

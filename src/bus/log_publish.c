@@ -91,14 +91,14 @@ static void touch(publication *p, lim_bytes found, uint64_t now_ns)
 {
     lim__log *log = p->log;
     lim__batch *b = lim__batch_new();
-    uint8_t row[8 + LIM__LOG_KEY_MAX], value[25];
+    uint8_t row[8 + LIM__LOG_KEY_MAX], value[LIM__RECEIPT_BYTES];
     if (b == NULL || found.len != sizeof value || p->found.touched_ns + log->opts.window_ns / 16 >= now_ns) {
         lim__batch_free(b);
         return;
     }
     lim_bytes key = lim__log_row_key(row, log->stream, p->key);
     memcpy(value, found.ptr, sizeof value);
-    (void)lim__log_receipt_write(value, now_ns);
+    (void)lim__log_receipt_write(value, now_ns, p->found.due_ns);
     lim__batch_expect(b, LIM__TABLE_RECEIPTS, key, found);
     lim__batch_put(b, LIM__TABLE_RECEIPTS, key, lim__bytes(value, sizeof value));
     lim__batch_sync(b, LIM__SYNC_NEVER);
@@ -142,6 +142,8 @@ static const char *conflict(publication *p, const lim__committed *what, lim_rece
     r->duplicate = true;
     r->seq = p->found.seq;
     r->at_wall_us = p->found.wall_ns / 1000;
+    r->delayed = r->seq == 0;
+    r->due_wall_us = r->delayed ? p->found.due_ns / 1000 : 0;
     r->durability = (lim_class)what->class;
     lim__lock(&log->lock);
     bool slides = log->opts.window_slides;
@@ -190,6 +192,8 @@ static void stored(publication *p, lim__batch *batch, const lim__committed *what
         lim__msg_unref(s.logged.msg);
         return;
     }
+    r->delayed = true;
+    r->due_wall_us = p->due_ns / 1000;
     lim__lock(&log->lock);
     if (p->keyed) {
         lim__window_add(log, p->key, what->first_ns);
@@ -236,17 +240,18 @@ static void add_expiring(lim__log *log, lim__batch *b, uint64_t expires_ns)
                        lim__bytes(&version, 1), lim__batch_appends(b) - 1);
 }
 
-static void add_receipt(lim__log *log, lim__batch *b, const lim__log_message *m, bool record, uint64_t wall_ns)
+/* due_ns: it is for later, and has no record yet; 0: the newest append is its record. */
+static void add_receipt(lim__log *log, lim__batch *b, const lim__log_message *m, uint64_t due_ns, uint64_t wall_ns)
 {
-    uint8_t row[8 + LIM__LOG_KEY_MAX], value[25] = { 0 };
+    uint8_t row[8 + LIM__LOG_KEY_MAX], value[LIM__RECEIPT_BYTES] = { 0 };
     lim_bytes key = lim__log_row_key(row, log->stream, m->idempotency_key);
-    lim_bytes begun = lim__log_receipt_write(value, 0);
-    if (record) {
+    lim_bytes begun = lim__log_receipt_write(value, 0, due_ns);
+    if (due_ns == 0) {
         lim__batch_put_seq(b, LIM__TABLE_RECEIPTS, key, begun, lim__batch_appends(b) - 1);
         return;
     }
     for (int i = 0; i < 8; i++)
-        value[17 + i] = (uint8_t)(wall_ns >> (8 * i));
+        value[LIM__RECEIPT_BYTES - 8 + i] = (uint8_t)(wall_ns >> (8 * i));
     lim__batch_put(b, LIM__TABLE_RECEIPTS, key, lim__bytes(value, sizeof value));
 }
 
@@ -259,6 +264,7 @@ static void add_delayed(lim__log *log, lim__batch *b, const lim__log_message *m,
     lim__buf value = { 0 };
     lim__pack_u8(&value, 1);
     lim__pack_bytes(&value, m->key);
+    lim__pack_bytes(&value, m->idempotency_key);
     lim__buf_add(&value, head, lim__log_record_head(head, &plain, expires_ns));
     lim__buf_add(&value, m->headers.ptr, m->headers.len);
     lim__buf_add(&value, m->payload.ptr, m->payload.len);
@@ -320,7 +326,7 @@ static void fill(publication *p, lim__batch *b, const lim__log_message *m)
             lim__batch_trim(b, log->stream, p->trimmed);
     }
     if (p->keyed)
-        add_receipt(log, b, m, p->course == COURSE_NOW, now);
+        add_receipt(log, b, m, p->course == COURSE_NOW ? 0 : p->due_ns, now);
 }
 
 /* ---- publishing ---- */
@@ -474,7 +480,7 @@ lim_err lim__log_append(lim__log *log, lim__batch *batch, const lim__log_message
     if (expires != 0)
         add_expiring(log, batch, expires);
     if (m->idempotency_key.len > 0)
-        add_receipt(log, batch, m, true, now);
+        add_receipt(log, batch, m, 0, now);
     if (expects != NULL)
         *expects += n;
     return LIM_OK;

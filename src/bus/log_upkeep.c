@@ -40,6 +40,7 @@ typedef struct upkeep {
     size_t window_bytes;
     uint32_t window_rows, plain_count;
     uint64_t window_size;
+    lim__buf later_keys; /* of delayed messages that become records: u32 append, idempotency key */
     size_t stale_bytes, plain_bytes;
     uint64_t trim_to;
     bool trim_plain;                  /* it stands in the plain one */
@@ -180,14 +181,39 @@ static bool take_delayed(upkeep *u, lim_bytes key, lim_bytes value)
     lim__log_record r;
     lim__unpack at = lim__unpack_begin(value);
     bool known = lim__unpack_u8(&at) == 1;
-    lim_bytes message_key = lim__unpack_bytes(&at);
+    lim_bytes message_key = lim__unpack_bytes(&at), idempotency_key = lim__unpack_bytes(&at);
     lim_bytes data = { at.at, (size_t)(at.end - at.at) };
     known = known && !at.bad && lim__log_record_read(data, &r);
     lim__batch_delete(u->plain, LIM__TABLE_DELAYED, key);
     u->plain_used = true;
-    if (known && (r.expires_wall_ns == 0 || r.expires_wall_ns > u->now_ns))
-        append_later(u, message_key, data, r.expires_wall_ns);
+    if (!known || (r.expires_wall_ns != 0 && r.expires_wall_ns <= u->now_ns))
+        return true;
+    append_later(u, message_key, data, r.expires_wall_ns);
+    if (idempotency_key.len > 0) {
+        lim__pack_u32(&u->later_keys, lim__batch_appends(u->plain) - 1);
+        lim__pack_bytes(&u->later_keys, idempotency_key);
+    }
     return true;
+}
+
+/* Whoever publishes it once more gets its number from now on: if its key is still remembered. */
+static void number_receipts(upkeep *u)
+{
+    uint8_t at[8 + LIM__LOG_KEY_MAX], value[LIM__RECEIPT_BYTES];
+    lim__unpack keys = lim__unpack_begin(lim__buf_bytes(&u->later_keys));
+    while (!u->later_keys.failed && keys.at < keys.end) {
+        uint32_t append = lim__unpack_u32(&keys);
+        lim_bytes row = lim__log_row_key(at, u->log->stream, lim__unpack_bytes(&keys));
+        void *found = NULL;
+        size_t len = 0;
+        lim__log_receipt r;
+        if (lim__store_get(u->store, LIM__TABLE_RECEIPTS, row, &found, &len) == 0 &&
+            lim__log_receipt_read(lim__bytes(found, len), &r) && r.seq == 0)
+            lim__batch_put_seq(u->plain, LIM__TABLE_RECEIPTS, row,
+                               lim__log_receipt_write(value, r.touched_ns, r.due_ns), append);
+        free(found);
+    }
+    lim__buf_fini(&u->later_keys);
 }
 
 /* ---- what is too old, or too much ---- */
@@ -478,6 +504,7 @@ static void look(upkeep *u)
     forget_keys(u);
     u->expiring_ns = take_due(u, LIM__TABLE_EXPIRING, EXPIRING_STEP, take_expired);
     u->delayed_ns = take_due(u, LIM__TABLE_DELAYED, DELAYED_STEP, take_delayed);
+    number_receipts(u);
     learn_keys(u);
     erase_stale(u);
     trim(u);

@@ -164,11 +164,12 @@ bool lim__log_message_options(lim_bytes options, lim__log_message *m)
 
 /* ---- receipts ---- */
 
-lim_bytes lim__log_receipt_write(uint8_t *at, uint64_t touched_ns)
+lim_bytes lim__log_receipt_write(uint8_t *at, uint64_t touched_ns, uint64_t due_ns)
 {
     at[0] = RECEIPT_VERSION;
     put_le(at + 1, touched_ns, 8);
-    return lim__bytes(at, 9);
+    put_le(at + 9, due_ns, 8);
+    return lim__bytes(at, LIM__RECEIPT_BYTES - 16);
 }
 
 bool lim__log_receipt_read(lim_bytes value, lim__log_receipt *out)
@@ -177,6 +178,7 @@ bool lim__log_receipt_read(lim_bytes value, lim__log_receipt *out)
     if (lim__unpack_u8(&u) != RECEIPT_VERSION)
         return false;
     out->touched_ns = lim__unpack_u64(&u);
+    out->due_ns = lim__unpack_u64(&u);
     out->seq = lim__unpack_u64(&u);
     out->wall_ns = lim__unpack_u64(&u);
     if (out->touched_ns < out->wall_ns)
@@ -221,9 +223,9 @@ lim_err lim__log_row_read(lim_bytes value, uint64_t *stream, lim__log_opts *o)
     o->latest = flags & 1;
     o->window_slides = flags & 2;
     o->window_forgets = flags & 4;
-    if (!lim__unpack_end(&u) || flags > 7 || *stream == 0 || o->window_ns == 0 || o->window_keys == 0 || o->window_bytes == 0 ||
-        o->overflow < LIM_OVERFLOW_DROP_OLDEST || o->overflow > LIM_OVERFLOW_DEAD_LETTER || o->sync > LIM_SYNC_NEVER ||
-        (dead.len > 0 && !lim__channel_name_ok(dead)))
+    if (!lim__unpack_end(&u) || flags > 7 || *stream == 0 || o->window_ns == 0 || o->window_keys == 0 ||
+        o->window_bytes == 0 || o->overflow < LIM_OVERFLOW_DROP_OLDEST || o->overflow > LIM_OVERFLOW_DEAD_LETTER ||
+        o->sync > LIM_SYNC_NEVER || (dead.len > 0 && !lim__channel_name_ok(dead)))
         return LIM_E_INVALID;
     if (dead.len == 0)
         return LIM_OK;

@@ -62,6 +62,9 @@ static void say_json(lim__buf *out, const lim_receipt *r)
     lim__json_str(&j, "class", r->durability != LIM_CLASS_NONE ? lim_class_text(r->durability) : NULL);
     lim__json_bool(&j, "duplicate", r->duplicate);
     lim__json_u64(&j, "at_us", r->at_wall_us);
+    lim__json_bool(&j, "delayed", r->delayed);
+    if (r->delayed)
+        lim__json_u64(&j, "due_us", r->due_wall_us);
     lim__json_close(&j);
     lim__buf_text(out, "\n");
 }
@@ -71,7 +74,7 @@ static void say_stored(lim__buf *out, const lim_receipt *r)
     if (r->seq > 0)
         lim__buf_format(out, "stored: %llu", (unsigned long long)r->seq);
     else
-        lim__buf_text(out, "stored: for later");
+        lim__buf_text(out, "stored: for later, it has no number yet");
     lim__buf_format(out, " (%s)%s\n", lim_class_text(r->durability),
                     r->duplicate ? ", a duplicate: this is the first one's receipt" : "");
 }

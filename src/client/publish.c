@@ -226,7 +226,9 @@ bool lim__client_pub_stored(lim_client *c, const lim__frame *frame)
                       .seq = f.seq,
                       .durability = (lim_class)f.class,
                       .duplicate = f.duplicate,
-                      .at_wall_us = f.at_us };
+                      .at_wall_us = f.at_us,
+                      .delayed = f.due_us != 0,
+                      .due_wall_us = f.due_us };
     answer(c, ring, 1, LIM_OK, &r);
     return true;
 }
