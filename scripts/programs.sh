@@ -662,11 +662,12 @@ check_store() {
 # Reading a log: from where, with a cursor over a restart, taken, stood by, set elsewhere.
 check_cursor() {
     start_server --data "$work/data" || return
-    liminal channel create orders --durable >/dev/null || fail "no durable channel"
+    liminal channel create orders --durable --retain-age 7d >/dev/null || fail "no durable channel"
     seq 1 10 | liminal pub orders - >/dev/null || fail "nothing was published"
     expect "from a number" "4 5" "$(timeout 10 liminal sub orders --from 4 --max 2 2>/dev/null | xargs)"
     expect "from some time ago" 1 "$(timeout 10 liminal sub orders --from 5m --max 1 2>/dev/null)"
     expect "the first of a cursor" "1 2 3" "$(timeout 10 liminal sub orders --from all --durable c --max 3 2>/dev/null | xargs)"
+    expect "a look that moves nothing" "4 5" "$(timeout 10 liminal sub orders --durable c --ack none --max 2 2>/dev/null | xargs)"
     expect "the next ones" "4 5" "$(timeout 10 liminal sub orders --durable c --max 2 2>/dev/null | xargs)"
     kill -KILL "$server"
     wait "$server" 2>/dev/null

@@ -7,17 +7,19 @@
  *
  * With a cursor (--durable) nothing is missed: the command dials again by itself, and acknowledges what has been
  * written to standard output, after it was written. The last of --max is waited for: when the command has ended, the
- * next one goes on behind it. */
+ * next one goes on behind it. With --ack none it looks and moves nothing: all of it comes again. */
 #include "cli/cli.h"
 #include "data/data.h"
 
 #include <stdio.h>
 
+enum { UNMOVED_MAX = 1 << 20 }; /* messages that may be looked at without an acknowledgement */
+
 typedef struct subscribing {
     struct cli *cli;
     const char *pattern;
-    bool raw; /* payloads are JSON already */
-    bool acknowledges;
+    bool raw;                /* payloads are JSON already */
+    bool held, acknowledges; /* with a cursor; what is printed is done */
     uint32_t left;
     lim_sub sub;
     uint64_t printed, newest; /* the last one, the highest number, that was printed and not acknowledged; 0: none */
@@ -93,7 +95,7 @@ static lim_done on_message(lim_client *client, const lim_delivery *d, void *ctx)
     subscribing *s = ctx;
     (void)client;
     if (cli_over(s->cli) || s->last_one)
-        return s->acknowledges ? LIM_HOLD : LIM_DONE;
+        return s->held ? LIM_HOLD : LIM_DONE;
     print(s, d);
     s->last_one = s->left > 0 && --s->left == 0;
     if (s->acknowledges) {
@@ -103,7 +105,7 @@ static lim_done on_message(lim_client *client, const lim_delivery *d, void *ctx)
     }
     if (s->last_one)
         cli_end(s->cli, CLI_DONE);
-    return LIM_DONE;
+    return s->held ? LIM_HOLD : LIM_DONE;
 }
 
 static void on_end(void *ctx, lim_err why, const char *detail)
@@ -125,8 +127,9 @@ static void on_ready(void *ctx)
 {
     subscribing *s = ctx;
     cli_note("subscribed to %s", s->pattern);
-    if (s->acknowledges && s->left > 0) /* no more than are wanted: what is delivered and not acknowledged is counted */
-        (void)!lim_client_fetch(s->cli->client, s->sub, s->left, LIM_FOREVER);
+    if (s->held &&
+        (s->left > 0 || !s->acknowledges)) /* no more than are wanted: what is delivered and not acknowledged counts */
+        (void)!lim_client_fetch(s->cli->client, s->sub, s->left > 0 ? s->left : UNMOVED_MAX, LIM_FOREVER);
 }
 
 static void on_interrupt(void *state)
@@ -147,10 +150,8 @@ static bool read_opts(struct cli *cli, lim_read_opts *read)
                              .deliveries_max = o->deliveries_max,
                              .dead_letter = o->dead_letter,
                              .last_per_key = o->last };
-    if (o->cursor && o->ack == CLI_ACK_NONE) {
-        cli_fault(cli, CLI_USAGE, "--ack none", "a cursor moves by acknowledging", "leave it out, or --durable");
-        return false;
-    }
+    if (o->cursor && o->ack == CLI_ACK_NONE && o->ack_wait_us == 0)
+        read->ack_ms = LIM_FOREVER; /* it is not given again before this one leaves */
     return cli_from(cli, o->from, &read->from, &read->start);
 }
 
@@ -166,10 +167,11 @@ static int subscribe(struct cli *cli, const char *pattern, bool raw)
     lim_diag diag = { 0 };
     if (!read_opts(cli, &opts.read))
         return cli->code;
-    s.acknowledges = opts.read.cursor != NULL;
-    if (s.acknowledges && s.left > 0)
+    s.held = opts.read.cursor != NULL;
+    s.acknowledges = s.held && cli->opts->ack != CLI_ACK_NONE;
+    if (s.held && (s.left > 0 || !s.acknowledges))
         opts.window = LIM_PULL;
-    if (!cli_connect(cli, cli->opts->reconnect || s.acknowledges))
+    if (!cli_connect(cli, cli->opts->reconnect || s.held))
         return cli->code;
     cli->state = &s;
     cli->on_interrupt = on_interrupt;

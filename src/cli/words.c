@@ -31,9 +31,12 @@ static int64_t unit_us(const char *unit)
     static const struct {
         const char *name;
         int64_t us;
-    } units[] = {
-        { "us", 1 }, { "ms", 1000 }, { "s", 1000000 }, { "m", 60 * INT64_C(1000000) }, { "h", 3600 * INT64_C(1000000) }
-    };
+    } units[] = { { "us", 1 },
+                  { "ms", 1000 },
+                  { "s", 1000000 },
+                  { "m", 60 * INT64_C(1000000) },
+                  { "h", 3600 * INT64_C(1000000) },
+                  { "d", 86400 * INT64_C(1000000) } };
     for (size_t i = 0; i < LIM_COUNT(units); i++) {
         if (strcmp(unit, units[i].name) == 0)
             return units[i].us;
@@ -49,7 +52,7 @@ bool cli_duration(const char *text, int64_t *us, const char **why)
     }
     uint64_t n;
     const char *unit;
-    if (!digits(text, INT64_MAX / 3600000000, &n, &unit)) {
+    if (!digits(text, INT64_MAX / 86400000000, &n, &unit)) {
         *why = "not a duration; write 250ms, 2s, 5m or forever";
         return false;
     }
@@ -61,7 +64,7 @@ bool cli_duration(const char *text, int64_t *us, const char **why)
     if (*us > 0)
         return true;
     *why = n == 0 ? "zero leaves no time at all; write 250ms, 2s, 5m or forever"
-                  : "not a unit of time; write us, ms, s, m or h";
+                  : "not a unit of time; write us, ms, s, m, h or d";
     return false;
 }
 
