@@ -53,7 +53,7 @@ static void on_stored(bench_conn *c, const lim__frame *frame)
     if (f.verdict != LIM_ACCEPT || f.class != LIM_CLASS_DISK)
         bench_die("a message was not stored on the disk: verdict %u, why %u, class %u: %.*s", f.verdict, f.why, f.class,
                   (int)f.detail.len, (const char *)f.detail.ptr);
-    c->answered++;
+    c->answered += f.count;
 }
 
 static void on_request(bench_conn *c, const lim__frame *frame)

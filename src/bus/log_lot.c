@@ -119,7 +119,8 @@ static uint64_t to_trim(const lim__log *log, uint32_t count)
 {
     const lim__log_opts *o = &log->opts;
     bool whole = log->count == log->last + 1 - log->first;
-    if (o->count_max == 0 || o->bytes_max > 0 || o->latest || !whole || log->count + count <= o->count_max)
+    if (o->overflow != LIM_OVERFLOW_DROP_OLDEST || o->count_max == 0 || o->bytes_max > 0 || o->latest || !whole ||
+        log->count + count <= o->count_max)
         return 0;
     return log->last + 1 + count - o->count_max;
 }

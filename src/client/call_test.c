@@ -99,6 +99,48 @@ static void test_a_run_of_answers_reaches_every_callback_in_order(void **state)
     assert_int_equal(e.count, 666);
 }
 
+typedef struct receipts {
+    uint64_t seq[16], at_us;
+    uint32_t count;
+} receipts;
+
+static void on_receipt(void *ctx, const lim_receipt *r)
+{
+    receipts *got = ctx;
+    if (r->admission.verdict == LIM_REJECT)
+        return;
+    assert_int_equal(r->durability, LIM_CLASS_DISK);
+    got->at_us = r->at_wall_us;
+    got->seq[got->count++] = r->seq;
+}
+
+static void test_a_row_of_receipts_reaches_every_callback_with_its_number(void **state)
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    receipts got = { 0 };
+    lim_publish_opts opts = { .size = sizeof opts, .on_receipt = on_receipt, .ctx = &got };
+    for (int i = 0; i < 10; i++) /* 2, 3, 6, 7: nobody wants to know */
+        assert_int_equal(lim_client_publish_async(c, "log", TEXT("hi"), i % 4 < 2 ? &opts : NULL, NULL, NULL), LIM_OK);
+    pump(f, c);
+    HEAR(f, PUBLISH, publish, p);
+    SAY(f, published, .first_corr = p.corr + 9, .count = 1, .verdict = LIM_REJECT); /* not to a log, it seems */
+    SAY(f, stored, .corr = p.corr, .count = 6, .verdict = LIM_ACCEPT, .class = LIM_CLASS_DISK, .seq = 42, .at_us = 7);
+    pump(f, c);
+    assert_int_equal(got.count, 4);
+    assert_int_equal(got.seq[1], 43);
+    assert_int_equal(got.seq[2], 46);
+    assert_int_equal(got.seq[3], 47);
+    assert_int_equal(got.at_us, 7);
+    SAY(f, stored, .corr = p.corr + 6, .count = 2, .verdict = LIM_ACCEPT, .class = LIM_CLASS_DISK, .seq = 90);
+    SAY(f, stored, .corr = p.corr + 8, .count = 1, .verdict = LIM_ACCEPT, .class = LIM_CLASS_DISK, .seq = 95);
+    pump(f, c);
+    assert_int_equal(got.count, 5);
+    assert_int_equal(got.seq[4], 95);
+    fake_end(f, c);
+}
+
 static void test_publish_options_and_names_are_checked(void **state)
 {
     (void)state;
@@ -414,6 +456,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_run_of_answers_reaches_every_callback_in_order),
+        cmocka_unit_test(test_a_row_of_receipts_reaches_every_callback_with_its_number),
         cmocka_unit_test(test_publish_options_and_names_are_checked),
         cmocka_unit_test(test_output_is_bounded),
         cmocka_unit_test(test_asks_end_as_the_server_says_in_any_order),

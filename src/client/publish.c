@@ -5,15 +5,18 @@
  * in theirs, when they are stored. Which a channel is only the server knows. So whatever an answer overtakes must be of
  * durable channels, and moves from one queue to the other:
  *
- *      fresh:  | 300 x NULL | f, ctx | f, ctx | 12 x NULL |       PUBLISHED{first_corr, count}: what stands before
- * first_corr late:   | f, ctx | 7 x NULL |                              goes to `late`, then `count` leave from the
- * left STORED{corr}: the first of late, else of fresh
+ *      fresh:  | 300 x NULL | f, ctx | f, ctx | 12 x NULL |
+ *      late:   | f, ctx | 7 x NULL |
+ *
+ *      PUBLISHED{first_corr, count}   what stands before first_corr goes to `late`, then `count` leave from the left
+ *      STORED{corr, count}            `count` leave `late` from the left, or `fresh` when that is empty
  *
  * Consecutive publishes without a callback are one run, a counter.
  *
  * Invariants:
  *   P1  the counts of all runs add up to `pending`.
- *   P2  PUBLISHED covers no more than `fresh` has; STORED is for the oldest there is, or breaks the protocol. */
+ *   P2  PUBLISHED covers no more than `fresh` has; STORED is for the oldest there are, without a gap;
+ *       or they break the protocol. */
 #include "client/client.h"
 #include "data/options.h"
 
@@ -130,6 +133,14 @@ static void call(const lim__pub_run *run, lim_err err, const lim_receipt *r)
         run->on_receipt(run->receipt_ctx, r);
 }
 
+/* Of number `n` of a row that begins with `r`, at number `first`: what is stored has numbers of its own. */
+static lim_receipt in_row(const lim_receipt *r, uint64_t first, uint64_t n)
+{
+    lim_receipt own = *r;
+    own.seq += r->seq != 0 && !r->duplicate ? n - first : 0;
+    return own;
+}
+
 static void count_answered(lim__pubs *p)
 {
     uint64_t late = p->offered, fresh = p->offered;
@@ -142,6 +153,8 @@ static void count_answered(lim__pubs *p)
 static void answer(lim_client *c, lim__pub_ring *ring, uint32_t n, lim_err err, const lim_receipt *receipt)
 {
     lim__pubs *p = &c->pubs;
+    uint64_t first = 0;
+    (void)ring_oldest(ring, &first);
     while (n > 0) {
         lim__pub_run batch[BATCH_MAX];
         size_t found = 0;
@@ -156,8 +169,10 @@ static void answer(lim_client *c, lim__pub_ring *ring, uint32_t n, lim_err err, 
         if (found == 0)
             continue;
         lim__client_unlock(c);
-        for (size_t i = 0; i < found; i++)
-            call(&batch[i], err, receipt);
+        for (size_t i = 0; i < found; i++) {
+            lim_receipt own = in_row(receipt, first, batch[i].first);
+            call(&batch[i], err, &own);
+        }
         lim__client_lock(c);
     }
 }
@@ -206,6 +221,20 @@ bool lim__client_pub_answered(lim_client *c, const lim__frame *frame)
     return true;
 }
 
+/* Are the `count` oldest of this ring one row? */
+static bool ring_has_row(const lim__pub_ring *r, uint32_t count)
+{
+    uint64_t next = r->count > 0 ? run_at(r, 0)->first : 0;
+    for (size_t i = 0; count > 0; i++) {
+        const lim__pub_run *run = i < r->count ? run_at(r, i) : NULL;
+        if (!run || run->first != next)
+            return false;
+        next += run->count;
+        count -= run->count < count ? run->count : count;
+    }
+    return true;
+}
+
 bool lim__client_pub_stored(lim_client *c, const lim__frame *frame)
 {
     lim__f_stored f;
@@ -214,7 +243,7 @@ bool lim__client_pub_stored(lim_client *c, const lim__frame *frame)
     if (!lim__get_stored(frame, &f))
         return false;
     lim__pub_ring *ring = p->late.count > 0 ? &p->late : &p->fresh;
-    if (!ring_oldest(ring, &oldest) || corr_of(p, oldest) != f.corr)
+    if (!ring_oldest(ring, &oldest) || corr_of(p, oldest) != f.corr || f.count == 0 || !ring_has_row(ring, f.count))
         return false; /* P2 */
     lim_receipt r = { .admission = { .verdict = (lim_verdict)f.verdict,
                                      .why = (lim_why)f.why,
@@ -229,7 +258,7 @@ bool lim__client_pub_stored(lim_client *c, const lim__frame *frame)
                       .at_wall_us = f.at_us,
                       .delayed = f.due_us != 0,
                       .due_wall_us = f.due_us };
-    answer(c, ring, 1, LIM_OK, &r);
+    answer(c, ring, f.count, LIM_OK, &r);
     return true;
 }
 

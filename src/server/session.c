@@ -92,6 +92,8 @@ static void take_words(session *s)
 
 static void end_runs(session *s)
 {
+    if (LIM_UNLIKELY(s->logged != NULL))
+        lim__session_lot_end(s);
     lim__session_run_end(s);
     if (LIM_UNLIKELY(!lim__list_empty(&s->answering)))
         lim__session_talk_runs_end(s);
@@ -339,6 +341,8 @@ static void on_frame(session *s, const lim__frame *frame)
     };
     if (LIM_NEVER(handlers[frame->type] == NULL))
         return;
+    if (LIM_UNLIKELY(s->logged != NULL))
+        lim__session_lot_end(s); /* what was published before goes first */
     handlers[frame->type](s, frame);
 }
 
@@ -356,6 +360,7 @@ static bool take_frames(session *s, lim__span *in)
     const uint8_t *start = in->p;
     uint32_t frames = 0;
     lim__frame frame;
+    s->read_end = in->end;
     for (;;) {
         switch (lim__wire_next(&s->wire, in, &frame)) {
         case LIM__WIRE_FRAME:

@@ -170,6 +170,7 @@ struct session {
     lim__buf out;
     lim__buf kept;  /* the frame that is incomplete */
     publish_run run;
+    const uint8_t *read_end; /* of what is being decoded */
     struct lim__logged_state *logged; /* publishes to durable channels (session_log.c); NULL: there were none */
     known_channel *last, **known;
     lim__map streams; /* id -> stream */
@@ -245,6 +246,7 @@ bool lim__session_stepped(session *s, const lim_signal *signal); /* true: it was
 /* ---- session_log.c ---- */
 /* CLOSED: the channel was deleted, and nothing was answered. */
 lim_err lim__session_publish_logged(session *s, lim__log *log, const lim__f_publish *f);
+void lim__session_lot_end(session *s); /* hands over what was gathered; only if s->logged */
 bool lim__session_logged(session *s, lim_process *self, const lim_signal *signal); /* true: it was for it */
 bool lim__session_logged_full(const session *s); /* it is not to be read until some are answered */
 void lim__session_logged_end(session *s);        /* in on_end */

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  * session_log.c - publishing to durable channels over a connection: PUBLISH with options, answered by STORED.
  *
- * A ticket stands for each until it is answered. Receipts are made on the store's thread: it puts the ticket into the
- * session's box and, if the box was empty, posts the box's one letter. The session empties the box, and answers in the
- * order in which it was asked: a refusal that was known at once waits for the answers before it.
+ * Plain ones, as they come one behind the other for one channel, are gathered into a lot while a read is decoded: from
+ * there to the answer they are one thing. The lot is handed over when anything else comes, and at the end of the read.
  *
- *      session --ticket--> log ... store's thread --box, one letter--> session --STORED, in order-->
+ * A ticket stands for each lot, and for each that goes alone, until it is answered. Receipts are made on the store's
+ * thread: it puts the ticket into the session's box and, if the box was empty, posts the box's one letter. The session
+ * empties the box, and answers in the order in which it was asked: a refusal that was known at once waits for the
+ * answers before it.
+ *
+ *      session --lot, ticket--> log ... store's thread --box, one letter--> session --STORED, in order-->
  *
  * The box is counted: a connection may be gone when the store answers. Then whoever sees that frees the ticket. What is
  * unanswered is bounded in bytes: beyond it the session is not read (lim__session_logged_full). */
@@ -16,13 +20,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { UNSTORED_BYTES_MAX = 16 << 20, TICKET_BYTES = 256 };
+enum { UNSTORED_BYTES_MAX = 16 << 20, TICKET_BYTES = 256, LOT_HEAD = 64 };
 
 typedef struct ticket {
     lim__list node;      /* session: logged->order */
     struct ticket *next; /* in the box */
     struct lim__logged_box *box;
-    uint32_t corr;
+    uint32_t corr, count; /* of the first; how many */
     size_t bytes;
     bool done;
     lim_receipt receipt;
@@ -43,6 +47,8 @@ struct lim__logged_state { /* the session's */
     box *box;
     lim__list order;
     size_t bytes;
+    lim__log_lot lot;  /* being gathered; log NULL: none is */
+    ticket *gathering; /* its ticket, in `order` */
 };
 
 static const lim__letter_type type_box = { "stored_box", NULL };
@@ -117,14 +123,18 @@ static void on_logged(void *ctx, const lim_receipt *receipt, const char *detail)
 
 /* ---- answering ---- */
 
+/* What was accepted is one row; refusals are said one by one. */
 static void say_stored(session *s, const ticket *t)
 {
     const lim_receipt *r = &t->receipt;
     const lim_admission *a = &r->admission;
-    LIM__SAY(s, stored, .corr = t->corr, .verdict = (uint8_t)a->verdict, .why = (uint8_t)a->why,
-             .class = (uint8_t)r->durability, .duplicate = r->duplicate, .seq = r->seq, .at_us = r->at_wall_us,
-             .due_us = r->delayed ? r->due_wall_us : 0, .matched = a->matched, .limit = a->limit, .current = a->current,
-             .retry_after_ms = a->retry_after_ms, .detail = lim__str(t->detail));
+    uint32_t row = a->verdict == LIM_ACCEPT ? t->count : 1;
+    for (uint32_t i = 0; i < t->count; i += row)
+        LIM__SAY(s, stored, .corr = t->corr + i, .count = row, .verdict = (uint8_t)a->verdict, .why = (uint8_t)a->why,
+                 .class = (uint8_t)r->durability, .duplicate = r->duplicate, .seq = r->seq, .at_us = r->at_wall_us,
+                 .due_us = r->delayed ? r->due_wall_us : 0,
+                 .matched = a->matched, .limit = a->limit, .current = a->current, .retry_after_ms = a->retry_after_ms,
+                 .detail = lim__str(t->detail));
 }
 
 static void answer_in_order(session *s)
@@ -159,6 +169,14 @@ bool lim__session_logged(session *s, lim_process *self, const lim_signal *signal
     return true;
 }
 
+static void ticket_undo(struct lim__logged_state *l, ticket *t)
+{
+    lim__list_remove(&t->node);
+    l->bytes -= t->bytes;
+    box_unref(l->box);
+    free(t);
+}
+
 bool lim__session_logged_full(const session *s)
 {
     return s->logged != NULL && s->logged->bytes > UNSTORED_BYTES_MAX;
@@ -170,6 +188,10 @@ void lim__session_logged_end(session *s)
     if (l == NULL)
         return;
     box *b = l->box;
+    if (l->lot.log != NULL) { /* its process was killed in the middle of a read */
+        lim__log_lot_drop(&l->lot);
+        ticket_undo(l, l->gathering);
+    }
     pthread_mutex_lock(&b->lock);
     b->dead = true;
     ticket *in_box = b->first;
@@ -205,36 +227,98 @@ static const char *message_of(const lim__f_publish *f, lim__log_message *m)
     return f->headers.len > UINT16_MAX ? "the headers are over 65535 bytes" : NULL;
 }
 
-lim_err lim__session_publish_logged(session *s, lim__log *log, const lim__f_publish *f)
+/* More is unanswered. */
+static void weigh(session *s, ticket *t, size_t bytes)
 {
-    struct lim__logged_state *l = state_of(s);
-    ticket *t = l != NULL ? calloc(1, sizeof *t) : NULL;
-    lim__log_message m;
-    if (t == NULL) {
-        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
-        return LIM_OK;
-    }
-    *t = (ticket){ .box = l->box, .corr = f->corr, .bytes = TICKET_BYTES + f->payload.len };
-    lim__list_push(&l->order, &t->node);
-    l->bytes += t->bytes;
+    t->bytes += bytes;
+    s->logged->bytes += bytes;
     if (lim__session_logged_full(s))
         lim__flush_queue(s->self, &s->flush); /* which pauses the reading */
+}
+
+/* For what is about to be handed over. NULL: no memory, and the session ends. */
+static ticket *take_ticket(session *s, uint32_t corr, size_t bytes)
+{
+    struct lim__logged_state *l = s->logged;
+    ticket *t = calloc(1, sizeof *t);
+    if (t == NULL) {
+        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
+        return NULL;
+    }
+    *t = (ticket){ .box = l->box, .corr = corr, .count = 1 };
+    lim__list_push(&l->order, &t->node);
+    weigh(s, t, TICKET_BYTES + bytes);
     pthread_mutex_lock(&l->box->lock);
     l->box->refs++;
     pthread_mutex_unlock(&l->box->lock);
+    return t;
+}
+
+/* ---- lots ---- */
+
+void lim__session_lot_end(session *s)
+{
+    struct lim__logged_state *l = s->logged;
+    ticket *t = l->gathering;
+    if (l->lot.log == NULL)
+        return;
+    t->count = l->lot.count;
+    weigh(s, t, l->lot.bytes);
+    lim_err err = lim__log_lot_publish(&l->lot, on_logged, t);
+    if (err == LIM_E_CLOSED)
+        refused(t, LIM_WHY_UNKNOWN_CHANNEL, "the channel was deleted, or the bus is closing");
+    else if (err != LIM_OK)
+        refused(t, err == LIM_E_TOOBIG ? LIM_WHY_TOO_BIG : LIM_WHY_MEMORY, lim_err_text(err));
+}
+
+static void lot_begin(session *s, lim__log *log, const lim__f_publish *f)
+{
+    struct lim__logged_state *l = s->logged;
+    size_t left = (size_t)(s->read_end - (const uint8_t *)f->payload.ptr);
+    if (!lim__log_lot_begin(log, LOT_HEAD + left + left / 4, &l->lot))
+        return;
+    l->gathering = take_ticket(s, f->corr, 0);
+    if (l->gathering == NULL)
+        lim__log_lot_drop(&l->lot);
+    else
+        (void)lim__log_lot_add(&l->lot, f->headers, f->payload); /* the first one fits */
+}
+
+/* False: it goes alone. */
+static bool gathered(session *s, lim__log *log, const lim__f_publish *f)
+{
+    struct lim__logged_state *l = s->logged;
+    bool plain = f->options.len == 0 && (f->flags & LIM__FLAG_MANDATORY) == 0 && f->headers.len <= UINT16_MAX;
+    bool goes_on = plain && l->lot.log == log && f->corr == l->gathering->corr + l->lot.count;
+    if (LIM_LIKELY(goes_on && lim__log_lot_add(&l->lot, f->headers, f->payload)))
+        return true;
+    lim__session_lot_end(s);
+    if (plain)
+        lot_begin(s, log, f);
+    return l->lot.log != NULL;
+}
+
+lim_err lim__session_publish_logged(session *s, lim__log *log, const lim__f_publish *f)
+{
+    lim__log_message m;
+    if (state_of(s) == NULL) {
+        lim__session_fault(s, LIM_E_NOMEM, "out of memory");
+        return LIM_OK;
+    }
+    if (gathered(s, log, f))
+        return LIM_OK;
+    ticket *t = take_ticket(s, f->corr, f->payload.len);
+    if (t == NULL)
+        return LIM_OK;
     const char *wrong = message_of(f, &m);
     lim_err err = LIM_OK;
     if (wrong != NULL)
         refused(t, LIM_WHY_BAD_REQUEST, wrong);
     else
         err = lim__log_publish(log, &m, on_logged, t, NULL);
-    if (err == LIM_E_CLOSED) { /* deleted: the name may mean something else by now */
-        lim__list_remove(&t->node);
-        l->bytes -= t->bytes;
-        box_unref(l->box);
-        free(t);
-    } else if (err != LIM_OK) {
+    if (err == LIM_E_CLOSED) /* deleted: the name may mean something else by now */
+        ticket_undo(s->logged, t);
+    else if (err != LIM_OK)
         refused(t, err == LIM_E_TOOBIG ? LIM_WHY_TOO_BIG : LIM_WHY_MEMORY, lim_err_text(err));
-    }
     return err == LIM_E_CLOSED ? err : LIM_OK;
 }

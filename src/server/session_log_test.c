@@ -75,6 +75,92 @@ static void test_each_publish_is_answered_when_it_is_stored_in_the_order_asked(v
     }
 }
 
+static void publish_row(client *c, uint32_t corr, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "m%u", (unsigned)(corr + i));
+        publish(c, corr + i, "log", text, (lim__buf){ 0 });
+    }
+}
+
+/* Takes answers to `count` publishes from corr on, which are accepted as seq, seq + 1 ...; how many frames that took.
+ */
+static uint32_t take_row(client *c, uint32_t corr, uint32_t count, uint64_t seq)
+{
+    uint32_t frames = 0;
+    for (uint32_t done = 0; done < count; frames++) {
+        lim__f_stored f = take_stored(c);
+        assert_int_equal(f.corr, corr + done);
+        assert_int_equal(f.seq, seq + done);
+        assert_int_equal(f.verdict, LIM_ACCEPT);
+        assert_true(f.count > 0 && f.count <= count - done);
+        done += f.count;
+    }
+    return frames;
+}
+
+static void test_what_was_published_in_a_row_is_answered_in_a_row(void **state) /* proves PR1, DU1 */
+{
+    (void)state;
+    uint32_t frames = 0;
+    KEEPING_WORLDS(w, 8)
+    {
+        lim__f_subscribed s;
+        lim__f_deliver d;
+        lim__buf o = OPTIONS("from", "all");
+        channel(w, "log", true, 0);
+        client *c = client_new(w, "c"), *reader = client_new(w, "reader"), *live = client_new(w, "live");
+        PUT(reader, subscribe, .stream = 1, .window = 64, .pattern = lim__str("log"), .options = lim__buf_bytes(&o));
+        lim__buf_fini(&o);
+        TAKE(reader, subscribed, SUBSCRIBED, &s);
+        PUT(live, subscribe, .stream = 1, .window = 64, .backlog = 64, .policy = 2, .pattern = lim__str("log"));
+        TAKE(live, subscribed, SUBSCRIBED, &s);
+        publish_row(c, 1, 20);
+        publish(c, 21, "log", "m21", OPTIONS("idempotency_key", "k")); /* goes alone, and stays where it was */
+        publish_row(c, 22, 10);
+        publish(c, 40, "log", "m40", (lim__buf){ 0 }); /* no row with those before it */
+        frames += take_row(c, 1, 20, 1);
+        frames += take_row(c, 21, 1, 21);
+        frames += take_row(c, 22, 10, 22);
+        frames += take_row(c, 40, 1, 32);
+        for (uint32_t i = 1; i <= 32; i++) {
+            char text[16];
+            snprintf(text, sizeof text, "m%u", (unsigned)(i < 32 ? i : 40));
+            TAKE(reader, deliver, DELIVER, &d);
+            assert_int_equal(d.seq, i);
+            assert_text(d.payload, text);
+            TAKE(live, deliver, DELIVER, &d);
+            assert_text(d.payload, text);
+        }
+    }
+    assert_true(frames < 8 * 16); /* of 32 publishes each: however the network cuts them */
+}
+
+static void test_each_of_a_row_that_is_refused_is_told(void **state) /* proves PR1 */
+{
+    (void)state;
+    KEEPING_WORLDS(w, 5)
+    {
+        channel(w, "log", true, 0);
+        client *c = client_new(w, "c");
+        publish_row(c, 1, 3);
+        assert_int_equal(take_row(c, 1, 3, 1) > 0, true);
+        lim__sim_disk_fail_at_call(w->os, 1, EIO);
+        publish_row(c, 4, 3);
+        uint32_t corr = 4;
+        for (uint64_t seq = 4; corr < 7;) {
+            lim__f_stored f = take_stored(c);
+            assert_int_equal(f.corr, corr);
+            if (f.verdict == LIM_ACCEPT)
+                assert_int_equal(f.seq, seq), seq += f.count;
+            else
+                assert_int_equal(f.count, 1);
+            corr += f.count;
+        }
+    }
+}
+
 static void test_a_refusal_says_which_limit_it_met(void **state) /* proves PR1 */
 {
     (void)state;
@@ -224,6 +310,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_publish_is_answered_when_it_is_stored_in_the_order_asked),
+        cmocka_unit_test(test_what_was_published_in_a_row_is_answered_in_a_row),
+        cmocka_unit_test(test_each_of_a_row_that_is_refused_is_told),
         cmocka_unit_test(test_a_refusal_says_which_limit_it_met),
         cmocka_unit_test(test_subscribers_hear_of_a_message_when_it_is_stored),
         cmocka_unit_test(test_headers_of_the_system_are_not_for_clients),

@@ -88,10 +88,10 @@
     X(dropped, "drop_oldest began to drop",                                                                            \
       "4a 00 00000001 00000009 | 0000000000000001 | 02",                                                               \
       .stream = 1, .dropped_total = 1, .policy = 2)                                                                    \
-    X(stored, "publish 7 is number 42 of its channel, on disk; 2 subscriptions match it",                              \
-      "4b 00 00000000 00000032 | 00000007 | 01 | 00 | 03 | 00 | 000000000000002a | 0000000000000001 | "                \
-      "0000000000000000 | 00000002 | 00000000 | 00000000 | 00000000 | 0000",                                                                       \
-      .corr = 7, .verdict = 1, .class = 3, .seq = 42, .at_us = 1, .matched = 2)                                        \
+    X(stored, "publishes 7 and 8 are numbers 42 and 43 of their channel, on disk; 2 subscriptions match them",         \
+      "4b 00 00000000 00000036 | 00000007 | 00000002 | 01 | 00 | 03 | 00 | 000000000000002a "                          \
+      "| 0000000000000001 | 0000000000000000 | 00000002 | 00000000 | 00000000 | 00000000 | 0000",                      \
+      .corr = 7, .count = 2, .verdict = 1, .class = 3, .seq = 42, .at_us = 1, .matched = 2)                            \
     X(confirm, "message 42 of stream 1 is done",                                                                       \
       "4c 00 00000001 00000011 | 00000001 | 01 | 00000000 | 000000000000002a",                                         \
       .stream = 1, .corr = 1, .how = 1, .seq = 42)                                                                     \

@@ -144,11 +144,11 @@
 #define LIM__FIELDS_unsubscribe(X)
 #define LIM__FIELDS_ended(X)   X(u16, code, 0) X(u64, delivered, 0) X(u64, dropped, 0) X(text, detail, 0)
 #define LIM__FIELDS_dropped(X) X(u64, dropped_total, 0) X(pick, policy, 4)
-/* Answers one PUBLISH to a durable channel, in the order of its sequence. */
+/* Answers `count` PUBLISHes to a durable channel, corr, corr + 1 ..., which became seq, seq + 1 ... More than one: accepted. */
 #define LIM__FIELDS_stored(X)                                                                                          \
-    X(u32, corr, 0) X(pick, verdict, 3) X(u8, why, 0) X(u8, class, 0) X(pick0, duplicate, 1) X(u64, seq, 0)            \
-    X(u64, at_us, 0) X(u64, due_us, 0) X(u32, matched, 0) X(u32, limit, 0) X(u32, current, 0) X(u32, retry_after_ms, 0)      \
-    X(text, detail, 0)
+    X(u32, corr, 0) X(u32, count, 0) X(pick, verdict, 3) X(u8, why, 0) X(u8, class, 0) X(pick0, duplicate, 1)          \
+    X(u64, seq, 0) X(u64, at_us, 0) X(u64, due_us, 0) X(u32, matched, 0) X(u32, limit, 0) X(u32, current, 0)           \
+    X(u32, retry_after_ms, 0) X(text, detail, 0)
 /* how: 1 this message alone, 2 everything up to it, 3 not done: again after delay_ms, 4 delay_ms is a time that `seq` more
  * messages are wanted for (pull). corr 0: no answer is wanted. */
 #define LIM__FIELDS_confirm(X)   X(u32, corr, 0) X(pick, how, 4) X(u32, delay_ms, 0) X(u64, seq, 0)
