@@ -717,6 +717,10 @@ check_router_slots() {
     expect "what it printed" "n is 2" "$(liminal route logs g --json | tail -n 1 | field line)"
     expect "ramp" 0 "$(code_of liminal deploy g "$work/second.lua" --ramp 50% --ramp-key user)"
     for i in 1 2 3 4 5 6 7 8; do expect "user $i again" "$(by $i)" "$(by $i)"; done
+    expect "a ramp by predicate" 0 "$(code_of liminal deploy g "$work/second.lua" --ramp-where 'user > 100')"
+    expect "where" "user > 100" "$(liminal route show g --json | sed 's/.*"where":"\([^"]*\)".*/\1/')"
+    expect "one that does not match" "$first" "$(by 7)"
+    expect "no predicate" 2 "$(code_of liminal deploy g "$work/second.lua" --ramp-where 'user >')"
     expect "promote" 0 "$(code_of liminal route promote g)"
     second=$(by 1)
     [ "$first" != "$second" ] || fail "the same one answers: $first"

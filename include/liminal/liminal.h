@@ -628,6 +628,8 @@ typedef struct lim_deploy_opts {
     uint32_t ramp;              /* LIM_TRIAL_RAMP: share of the messages in hundredths of a percent, 1..10000 */
     const char *ramp_key;       /* LIM_TRIAL_RAMP: a field of the message, or $header.NAME: messages with one value meet one
                                  * version, those without it the live one. NULL: message by message */
+    const char *ramp_where;     /* LIM_TRIAL_RAMP: a predicate (lim_predicate_compile), at most 1023 bytes: only messages that
+                                 * match it meet the new version, the share that `ramp` says, or with `ramp` 0 all. NULL: any */
     const lim_hash *if_version; /* EXISTS unless this one is live now; NULL: whichever is */
     const char *by;             /* who deploys, for people; at most 63 bytes. NULL: nobody says */
     uint32_t log_bytes_max;     /* that a version may print in a second on each scheduler; lines beyond it are dropped and

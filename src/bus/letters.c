@@ -84,7 +84,8 @@ static void drop_artifact_deploy(void *body)
 lim_err lim__deploy_texts(lim__deploy *d, const lim_deploy_opts *opts)
 {
     if (strlen(opts->by != NULL ? opts->by : "") >= sizeof d->by ||
-        strlen(opts->ramp_key != NULL ? opts->ramp_key : "") >= sizeof d->ramp_key)
+        strlen(opts->ramp_key != NULL ? opts->ramp_key : "") >= sizeof d->ramp_key ||
+        strlen(opts->ramp_where != NULL ? opts->ramp_where : "") >= sizeof d->ramp_where)
         return LIM_E_TOOBIG;
     d->opts = *opts;
     d->opts.if_version = NULL;
@@ -94,6 +95,8 @@ lim_err lim__deploy_texts(lim__deploy *d, const lim_deploy_opts *opts)
         d->opts.by = strcpy(d->by, opts->by);
     if (opts->ramp_key != NULL)
         d->opts.ramp_key = strcpy(d->ramp_key, opts->ramp_key);
+    if (opts->ramp_where != NULL)
+        d->opts.ramp_where = strcpy(d->ramp_where, opts->ramp_where);
     return LIM_OK;
 }
 

@@ -326,7 +326,7 @@ typedef struct lim__deploy {
     struct lim__artifact *artifact;
     lim_deploy_opts opts; /* its texts are the ones below: lim__deploy_texts */
     char version[68];     /* the beginning of a hash: what must be live, or shall be; "": any */
-    char by[64], ramp_key[128];
+    char by[64], ramp_key[128], ramp_where[1024];
 } lim__deploy;
 /* Copies what opts borrows. TOOBIG: one of its texts is too long. */
 lim_err lim__deploy_texts(lim__deploy *d, const lim_deploy_opts *opts);

@@ -101,6 +101,7 @@ void lim__slot_version_free(lim__version *v)
         lim__router_unref(v->router);
     }
     lim__artifact_unref(v->artifact);
+    lim__pred_free(v->where);
     free(v->past);
     free(v->fault_ns);
     free(v);
@@ -419,6 +420,7 @@ void lim__slot_fini(lim__slot *s)
     lim__slot_version_free(s->trial);
     lim__router_unref(s->fallback);
     lim__doc_free(s->doc);
+    lim__pred_reader_fini(&s->reader);
     lim__buf_fini(&s->scratch);
     free(s->diffs);
     free(s->named);

@@ -27,6 +27,7 @@
 
 #include "base/list.h"
 #include "bus/bus.h"
+#include "route/predicate.h"
 #include "route/route.h"
 
 enum {
@@ -57,7 +58,7 @@ typedef struct lim__slot_terms {
     uint32_t keep;
     lim_trial trial;
     uint32_t ramp;
-    char by[64], ramp_key[128];
+    char by[64], ramp_key[128], ramp_where[1024];
 } lim__slot_terms;
 /* INVALID, and diag names the option, its value and its bounds. */
 lim_err lim__slot_terms_of(const lim_deploy_opts *o, lim__slot_terms *out, lim_diag *diag);
@@ -68,6 +69,7 @@ struct lim__version {
     lim__artifact *artifact;
     lim__router *router;       /* NULL: retired, nothing is compiled */
     lim__slot_terms terms;
+    lim__pred *where;          /* of a ramp: terms.ramp_where; NULL: any message */
     char id[LIM__HASH_SHORT + 23]; /* short hash, or the name of the strategy */
     uint64_t deployed_wall_ns;
     lim__router_stats *past;   /* of the routers it had before; NULL: none */
@@ -86,6 +88,7 @@ typedef struct lim__slot_plan {
     const char *kind;          /* of the history's entry; static */
     lim__version *v;
     lim__router *fresh;        /* of a shadow that goes live */
+    lim__pred *where;          /* of a ramp */
     lim__slot_terms terms;
     lim_hash previous;         /* what was live */
     char by[64], detail[200];
@@ -150,6 +153,7 @@ struct lim__slot {
     uint32_t busy;             /* V3: so deep inside calls and resumes */
     uint64_t counter, shadow_counter;
     lim__doc *doc;             /* for ramp_key; made when first needed */
+    lim__pred_reader reader;   /* for ramp_where */
     lim__buf scratch;
     char last_fault[200];
     /* the shadow's comparison */

@@ -153,7 +153,7 @@ static void test_slots_are_as_they_were_answered_after_a_kill(void **state) /* p
         deploy(FIRST, ",\"by\":\"ann\"");
         deploy(SECOND, ",\"by\":\"bob\",\"cpu_us\":7000,\"log_bytes\":99");
         answered_by("b");
-        deploy(BAD, ",\"trial\":\"ramp\",\"percent\":12.5,\"ramp_key\":\"user.id\"");
+        deploy(BAD, ",\"trial\":\"ramp\",\"percent\":12.5,\"ramp_key\":\"user.id\",\"ramp_where\":\"$size > 9000\"");
         versions(before, sizeof before);
         strcpy(history, ask("$sys.routes", "{\"op\":\"history\",\"group\":\"g\"}"));
         *strstr(history, "\"age_ms\"") = '\0';
@@ -161,7 +161,7 @@ static void test_slots_are_as_they_were_answered_after_a_kill(void **state) /* p
         versions(after, sizeof after);
         assert_string_equal(after, before);
         expect("{\"op\":\"show\",\"group\":\"g\"}", "\"log_bytes\":99,");
-        expect("{\"op\":\"show\",\"group\":\"g\"}", "\"percent\":12.5,\"key\":\"user.id\"");
+        expect("{\"op\":\"show\",\"group\":\"g\"}", "\"percent\":12.5,\"key\":\"user.id\",\"where\":\"$size > 9000\"");
         ask("$sys.routes", "{\"op\":\"history\",\"group\":\"g\"}");
         assert_memory_equal(reply, history, strlen(history));
         answered_by("b");

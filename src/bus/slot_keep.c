@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * slot_keep.c - what survives a restart: the versions of each slot, its trial, its history, and the code itself.
  *
- *      plan --row as it will be, code that is new, code that nobody has any more--> one batch --> `slot_stored` to the owner
- *      stored: the plan is applied        not: it is discarded
+ *      plan --row as it will be, code that is new, code that nobody has any more--> one batch --> `slot_stored` to the
+ * owner stored: the plan is applied        not: it is discarded
  *
  * A slot is one row, JSON behind a version byte: it is read by people who look into a store, too. Code is a row by hash
  * and engine; `uses` counts the slots whose row names it. It is put with every row that names it anew, and deleted with
@@ -133,6 +133,7 @@ static void terms_json(const lim__slot_terms *t, lim__json *j)
     lim__json_u64(j, "trial", t->trial);
     lim__json_u64(j, "ramp", t->ramp);
     lim__json_str(j, "ramp_key", t->ramp_key);
+    lim__json_str(j, "ramp_where", t->ramp_where);
     lim__json_str(j, "by", t->by);
 }
 

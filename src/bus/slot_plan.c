@@ -41,8 +41,8 @@ static bool trial_fits(lim_diag *diag, const lim__slot_terms *t)
         lim__diag_set(diag, 0, 0, "there is no such trial");
     else if (ramp && (t->ramp == 0 || t->ramp > LIM__SLOT_RAMP_WHOLE))
         lim__diag_set(diag, 0, 0, "a ramp is a share of 0.01 %% to 100 %% of the messages");
-    else if (!ramp && (t->ramp != 0 || t->ramp_key[0] != '\0'))
-        lim__diag_set(diag, 0, 0, "a share or a ramp_key is for a ramp only");
+    else if (!ramp && (t->ramp != 0 || t->ramp_key[0] != '\0' || t->ramp_where[0] != '\0'))
+        lim__diag_set(diag, 0, 0, "a share, a ramp_key or a ramp_where is for a ramp only");
     else
         return true;
     return false;
@@ -61,8 +61,11 @@ lim_err lim__slot_terms_of(const lim_deploy_opts *o, lim__slot_terms *out, lim_d
                           .keep = o->keep,
                           .trial = o->trial,
                           .ramp = o->ramp };
+    if (t.trial == LIM_TRIAL_RAMP && t.ramp == 0 && o->ramp_where != NULL)
+        t.ramp = LIM__SLOT_RAMP_WHOLE;
     bool good = text_fits(diag, "by", o->by, t.by, sizeof t.by) &&
                 text_fits(diag, "ramp_key", o->ramp_key, t.ramp_key, sizeof t.ramp_key) &&
+                text_fits(diag, "ramp_where", o->ramp_where, t.ramp_where, sizeof t.ramp_where) &&
                 (t.break_faults == LIM_UNLIMITED || number_fits(diag, "the breaker's number of faults", &t.break_faults,
                                                                 LIM__SLOT_BREAK_FAULTS, LIM__SLOT_BREAK_FAULTS_MAX)) &&
                 number_fits(diag, "the breaker's window in milliseconds", &t.break_ms, LIM__SLOT_BREAK_MS, 86400000) &&
@@ -129,7 +132,17 @@ static void trial_text(const lim__slot_terms *t, char *to, size_t size)
     char share[16] = "";
     if (t->trial == LIM_TRIAL_RAMP)
         share_text(t->ramp, share);
-    snprintf(to, size, "%s%s%s", share, t->ramp_key[0] != '\0' ? " by " : "", t->ramp_key);
+    snprintf(to, size, "%s%s%.90s%s%.80s", share, t->ramp_key[0] != '\0' ? " by " : "", t->ramp_key,
+             t->ramp_where[0] != '\0' ? " where " : "", t->ramp_where);
+}
+
+static lim_err where_of(const lim__slot_terms *t, lim_diag *diag, lim__pred **out)
+{
+    lim_diag why = { 0 };
+    lim_err err = t->ramp_where[0] != '\0' ? lim__pred_new(lim__str(t->ramp_where), &why, out) : LIM_OK;
+    if (err != LIM_OK)
+        lim__diag_set(diag, why.line, why.column, "ramp_where, %s", why.text[0] != '\0' ? why.text : lim_err_text(err));
+    return err;
 }
 
 static lim_err plan_trial(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms, lim_diag *diag,
@@ -143,11 +156,17 @@ static lim_err plan_trial(lim__slot *s, lim__artifact *a, const lim__slot_terms 
         lim__diag_set(diag, 0, 0, "%s is being tried out; promote or stop it first", v->id);
         return LIM_E_EXISTS;
     }
-    lim_err err = same ? LIM_OK : lim__slot_make(s, a, terms, diag, &v);
-    if (err != LIM_OK)
+    lim__pred *where = NULL;
+    lim_err err = where_of(terms, diag, &where);
+    if (err == LIM_OK && !same)
+        err = lim__slot_make(s, a, terms, diag, &v);
+    if (err != LIM_OK) {
+        lim__pred_free(where);
         return err;
+    }
     plan_begin(s, p, same ? LIM__SLOT_SHARE : LIM__SLOT_TRY, shadow ? "shadow" : "ramp", terms->by);
     p->terms = *terms;
+    p->where = where;
     hold(p, v);
     trial_text(terms, p->detail, sizeof p->detail);
     return LIM_OK;
@@ -205,7 +224,7 @@ lim_err lim__slot_plan_promote(lim__slot *s, const char *by, lim_diag *diag, lim
     p->terms = v->terms;
     p->terms.trial = LIM_TRIAL_NONE;
     p->terms.ramp = 0;
-    p->terms.ramp_key[0] = '\0';
+    p->terms.ramp_key[0] = p->terms.ramp_where[0] = '\0';
     p->fresh = fresh;
     hold(p, v);
     snprintf(p->detail, sizeof p->detail, "%s", v->artifact->name);
@@ -242,6 +261,13 @@ static bool is_listed(const lim__version *v)
     return v->node.next != &v->node;
 }
 
+static void take_where(lim__version *v, lim__slot_plan *p)
+{
+    lim__pred_free(v->where);
+    v->where = p->where;
+    p->where = NULL;
+}
+
 static void go_live(lim__slot *s, lim__slot_plan *p)
 {
     lim__version *v = p->v;
@@ -256,6 +282,7 @@ static void go_live(lim__slot *s, lim__slot_plan *p)
     }
     lim__slot_take_over(lim__slot_kept_of(s, v->artifact), v);
     v->terms = p->terms;
+    take_where(v, p);
     lim__slot_swap(s, v);
 }
 
@@ -279,17 +306,21 @@ void lim__slot_apply(lim__slot *s, lim__slot_plan *p)
         go_live(s, p);
         break;
     case LIM__SLOT_TRY:
+        take_where(v, p);
         begin_trial(s, v);
         break;
     case LIM__SLOT_SHARE: /* unless the breaker has ended it meanwhile */
-        if (s->trial == v)
-            v->terms = p->terms;
+        if (s->trial != v)
+            break;
+        v->terms = p->terms;
+        take_where(v, p);
         break;
     case LIM__SLOT_END:
         if (s->trial == v)
             lim__slot_end_trial(s);
         break;
     }
+    lim__pred_free(p->where);
     *p = (lim__slot_plan){ 0 };
     lim__slot_untidy(s);
     lim__slot_changed(s);
@@ -301,6 +332,7 @@ void lim__slot_discard(lim__slot *s, lim__slot_plan *p)
         return;
     p->v->held = false;
     lim__router_unref(p->fresh);
+    lim__pred_free(p->where);
     if (p->v != s->trial && !is_listed(p->v))
         lim__slot_version_free(p->v);
     *p = (lim__slot_plan){ 0 };

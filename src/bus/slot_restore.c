@@ -186,6 +186,7 @@ static void terms_of(lim__val v, lim__slot_terms *t)
                             .ramp = (uint32_t)lim__val_u64(v, "ramp", 0) };
     snprintf(t->by, sizeof t->by, "%s", lim__val_str(v, "by", ""));
     snprintf(t->ramp_key, sizeof t->ramp_key, "%s", lim__val_str(v, "ramp_key", ""));
+    snprintf(t->ramp_where, sizeof t->ramp_where, "%s", lim__val_str(v, "ramp_where", ""));
 }
 
 static lim__artifact *artifact_of(lim__slot *s, lim__val v)
@@ -297,6 +298,8 @@ static void restore_trial(lim__slot *s, lim__val list)
         return;
     lim__version *made = version_of(s, v);
     lim_err err = made == NULL ? LIM_E_NOTFOUND : lim__slot_open_router(s, made, &diag);
+    if (err == LIM_OK && made->terms.ramp_where[0] != '\0')
+        err = lim__pred_new(lim__str(made->terms.ramp_where), &diag, &made->where);
     if (err != LIM_OK) {
         passed_over(s, v, made, made == NULL ? "its code is not there" : diag.text);
         lim__slot_version_free(made);

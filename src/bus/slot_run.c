@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * slot_run.c - calls: who decides about this message, and what its shadow would have decided.
  *
- *      message --> ramp: is its hash within the share? --> trial or live --> decision
+ *      message --> ramp: does it match, is its hash within the share? --> trial or live --> decision
  *                                                            `--> shadow: the same message, compared when both are in
  *
  * Chance plays no part: a ramp hashes the message's key (or what the owner gives for it) with a seed that is the
@@ -25,6 +25,13 @@ static bool in_ramp(lim__slot *s, const lim__route_msg *msg, uint64_t key)
     const lim__version *v = s->trial;
     uint64_t seed, hash;
     lim_bytes value;
+    if (v->where != NULL) {
+        lim__pred_reader_begin(&s->reader, msg->payload, msg->headers);
+        if (!lim__pred_match(v->where, &s->reader))
+            return false;
+    }
+    if (v->terms.ramp == LIM__SLOT_RAMP_WHOLE && v->terms.ramp_key[0] == '\0')
+        return true;
     memcpy(&seed, v->artifact->hash, sizeof seed);
     if (v->terms.ramp_key[0] == '\0') {
         hash = lim__hash_u64(key, seed);

@@ -118,6 +118,7 @@ static void trial_json(const lim__slot *s, lim__json *j)
     if (!s->trial->shadow) {
         lim__json_f64(j, "percent", t->ramp / 100.0);
         lim__json_str(j, "key", t->ramp_key[0] != '\0' ? t->ramp_key : NULL);
+        lim__json_str(j, "where", t->ramp_where[0] != '\0' ? t->ramp_where : NULL);
     } else {
         lim__json_u64(j, "agreed", s->agreed);
         lim__json_u64(j, "differed", s->differed);

@@ -115,11 +115,16 @@ static lim__route_how call_key(owner *o, const char *json, uint64_t key, uint64_
     return how;
 }
 
-static uint64_t chosen(owner *o, const char *json)
+static uint64_t chosen_by_key(owner *o, const char *json, uint64_t key)
 {
     uint64_t id;
-    (void)call_key(o, json, 7, &id);
+    (void)call_key(o, json, key, &id);
     return id;
+}
+
+static uint64_t chosen(owner *o, const char *json)
+{
+    return chosen_by_key(o, json, 7);
 }
 
 static void resume(owner *o)
@@ -288,6 +293,7 @@ static void test_options_out_of_range_are_named(void **state)
         { { .trial = LIM_TRIAL_RAMP }, "share" },
         { { .trial = LIM_TRIAL_RAMP, .ramp = 10001 }, "share" },
         { { .trial = LIM_TRIAL_SHADOW, .ramp = 1 }, "ramp" },
+        { { .ramp_where = "true" }, "ramp_where" },
         { { .on_fault = (lim_on_fault)9 }, "on_fault" },
         { { .by = "0123456789012345678901234567890123456789012345678901234567890123" }, "by" },
         { { .by = "\xff" }, "UTF-8" },
@@ -538,6 +544,31 @@ static void test_a_ramp_without_a_key_goes_message_by_message(void **state) /* p
     }
 }
 
+static void test_a_ramp_by_predicate_meets_the_messages_that_match(void **state) /* proves RF1 RF8 */
+{
+    owner *o = *state;
+    lim_diag diag = { 0 };
+    uint32_t gold = 0;
+    deploy(o, FIRST, WITH(.by = "ann"));
+    assert_int_equal(try_deploy(o, SECOND, &WITH(.trial = LIM_TRIAL_RAMP, .ramp_where = "tier = 1"), "", &diag),
+                     LIM_E_INVALID);
+    assert_non_null(strstr(diag.text, "line 1, column 6: expected =="));
+    deploy(o, SECOND, WITH(.trial = LIM_TRIAL_RAMP, .ramp_where = "tier == \"gold\" and $size < 100"));
+    for (uint64_t i = 0; i < 100; i++) {
+        assert_int_equal(chosen_by_key(o, "{\"tier\":\"gold\"}", i), 2);
+        assert_int_equal(chosen_by_key(o, "{\"tier\":\"silver\"}", i), 1);
+        assert_int_equal(chosen_by_key(o, "no json", i), 1);
+    }
+    deploy(o, SECOND, WITH(.trial = LIM_TRIAL_RAMP, .ramp = 5000, .ramp_where = "not tier == \"silver\""));
+    for (uint64_t i = 0; i < 1000; i++) {
+        gold += chosen_by_key(o, "{}", i) == 2;
+        assert_int_equal(chosen_by_key(o, "{\"tier\":\"silver\"}", i), 1);
+    }
+    assert_in_range(gold, 400, 600);
+    assert_int_equal(lim__slot_promote(&o->slot, "ann", &diag, NULL), LIM_OK);
+    assert_int_equal(chosen_by_key(o, "{\"tier\":\"silver\"}", 1), 2);
+}
+
 static void test_a_ramp_that_fails_is_stopped_by_the_breaker(void **state) /* proves RF11 */
 {
     owner *o = *state;
@@ -628,6 +659,7 @@ int main(void)
         T(test_a_promoted_shadow_counts_with_the_slot),
         T(test_a_ramp_sends_one_value_to_one_version),
         T(test_a_ramp_without_a_key_goes_message_by_message),
+        T(test_a_ramp_by_predicate_meets_the_messages_that_match),
         T(test_a_ramp_that_fails_is_stopped_by_the_breaker),
         T(test_what_functions_print_is_kept_within_bounds),
         T(test_everything_that_changes_is_told_to_who_keeps_it),

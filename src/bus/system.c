@@ -50,7 +50,7 @@ static const struct {
 
 #define DEPLOY                                                                                                         \
     "group hash cpu_us wall_ms memory_bytes log_bytes unfinished on_fault breaker_faults breaker_ms keep trial "       \
-    "percent ramp_key if_version by channel"
+    "percent ramp_key ramp_where if_version by channel"
 
 static const lim__sys_op ops[] = {
     { LIM__SYS_INFO, "info", "", lim__sys_info },

@@ -145,13 +145,15 @@ static bool terms_of(lim__system *s, lim__deploy *d)
         !number_of(s, "breaker_ms", &o->breaker_ms) || !number_of(s, "keep", &o->keep) || !share_of(s, &o->ramp) ||
         !choice_of(s, "on_fault", faults, &on_fault) || !choice_of(s, "trial", trials, &trial) ||
         !text_of(s, "if_version", d->version, sizeof d->version) ||
-        !text_of(s, "ramp_key", d->ramp_key, sizeof d->ramp_key))
+        !text_of(s, "ramp_key", d->ramp_key, sizeof d->ramp_key) ||
+        !text_of(s, "ramp_where", d->ramp_where, sizeof d->ramp_where))
         return false;
     if (lim__sys_given(s, "breaker_faults") && o->breaker_faults == 0)
         o->breaker_faults = LIM_UNLIMITED; /* said to be 0: never */
     o->on_fault = (lim_on_fault)on_fault;
     o->trial = (lim_trial)trial;
     o->ramp_key = d->ramp_key[0] != '\0' ? d->ramp_key : NULL;
+    o->ramp_where = d->ramp_where[0] != '\0' ? d->ramp_where : NULL;
     return true;
 }
 
@@ -174,6 +176,7 @@ static void send(lim__system *s, lim_bytes group, lim_pid to, const lim__deploy 
     d->ref = g->ref;
     d->opts.by = d->by[0] != '\0' ? d->by : NULL;
     d->opts.ramp_key = d->ramp_key[0] != '\0' ? d->ramp_key : NULL;
+    d->opts.ramp_where = d->ramp_where[0] != '\0' ? d->ramp_where : NULL;
     g->waiting = 1;
     if (lim__send_reserved(s->self, to, d) != LIM_OK) {
         g->waiting = 0;

@@ -110,6 +110,8 @@ static const cli_flag flags[] = {
     { "ramp", CLI_TEXT, AT(ramp), "P%", "it decides about this share of the messages: 10%, 0.5%", NULL, false, NULL },
     { "ramp-key", CLI_TEXT, AT(ramp_key), "FIELD", "with --ramp: messages with one value meet one version", NULL, false,
       NULL },
+    { "ramp-where", CLI_TEXT, AT(ramp_where), "EXPR", "it decides about messages that match: 'tier == \"gold\"'", NULL,
+      false, NULL },
     { "breaker", CLI_TEXT, AT(breaker), "N/D", "N faults within D put the last good version back (10/10s); or off",
       NULL, false, NULL },
     { "keep", CLI_NUMBER, AT(keep), "N", "versions that can be rolled back to (default 8)", NULL, false, NULL },

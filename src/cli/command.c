@@ -52,7 +52,7 @@ static const cli_command commands[] = {
     { "dispatch", "QUEUE [PAYLOAD|-]", "give a queue a task; - takes one task a line",
       "liminal dispatch thumbs - --wait <tasks.jsonl", TASK_FLAGS, 1, 2, cli_run_dispatch },
     { "deploy", "GROUP FILE.lua", "route a group with a function, from now on", "liminal deploy thumbs route.lua",
-      "channel builtin cpu wall memory log-bytes on-fault timeout shadow ramp ramp-key breaker keep if-version by", 1,
+      "channel builtin cpu wall memory log-bytes on-fault timeout shadow ramp ramp-key ramp-where breaker keep if-version by", 1,
       2, cli_run_deploy },
     { "rollback", "GROUP [HASH]", "back to the last good version, or to one that is kept", "liminal rollback thumbs",
       "channel by timeout", 1, 2, cli_run_rollback },

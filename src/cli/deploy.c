@@ -71,7 +71,6 @@ static bool ramp_json(struct cli *cli, lim__json *j)
         cli_fault(cli, CLI_USAGE, text, "no share of the messages", "write a percentage, as in --ramp 10%");
         return false;
     }
-    lim__json_str(j, "trial", "ramp");
     lim__json_f64(j, "percent", percent);
     return true;
 }
@@ -100,16 +99,20 @@ static bool breaker_json(struct cli *cli, lim__json *j)
 static bool trial_json(struct cli *cli, lim__json *j)
 {
     const cli_opts *o = cli->opts;
-    if ((o->shadow && o->ramp) || (o->ramp_key && !o->ramp)) {
-        cli_fault(cli, CLI_USAGE, "deploy",
-                  o->ramp_key && !o->ramp ? "--ramp-key without --ramp" : "--shadow and --ramp",
-                  "choose one: --shadow, or --ramp 10% --ramp-key FIELD");
+    bool ramp = o->ramp || o->ramp_where;
+    if ((o->shadow && ramp) || (o->ramp_key && !ramp)) {
+        cli_fault(cli, CLI_USAGE, "deploy", o->ramp_key && !ramp ? "--ramp-key without --ramp" : "--shadow and a ramp",
+                  "choose one: --shadow, --ramp 10% --ramp-key FIELD, or --ramp-where EXPR");
         return false;
     }
     if (o->shadow)
         lim__json_str(j, "trial", "shadow");
+    if (ramp)
+        lim__json_str(j, "trial", "ramp");
     if (o->ramp_key)
         lim__json_str(j, "ramp_key", o->ramp_key);
+    if (o->ramp_where)
+        lim__json_str(j, "ramp_where", o->ramp_where);
     return !o->ramp || ramp_json(cli, j);
 }
 
@@ -161,6 +164,14 @@ static loaded loaded_of(lim__val reply)
     return l;
 }
 
+static void say_ramp(struct cli *cli, const loaded *l)
+{
+    const char *share = cli->opts->ramp, *where = cli->opts->ramp_where;
+    lim__buf_format(&cli->out, "%s: %s decides about %s%s of the messages%s%s\n", cli_word(cli, 0), l->id,
+                    share ? share : "all", !share || strchr(share, '%') ? "" : "%", where ? " where " : "",
+                    where ? where : "");
+}
+
 static void say_deployed(struct cli *cli, const loaded *l, lim__val reply)
 {
     const char *previous = lim__val_str(reply, "previous", NULL);
@@ -179,10 +190,9 @@ static void say_deployed(struct cli *cli, const loaded *l, lim__val reply)
     if (cli->opts->shadow)
         lim__buf_format(out, "%s: %s is asked beside %s; liminal route show %s compares them\n", cli_word(cli, 0),
                         l->id, lim__val_str(reply, "version", "the live one"), cli_word(cli, 0));
-    else if (cli->opts->ramp)
-        lim__buf_format(out, "%s: %s decides about %s%s of the messages\n", cli_word(cli, 0), l->id, cli->opts->ramp,
-                        strchr(cli->opts->ramp, '%') ? "" : "%");
-    if (cli->opts->shadow || cli->opts->ramp)
+    else if (cli->opts->ramp || cli->opts->ramp_where)
+        say_ramp(cli, l);
+    if (cli->opts->shadow || cli->opts->ramp || cli->opts->ramp_where)
         return;
     lim__buf_format(out, "%s: %s routes", cli_word(cli, 0), l->id);
     if (previous)

@@ -41,9 +41,10 @@ static void trial_lines(struct cli *cli, lim__val t)
     if (t.kind != LIM__OBJECT)
         return;
     if (!shadow) {
-        const char *key = lim__val_str(t, "key", NULL);
-        lim__buf_format(out, "%s decides about %g %% of the messages%s%s\n", lim__val_str(t, "id", "?"),
-                        lim__val_f64(t, "percent", 0), key ? ", chosen by " : "", key ? key : "");
+        const char *key = lim__val_str(t, "key", NULL), *where = lim__val_str(t, "where", NULL);
+        lim__buf_format(out, "%s decides about %g %% of the messages%s%s%s%s\n", lim__val_str(t, "id", "?"),
+                        lim__val_f64(t, "percent", 0), where ? " where " : "", where ? where : "",
+                        key ? ", chosen by " : "", key ? key : "");
         return;
     }
     lim__buf_format(out, "%s is asked beside it: agreed %llu, differed %llu, its faults %llu (the live one's %llu)\n",
