@@ -43,6 +43,7 @@ typedef struct lim_client_opts {
     int64_t connect_timeout_ms; /* 0: 5000 */
     void (*on_state)(void *ctx, lim_link_state state, const char *detail); /* NULL: not told */
     void *ctx;
+    const char *node;          /* where this runs, for routing functions: at most 255 bytes; NULL: the server's node */
     struct lim__os *os;        /* private: NULL */
 } lim_client_opts;
 /* own_loop false: returns when connected (B): UNREACHABLE, PROTOCOL, DENIED; diag says what, why and what to do. It dials

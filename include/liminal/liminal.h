@@ -193,6 +193,8 @@ typedef struct lim_bus_opts {
     const char *native_helper;   /* its path; NULL: beside the running program, else where it was installed */
     uint32_t blocking_max;       /* threads for what may take long (isolated routing functions, loading native ones), started
                                   * when needed. 0: 4; at most 64 */
+    const char *node;            /* what routing functions see as the place of participants that say none; at most 255 bytes;
+                                  * NULL: "local" */
 } lim_bus_opts;
 LIM_API lim_err lim_bus_open(const lim_bus_opts *opts, lim_bus **out); /* B */
 /* Refuses new work and waits until what runs has ended; TIMEOUT: something is still running. */
@@ -667,7 +669,7 @@ LIM_API lim_err lim_channel_undeploy(lim_bus *bus, const char *channel, lim_diag
 typedef struct lim_candidate { /* VIEW: a worker as a routing function sees it */
     uint64_t id;                   /* never reused; lim_route_call: 0: its place in the array + 1 */
     uint32_t in_flight, max_in_flight, buffer_depth, latency_us;
-    lim_bytes name;
+    lim_bytes name, node;          /* node: lim_bus_opts.node, or what its client said */
     const lim_bytes *tags, *types;
     uint32_t tag_count, type_count;
 } lim_candidate;

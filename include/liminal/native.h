@@ -33,7 +33,7 @@
 extern "C" {
 #endif
 
-#define LIM_NATIVE_ABI  1          /* changes when something below does */
+#define LIM_NATIVE_ABI  2          /* changes when something below does */
 #define LIM_NATIVE_NONE UINT32_MAX /* the answer: nobody shall have it */
 
 typedef struct lim_native_bytes { /* not ended by a NUL */
@@ -44,7 +44,7 @@ typedef struct lim_native_bytes { /* not ended by a NUL */
 typedef struct lim_native_candidate {
     uint64_t id; /* never used again for another */
     uint32_t in_flight, max_in_flight, buffer_depth, latency_us;
-    lim_native_bytes name;
+    lim_native_bytes name, node;
     const lim_native_bytes *tags, *types;
     uint32_t tag_count, type_count;
 } lim_native_candidate;

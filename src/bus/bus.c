@@ -108,15 +108,22 @@ static lim_err open_data(lim_bus *bus, bool threads)
     return err == LIM_OK ? lim__durable_restore(bus, diag) : err;
 }
 
+static bool node_ok(const char *node)
+{
+    return node == NULL || (node[0] != '\0' && strlen(node) <= 255 && lim__text_ok(lim__str(node)));
+}
+
 lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out)
 {
     if (opts == NULL || opts->size < sizeof *opts || opts->scheduler_count == 0 || opts->scheduler_count > 63 ||
-        opts->payload_bytes_max > PAYLOAD_LIMIT)
+        opts->payload_bytes_max > PAYLOAD_LIMIT || !node_ok(opts->node))
         return LIM_E_MISUSE;
     lim_bus *bus = calloc(1, sizeof *bus);
     if (bus == NULL)
         return LIM_E_NOMEM;
     bus->opts = *opts;
+    snprintf(bus->node, sizeof bus->node, "%s", opts->node != NULL ? opts->node : "local");
+    bus->opts.node = bus->node;
     if (bus->opts.payload_bytes_max == 0)
         bus->opts.payload_bytes_max = PAYLOAD_MAX;
     lim__runtime_opts watched = *runtime;

@@ -51,6 +51,7 @@ struct lim_bus {
     struct lim__over *over;    /* durable conversations that have ended; any thread */
     struct lim__aliases *aliases; /* conversations that were made again after a restart; any thread */
     lim_bus_opts opts;         /* with defaults filled in */
+    char node[256];            /* what opts.node is, for as long as the bus is */
     _Atomic uint64_t conv_count[64]; /* each written by its scheduler only: conversations spawned by its processes, less those
                                       * that ended there */
     _Atomic uint64_t conv_hosted;    /* and those spawned by host threads, so far; the sum of all is how many there are */

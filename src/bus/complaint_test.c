@@ -3,20 +3,6 @@
  * the complaints. Beside it what workflow engines rely on. Puppets, letter by letter (group_world.h). */
 #include "bus/group_world.h"
 
-static const char *members(world *w, puppet *asker, const char *queue)
-{
-    lim_pid group;
-    assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &group), LIM_OK);
-    lim__show *s = lim__letter_new(NULL, &lim__type_show, sizeof *s);
-    *s = (lim__show){ .reply_to = asker->pid, .ref = 1, .what = LIM__SHOW_MEMBERS };
-    free(asker->json);
-    asker->json = NULL;
-    assert_int_equal(lim__post_reserved(w->bus->rt, group, s), LIM_OK);
-    settle(w);
-    assert_non_null(asker->json);
-    return asker->json;
-}
-
 static const char why[] = "{\"op\":\"queue.why\"}";
 
 static void test_four_workers_do_four_times_as_much_as_one(void **state) /* aion#117, proves GR3 */

@@ -282,6 +282,10 @@ static void group_check(const group *g)
         LIM_ASSERT(leases + m->elsewhere == m->view.in_flight);                                             /* G2 */
         LIM_ASSERT(m->pid.id == 0 || leases <= m->view.max_in_flight || m->join->kind == LIM__MEMBER_WORK); /* G3 */
         leased += leases;
+        uint32_t buffered = 0;
+        LIM__LIST_EACH(waits, &LIM_CONTAINER(node, member, node)->parked)
+            buffered++;
+        LIM_ASSERT(buffered == LIM_CONTAINER(node, member, node)->view.buffer_depth); /* G5 */
         members++;
     }
     LIM_ASSERT(leased == g->leased_count && members == g->member_count);

@@ -58,6 +58,7 @@ struct member {
     uint32_t name_count;
     lim__list leases;
     lim__list parked;      /* claims that the router meant for this one while it was full */
+    lim__pulse *pulse;     /* of the connection it is, or was, behind; NULL: none */
     uint64_t joined_ns, seen_ns, completed; /* seen: when it last gave a place back, or came */
     uint32_t elsewhere;    /* places that it says are taken by work from elsewhere */
     bool draining;         /* gets nothing new */
@@ -230,7 +231,7 @@ void lim__group_release(group *g, const lim_signal *signal);
 void lim__group_outcome(group *g, const lim_signal *signal); /* of a task with an idempotency key */
 void lim__group_refuse(group *g, lim_pid conv, lim_why why, uint32_t limit, uint32_t current, const char *detail);
 void lim__claim_wait(group *g, claim *c);                    /* HELD or ROUTING: back in line */
-void lim__claim_hold(group *g, claim *c, lim__list *where);  /* WAITING: put aside */
+void lim__claim_hold(group *g, claim *c, member *m);         /* WAITING: put aside, for one, or NULL */
 void lim__claim_routing(group *g, claim *c);
 void lim__claim_lease(group *g, claim *c, member *m);
 void lim__claim_end(group *g, claim *c, bool demonitor);     /* and its leases */

@@ -93,17 +93,32 @@ void lim__leases_unspoken(group *g, member *m)
     }
 }
 
+/* It waits for one member, or not any more: functions see how many do. */
+static void buffer(group *g, claim *c, member *m)
+{
+    member *was = c->state == CLAIM_HELD ? c->member : NULL;
+    if (was != NULL) {
+        was->view.buffer_depth--;
+        was->view.stamp = ++g->stamp;
+    }
+    if (m != NULL) {
+        m->view.buffer_depth++;
+        m->view.stamp = ++g->stamp;
+    }
+    c->member = m;
+}
+
 void lim__claim_lease(group *g, claim *c, member *m)
 {
     LIM_ASSERT(lim__member_has_place(m) && c->lease.id == 0);
     lim__list_remove(&c->node);
+    buffer(g, c, NULL);
     if (c->is_task)
         lim__line_out(&g->line, &lim__claim_task(c)->item, lim_now_ns(g->self));
     else
         g->ask_count--;
     c->state = CLAIM_LEASED;
     c->unheard = false;
-    c->member = NULL;
     /* Of an ask no other number is needed for the only one, unless it is to be known after a restart. */
     c->lease.id = c->is_task || c->kept ? lim__wait_ref(g->bus) : c->monitor;
     c->lease.member = m;
@@ -135,7 +150,7 @@ static void insert(lim__list *line, claim *c)
 void lim__claim_wait(group *g, claim *c)
 {
     lim__list_remove(&c->node);
-    c->member = NULL;
+    buffer(g, c, NULL);
     c->state = CLAIM_WAITING;
     if (!c->is_task)
         insert(&g->asks, c);
@@ -143,13 +158,13 @@ void lim__claim_wait(group *g, claim *c)
         lim__line_unhold(&g->line, &lim__claim_task(c)->item);
 }
 
-void lim__claim_hold(group *g, claim *c, lim__list *where)
+void lim__claim_hold(group *g, claim *c, member *m)
 {
     LIM_ASSERT(c->is_task && c->state == CLAIM_WAITING);
-    (void)g;
     lim__line_hold(&g->line, &lim__claim_task(c)->item);
+    buffer(g, c, m);
     c->state = CLAIM_HELD;
-    lim__list_push(where, &c->node);
+    lim__list_push(m != NULL ? &m->parked : &g->undecided, &c->node);
 }
 
 void lim__claim_routing(group *g, claim *c)
@@ -547,7 +562,7 @@ static void rest(group *g, claim *c)
     lim__item *i = &lim__claim_task(c)->item;
     lim__line_why why = lim__line_why_item(&g->line, i, lim_now_ns(g->self));
     lim__list_remove(&c->node);
-    c->member = NULL;
+    buffer(g, c, NULL);
     if (why.how == LIM__LINE_ORDERED && why.before->state == LIM__ITEM_OUT)
         lim__line_remove(&g->line, i, lim_now_ns(g->self));
     else
@@ -619,6 +634,7 @@ void lim__claim_end(group *g, claim *c, bool demonitor)
 {
     bool waited = c->state != CLAIM_LEASED && c->state != CLAIM_RESTING;
     lim__list_remove(&c->node);
+    buffer(g, c, NULL);
     if (c->lease.id != 0)
         lease_end(g, &c->lease, c->lease.member->pid.id != 0);
     while (c->old != NULL)

@@ -31,6 +31,7 @@ void lim__member_free(group *g, member *m)
     g->member_count--;
     if (m->join != NULL)
         lim__letter_free(s, m->join);
+    lim__pulse_unref(m->pulse);
     lim__free(s, m->names, m->name_count * sizeof *m->names + 1);
     lim__free(s, m, sizeof *m);
 }
@@ -106,7 +107,13 @@ static uint32_t slot_take(group *g)
     return NO_SLOT;
 }
 
-static lim_err member_names(member *m, lim__sched *s, lim_bytes name)
+/* Those that say none are where their bus is. */
+static lim_bytes node_of(const group *g, const lim__join *j, const char *at)
+{
+    return j->node_len > 0 ? lim__bytes(at, j->node_len) : lim__str(g->bus->node);
+}
+
+static lim_err member_names(const group *g, member *m, lim__sched *s, lim_bytes name)
 {
     const lim__join *j = m->join;
     const char *at = j->text + j->identity_len;
@@ -117,6 +124,7 @@ static lim_err member_names(member *m, lim__sched *s, lim_bytes name)
     for (uint32_t i = 0; i < m->name_count; i++)
         m->names[i] = lim__name_get(&at);
     m->view.name = name;
+    m->view.node = node_of(g, j, at);
     m->view.types = m->names;
     m->view.type_count = j->type_count;
     m->view.tags = m->names + j->type_count;
@@ -131,6 +139,8 @@ static void member_attach(group *g, member *m, lim__join *j)
     m->view.max_in_flight = j->capacity;
     m->view.stamp = ++g->stamp;
     m->joined_ns = m->seen_ns = lim_now_ns(g->self);
+    lim__pulse_unref(m->pulse);
+    m->pulse = lim__pulse_ref(j->pulse);
     m->draining = false;
     *(j->kind == LIM__MEMBER_WORK ? &g->work_count : &g->serve_count) += 1;
 }
@@ -154,7 +164,7 @@ static lim_err member_new(group *g, lim__join *j, uint64_t monitor, member **out
     g->member_count++;
     lim_err err = scratch_grow(g);
     if (err == LIM_OK)
-        err = member_names(m, s, lim__bytes(j->text, j->identity_len));
+        err = member_names(g, m, s, lim__bytes(j->text, j->identity_len));
     if (err == LIM_OK && monitor != 0)
         err = lim__map_put(&g->watched, monitor, m);
     if (err != LIM_OK) {
@@ -177,7 +187,7 @@ static lim_err member_said(group *g, member *m, lim__join *j)
     lim_bytes *names = m->names, name = m->view.name;
     uint32_t count = m->name_count;
     m->join = j;
-    lim_err err = member_names(m, s, lim__bytes(j->text, j->identity_len));
+    lim_err err = member_names(g, m, s, lim__bytes(j->text, j->identity_len));
     if (err != LIM_OK) {
         m->join = before;
         m->names = names;
@@ -283,16 +293,19 @@ void lim__group_join(group *g, const lim_signal *signal)
                                                               : lim_monitor(g->self, j->participant, &monitor);
     if (err == LIM_OK && again) { /* its watch is armed before it can be chosen */
         lim__join head = *j;
+        head.pulse = lim__pulse_ref(j->pulse); /* the letter may be gone in a moment */
         err = member_again(g, m, j, monitor);
         if (err == LIM_OK) {
             head.kind = m->join->kind;
             member_attach(g, m, &head);
+            lim__pulse_unref(head.pulse);
             member_back(g, m);
             lim__group_joined(g, &head, LIM_OK, identity(m));
             lim__group_unpark(g, NULL, !LIM__MUTATION("return_unseen"));
             lim__group_dispatch(g);
             return;
         }
+        lim__pulse_unref(head.pulse);
     } else if (err == LIM_OK) {
         if (m != NULL) /* one of that name is away with a task: it keeps its lease, not its name */
             m->view.name = lim__bytes("(away)", 6);

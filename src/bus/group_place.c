@@ -14,7 +14,8 @@
  *   G2  view.in_flight of a member is the number of its leases, and what it says it does for others.
  *   G3  in_flight never exceeds capacity by a decision made here.
  *   G4  when a signal has been dealt with, no task is READY that a free candidate could have, unless the queue is
- * paused, or a resume letter is on its way. */
+ * paused, or a resume letter is on its way.
+ *   G5  view.buffer_depth of a member is how many claims are parked for it. */
 #include "bus/group.h"
 #include "base/base.h"
 #include <stdio.h>
@@ -202,13 +203,13 @@ static bool task_not_placed(group *g, claim *c, placing p)
     lim__want *w = c->want;
     switch (p) {
     case CHOSE_FULL:
-        lim__claim_hold(g, c, &c->member->parked);
+        lim__claim_hold(g, c, c->member);
         return true;
     case CHOSE_NONE:
-        lim__claim_hold(g, c, &g->undecided);
+        lim__claim_hold(g, c, NULL);
         return true;
     case FAULT:
-        lim__claim_hold(g, c, &g->undecided);
+        lim__claim_hold(g, c, NULL);
         lim__group_retry_later(g);
         return true;
     case NOBODY:
@@ -216,13 +217,13 @@ static bool task_not_placed(group *g, claim *c, placing p)
             return false;
         c->unheard = true;
         w->shun_count = 0; /* those that did not take it are all there are: they get another chance */
-        lim__claim_hold(g, c, &g->undecided);
+        lim__claim_hold(g, c, NULL);
         lim__group_retry_later(g);
         return true;
     case ALL_FULL:
         if (w->shun_count == 0)
             return false;
-        lim__claim_hold(g, c, &g->undecided); /* others of its type may have whom it shuns */
+        lim__claim_hold(g, c, NULL); /* others of its type may have whom it shuns */
         return true;
     case PLACED:
     case PENDING:

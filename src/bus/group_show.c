@@ -133,13 +133,28 @@ static void names(lim__json *j, const char *key, const lim_bytes *list, uint32_t
     lim__json_close(j);
 }
 
-static const char *member_why(const member *m)
+/* Why it would not be given something now; "" if it would. */
+static const char *member_why(const group *g, const member *m)
 {
     if (m->pid.id == 0)
         return "away";
     if (m->draining)
         return "draining";
+    if (g->paused && m->join->kind == LIM__MEMBER_WORK)
+        return "paused";
     return m->view.in_flight >= m->view.max_in_flight ? "full" : "";
+}
+
+/* Heard of: over its connection anything at all; of this program's own, a result. */
+static uint64_t seen_ns(const member *m)
+{
+    uint64_t heard_ns = m->pulse != NULL ? lim__pulse_heard_ns(m->pulse) : 0;
+    return heard_ns > m->seen_ns ? heard_ns : m->seen_ns;
+}
+
+static uint64_t ms_ago(uint64_t now_ns, uint64_t then_ns)
+{
+    return now_ns > then_ns ? (now_ns - then_ns) / 1000000 : 0;
 }
 
 static void member_json(const group *g, const member *m, lim__json *j)
@@ -156,6 +171,7 @@ static void member_json(const group *g, const member *m, lim__json *j)
         lim__json_u64(j, "capacity", m->view.max_in_flight);
     lim__json_u64(j, "in_flight", m->view.in_flight);
     lim__json_u64(j, "buffer", m->view.buffer_depth);
+    lim__json_bytes(j, "node", m->view.node);
     names(j, "tags", m->view.tags, m->view.tag_count);
     names(j, "types", m->view.types, m->view.type_count);
     lim__json_open(j, "tasks", '[');
@@ -164,11 +180,11 @@ static void member_json(const group *g, const member *m, lim__json *j)
     lim__json_close(j);
     lim__json_u64(j, "completed", m->completed);
     lim__json_u64(j, "latency_us", m->view.latency_us);
-    lim__json_u64(j, "joined_ms_ago", (now_ns - m->joined_ns) / 1000000);
-    lim__json_u64(j, "last_seen_ms_ago", (now_ns - m->seen_ns) / 1000000);
+    lim__json_u64(j, "joined_ms_ago", ms_ago(now_ns, m->joined_ns));
+    lim__json_u64(j, "last_seen_ms_ago", ms_ago(now_ns, seen_ns(m)));
     lim__json_bool(j, "draining", m->draining);
-    lim__json_bool(j, "eligible", member_why(m)[0] == '\0');
-    lim__json_str(j, "why", member_why(m));
+    lim__json_bool(j, "eligible", member_why(g, m)[0] == '\0');
+    lim__json_str(j, "why", member_why(g, m));
     lim__json_close(j);
 }
 

@@ -74,7 +74,7 @@ static void test_holding_may_arrive_before_the_old_connection_ends(void **state)
     assert_int_equal(boss->outcome_count, 1);
 }
 
-static void test_all_that_is_parked_for_one_gets_its_places(void **state) /* proves GR8 */
+static void test_all_that_is_parked_for_one_gets_its_places(void **state) /* proves GR3 GR8 */
 {
     world *w = *state;
     puppet *boss = puppet_new(w), *a = worker(w, "q", "a", 1, NULL), *b = worker(w, "q", "b", 1, NULL);
@@ -88,10 +88,12 @@ static void test_all_that_is_parked_for_one_gets_its_places(void **state) /* pro
     settle(w);
     assert_int_equal(a->request_count, 1);
     assert_int_equal(b->request_count, 0);
+    assert_non_null(strstr(members(w, boss, "q"), "\"in_flight\":1,\"buffer\":2,\"node\":\"local\""));
     take(w, &a->requests[0]);
     answer(w, a, &a->requests[0]);
     assert_int_equal(b->request_count, 1);
     assert_int_equal(a->request_count, 2);
+    assert_null(strstr(members(w, boss, "q"), "\"buffer\":2"));
 }
 
 static void test_the_ninth_that_the_router_chose_nobody_for_gets_its_turn(void **state) /* proves GR8 */

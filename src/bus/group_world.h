@@ -295,6 +295,21 @@ static inline const char *admin(world *w, puppet *asker, const char *queue, cons
     return asker->json;
 }
 
+/* Likewise: everybody in it. */
+static inline const char *members(world *w, puppet *asker, const char *queue)
+{
+    lim_pid group;
+    assert_int_equal(lim__group_get(w->bus, NULL, lim__str(queue), &group), LIM_OK);
+    lim__show *s = lim__letter_new(NULL, &lim__type_show, sizeof *s);
+    *s = (lim__show){ .reply_to = asker->pid, .ref = 1, .what = LIM__SHOW_MEMBERS };
+    free(asker->json);
+    asker->json = NULL;
+    assert_int_equal(lim__post_reserved(w->bus->rt, group, s), LIM_OK);
+    settle(w);
+    assert_non_null(asker->json);
+    return asker->json;
+}
+
 static inline void has(const char *json, const char *what)
 {
     if (strstr(json, what) == NULL)

@@ -76,6 +76,10 @@ static void drop_payload_revive(void *body)
     lim__msg_unref(((lim__revive *)body)->payload);
     lim__terms_unref(((lim__revive *)body)->terms);
 }
+static void drop_pulse_join(void *body)
+{
+    lim__pulse_unref(((lim__join *)body)->pulse);
+}
 static void drop_artifact_deploy(void *body)
 {
     lim__artifact_unref(((lim__deploy *)body)->artifact);
@@ -119,6 +123,7 @@ HOLDS(stands_for, drop_outcome_stands_for)
 HOLDS(member_list, drop_member_list)
 HOLDS(deploy, drop_artifact_deploy)
 HOLDS(revive, drop_payload_revive)
+HOLDS(join, drop_pulse_join)
 PLAIN(receive)
 PLAIN(join_conv)
 PLAIN(notify)
@@ -138,7 +143,6 @@ PLAIN(revoke)
 PLAIN(settled)
 PLAIN(taken)
 PLAIN(holding)
-PLAIN(join)
 PLAIN(joined)
 PLAIN(evict)
 PLAIN(assigned)

@@ -18,6 +18,7 @@
 
 #include <liminal/liminal.h>
 #include "actor/actor.h"
+#include "bus/pulse.h"
 #include "bus/terms.h"
 #include "data/data.h"
 
@@ -162,15 +163,16 @@ typedef struct lim__progress { uint64_t lease; lim_pid from; uint8_t note_len; c
 
 /* ---- participant -> group -> participant ---- */
 typedef enum lim__member_kind { LIM__MEMBER_SERVE = 1, LIM__MEMBER_WORK } lim__member_kind;
-typedef struct lim__join { /* text: identity, then types and tags as (u8 length, name) */
+typedef struct lim__join { /* text: identity, then types and tags as (u8 length, name), then node */
     lim_pid participant;
     lim_pid reply_to;
     uint64_t ref;
     lim__member_kind kind;
     uint32_t capacity;
     uint8_t session[16];
+    lim__pulse *pulse;     /* of its connection, a reference; NULL: it is of this program */
     uint16_t type_count, tag_count, text_len;
-    uint8_t identity_len;
+    uint8_t identity_len, node_len; /* node_len 0: the bus's node */
     char text[];
 } lim__join;
 typedef struct lim__joined { uint64_t ref; lim_err err; uint8_t identity_len; char identity[]; } lim__joined;

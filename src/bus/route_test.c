@@ -259,8 +259,9 @@ static int64_t by_name(void *ctx, const lim_route_message *m, const lim_candidat
     if (m->payload.len > 2) /* slower than a slice */
         for (volatile uint32_t i = 0; i < 3000000; i = i + 1)
             continue;
-    for (uint32_t i = 0; i < n; i++)
-        if (c[i].name.len == strlen(name) && memcmp(c[i].name.ptr, name, c[i].name.len) == 0)
+    for (uint32_t i = 0; i < n; i++) /* all of them are where the bus is, which was not told where that is */
+        if (c[i].node.len == 5 && memcmp(c[i].node.ptr, "local", 5) == 0 && c[i].name.len == strlen(name) &&
+            memcmp(c[i].name.ptr, name, c[i].name.len) == 0)
             return i;
     return m->payload.len == 0 ? LIM_ROUTE_NOBODY : 17;
 }

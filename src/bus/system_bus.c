@@ -40,6 +40,7 @@ void lim__sys_info(lim__system *s)
     lim__os *os = s->bus->os;
     lim__json_open(&j, NULL, '{');
     lim__json_str(&j, "version", lim_version());
+    lim__json_str(&j, "node", s->bus->node);
     lim__json_str(&j, "durability", lim_class_text((lim_class)lim__durable_class(s->bus)));
     if (s->bus->durable != NULL)
         lim__json_str(&j, "data", s->bus->opts.data_dir);

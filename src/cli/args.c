@@ -54,6 +54,8 @@ static const cli_flag flags[] = {
     { "exec", CLI_TEXT, AT(exec), "CMD", "the command, run by sh -c: payload on stdin, reply on stdout", NULL, false,
       NULL },
     { "capacity", CLI_NUMBER, AT(capacity), "N", "requests in hand at once (default 1)", NULL, false, NULL },
+    { "node", CLI_TEXT, AT(node), "NAME", "where this runs, for routing functions; default: the server's", NULL, false,
+      NULL },
     { "identity", CLI_TEXT, AT(identity), "NAME", "a name that is unique in the group", NULL, false, NULL },
     { "reconnect", CLI_SWITCH, AT(reconnect), NULL, "dial again when the connection breaks", NULL, false, NULL },
     { "no-reconnect", CLI_SWITCH, AT(no_reconnect), NULL, "end when the connection breaks", NULL, false, NULL },

@@ -60,7 +60,7 @@ typedef struct cli_list {
     size_t count;
 } cli_list;
 typedef struct cli_opts { /* zero: not given */
-    const char *server, *exec, *identity, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
+    const char *server, *exec, *identity, *node, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
     const char *report_to, *at, *ramp, *ramp_key, *ramp_where, *breaker, *if_version, *by, *message, *candidates;
     const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;

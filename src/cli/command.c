@@ -22,7 +22,7 @@
     {                                                                                                                  \
         "queue " verb, "QUEUE", what, "liminal queue " verb " thumbs", flags, 1, 1, cli_run_queue_state                \
     }
-#define SERVE_FLAGS "exec capacity identity type tag max no-reconnect"
+#define SERVE_FLAGS "exec capacity identity node type tag max no-reconnect"
 #define TASK_FLAGS                                                                                                     \
     "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay at start-to-close " \
     "progress report-to trace durable"

@@ -278,6 +278,7 @@ bool cli_connect(struct cli *cli, bool reconnect)
                              .name = "liminal",
                              .own_loop = true,
                              .no_reconnect = !reconnect,
+                             .node = cli->opts->node,
                              .liveness_ms = cli->serves ? LIVENESS_MS : 0,
                              .on_state = on_state,
                              .ctx = cli };

@@ -55,6 +55,7 @@ static void take_candidate(trying *t, lim__val v, uint32_t *used)
     lim_candidate *c = &t->candidates[t->count++];
     *c = (lim_candidate){ .id = t->count,
                           .name = lim__val_bytes(v, "name", lim__val_bytes(v, "id", lim__bytes("", 0))),
+                          .node = lim__val_bytes(v, "node", lim__str("local")),
                           .in_flight = (uint32_t)lim__val_u64(v, "in_flight", 0),
                           .max_in_flight = (uint32_t)lim__val_u64(v, "max_in_flight", 1),
                           .buffer_depth = (uint32_t)lim__val_u64(v, "buffer_depth", 0),

@@ -273,6 +273,11 @@ static lim_err take_opts(lim_client *c, const lim_client_opts *opts, lim_diag *d
         lim__diag_set(diag, 0, 0, "a client's name is 1 to 255 bytes of UTF-8");
         return LIM_E_INVALID;
     }
+    const char *node = opts->node ? opts->node : "";
+    if (strlen(node) >= sizeof c->node || !lim__utf8_ok((const uint8_t *)node, strlen(node))) {
+        lim__diag_set(diag, 0, 0, "a client's node is at most 255 bytes of UTF-8");
+        return LIM_E_INVALID;
+    }
     c->os = opts->os ? opts->os : lim__os_linux();
     c->own_loop = opts->own_loop;
     c->no_reconnect = opts->no_reconnect;
@@ -282,6 +287,7 @@ static lim_err take_opts(lim_client *c, const lim_client_opts *opts, lim_diag *d
     c->on_state = opts->on_state;
     c->ctx = opts->ctx;
     snprintf(c->name, sizeof c->name, "%s", name);
+    snprintf(c->node, sizeof c->node, "%s", node);
     return parse_server(c, server && server[0] ? server : SERVER_DEFAULT, diag);
 }
 

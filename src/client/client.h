@@ -347,7 +347,7 @@ struct lim_client {
     lim__poller *poller;
     bool own_loop, no_reconnect;
     uint16_t port;
-    char host[128], server[160], name[256];
+    char host[128], server[160], name[256], node[256];
     uint32_t liveness_ms;
     uint64_t connect_timeout_ns;
     void (*on_state)(void *ctx, lim_link_state state, const char *detail);

@@ -309,8 +309,10 @@ static void dial(lim_client *c)
 
 static void shake(lim_client *c)
 {
-    lim__wire_opts opts = { .hello = {
-                                .liveness_ms = c->liveness_ms, .session = c->session, .client = lim__str(c->name) } };
+    lim__wire_opts opts = { .hello = { .liveness_ms = c->liveness_ms,
+                                       .session = c->session,
+                                       .client = lim__str(c->name),
+                                       .node = lim__str(c->node) } };
     c->written = 0;
     c->os->set_liveness(c->os, c->fd, KERNEL_IDLE_MS, KERNEL_TIMEOUT_MS);
     lim__wire_init(&c->wire, LIM__WIRE_CLIENT, &c->out, &opts);

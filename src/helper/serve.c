@@ -106,6 +106,8 @@ static bool take_words(view *v, const lim__ring_record *r)
     const char *at = (const char *)self.requests->strings + r->strings, *end = at + r->strings_len;
     v->shown.name = (lim_native_bytes){ at, r->name_len };
     at += r->name_len;
+    v->shown.node = (lim_native_bytes){ at, r->node_len };
+    at += r->node_len;
     for (size_t i = 0; i < n; i++) {
         uint16_t len = 0;
         if (at + sizeof len <= end)

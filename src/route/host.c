@@ -64,6 +64,7 @@ void lim__host_view(const lim__candidate *c, lim_candidate *out)
                             .buffer_depth = c->buffer_depth,
                             .latency_us = c->latency_us,
                             .name = c->name,
+                            .node = c->node,
                             .tags = c->tags,
                             .types = c->types,
                             .tag_count = c->tag_count,

@@ -126,6 +126,7 @@ static void pack_all(packer *p, invocation *v, lim_bytes *slots, const lim__rout
         lim_candidate view;
         lim__host_view(c, &view);
         view.name = pack(p, c->name);
+        view.node = pack(p, c->node);
         view.tags = pack_list(p, v != NULL ? &slots : NULL, c->tags, c->tag_count);
         view.types = pack_list(p, v != NULL ? &slots : NULL, c->types, c->type_count);
         if (v != NULL)

@@ -155,6 +155,8 @@ static void create_table(lua_State *L, const lim__candidate *c, const uint32_t n
         set_number(L, i, numbers[i]);
     lua_pushlstring(L, c->name.len ? c->name.ptr : "", c->name.len);
     lua_setfield(L, -2, "id");
+    lua_pushlstring(L, c->node.len ? c->node.ptr : "", c->node.len);
+    lua_setfield(L, -2, "node");
     set_names(L, "tags", c->tags, c->tag_count);
     set_names(L, "types", c->types, c->type_count);
 }

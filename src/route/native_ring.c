@@ -55,7 +55,7 @@ static bool block_take(lim__ring *g, lim__native_view *v, uint32_t need)
 
 static uint32_t words_bytes(const lim__candidate *c)
 {
-    size_t need = c->name.len;
+    size_t need = c->name.len + c->node.len;
     for (uint32_t i = 0; i < c->tag_count; i++)
         need += sizeof(uint16_t) + c->tags[i].len;
     for (uint32_t i = 0; i < c->type_count; i++)
@@ -106,17 +106,21 @@ static bool views_cover(lim__ring *g, uint32_t slot)
 static bool new_words(lim__ring *g, lim__native_view *v, lim__ring_record *r, const lim__candidate *c)
 {
     uint32_t need = words_bytes(c);
-    if (c->name.len > UINT16_MAX || !words_fit(c->tags, c->tag_count) || !words_fit(c->types, c->type_count) ||
-        !block_take(g, v, need))
+    if (c->name.len > UINT16_MAX || c->node.len > UINT16_MAX || !words_fit(c->tags, c->tag_count) ||
+        !words_fit(c->types, c->type_count) || !block_take(g, v, need))
         return false;
     uint8_t *at = g->requests->strings + v->block;
     if (c->name.len > 0)
         memcpy(at, c->name.ptr, c->name.len);
-    at = put_words(at + c->name.len, c->tags, c->tag_count);
+    at += c->name.len;
+    if (c->node.len > 0)
+        memcpy(at, c->node.ptr, c->node.len);
+    at = put_words(at + c->node.len, c->tags, c->tag_count);
     (void)put_words(at, c->types, c->type_count);
     r->strings = v->block;
     r->strings_len = need;
     r->name_len = (uint16_t)c->name.len;
+    r->node_len = (uint16_t)c->node.len;
     r->tag_count = (uint16_t)c->tag_count;
     r->type_count = (uint16_t)c->type_count;
     r->shape = ++g->shapes;

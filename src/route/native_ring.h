@@ -59,8 +59,8 @@ typedef struct lim__ring_record {  /* a candidate */
     uint32_t shape;                /* changes with what stands in strings */
     uint64_t id;
     uint32_t in_flight, max_in_flight, buffer_depth, latency_us;
-    uint32_t strings, strings_len; /* name, then of each tag and type uint16_t length, bytes */
-    uint16_t name_len, tag_count, type_count;
+    uint32_t strings, strings_len; /* name, node, then of each tag and type uint16_t length, bytes */
+    uint16_t name_len, node_len, tag_count, type_count;
 } lim__ring_record;
 
 typedef struct lim__ring_requests {

@@ -93,13 +93,14 @@ static void test_a_native_function_chooses_by_room(void **state)
     lim__router_unref(r);
 }
 
-static void test_it_reads_fields_headers_names_and_tags(void **state)
+static void test_it_reads_fields_headers_names_nodes_and_tags(void **state) /* proves GR3 */
 {
     (void)state;
     lim__router *r = open_function("healthy");
     lim__buf headers = { 0 };
     assert_decided(call_to_end(r, "{\"name\":\"worker-5\"}"), 5);
     assert_decided(call_to_end(r, "{\"tag\":\"eu\"}"), 1);
+    assert_decided(call_to_end(r, "{\"node\":\"west\"}"), 4);
     assert_int_equal(call_to_end(r, "{\"tag\":\"us\"}").how, LIM__ROUTE_NONE);
     assert_decided(call_to_end(r, "{\"user\":{\"pick\":[1,6]}}"), 6);
     assert_decided(call_to_end(r, "{\"share\":0.5}"), 4);
@@ -218,7 +219,7 @@ static void refused(const char *name, const char *why)
 static void test_a_bad_object_is_refused_with_the_reason(void **state)
 {
     (void)state;
-    refused("other-abi", "it was built for version 2 of liminal/native.h; this is version 1");
+    refused("other-abi", "it was built for version 3 of liminal/native.h; this is version 2");
     refused("no-symbol", "it exports no lim_native_router_v");
     refused("crashes", "signal 11 (SEGV)");
     refused("wrong-answer", "of one candidate it chose another");
@@ -636,7 +637,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_a_native_function_chooses_by_room),
-        T(test_it_reads_fields_headers_names_and_tags),
+        T(test_it_reads_fields_headers_names_nodes_and_tags),
         T(test_the_counter_goes_on_over_versions_and_chance_is_seeded),
         T(test_one_who_takes_over_a_slot_is_shown_with_his_own_name),
         T(test_many_calls_go_over_together),

@@ -24,7 +24,7 @@ typedef struct lim__candidate { /* owned by the group; a persistent object per w
     uint64_t stamp;             /* changed by the owner whenever a number below changes; never 0 */
     uint32_t slot;              /* small dense index; may be used again, together with another id */
     uint32_t in_flight, max_in_flight, buffer_depth, latency_us;
-    lim_bytes name; /* identity; it and tags and types never change for one id */
+    lim_bytes name, node; /* identity, and where it runs; they and tags and types never change for one id */
     const lim_bytes *tags, *types;
     uint32_t tag_count, type_count;
 } lim__candidate;

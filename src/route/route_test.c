@@ -200,12 +200,13 @@ static void test_a_function_sees_the_candidates_and_the_message(void **state) /*
     lim__router_unref(r);
 }
 
-static void test_every_field_of_a_candidate_is_there(void **state)
+static void test_every_field_of_a_candidate_is_there(void **state) /* proves GR3 */
 {
     (void)state;
     lim__router *r =
         lua_body("local x = c[4] assert(x.id == 'worker-3' and x.in_flight == 3 and x.max_in_flight == 10 and "
                  "x.available == 7 and x.buffer_depth == 6 and x.latency_us == 300 and x.tags.eu == true and "
+                 "x.node == 'east' and c[5].node == 'west' and x.types.resize and "
                  "x.tags.cpu == nil and c[3].tags.gpu == nil and #c == 8) return x");
     assert_decided(call(r, ""), 3);
     lim__router_unref(r);

@@ -50,6 +50,7 @@ static void world_reset(void)
         snprintf(names[i], sizeof names[i], "worker-%u", i);
         w.workers[i] = (lim__candidate){ .id = 1000 + i, .stamp = 1, .slot = i, .in_flight = i, .max_in_flight = 10,
                                          .buffer_depth = 2 * i, .latency_us = 100 * i, .name = lim__str(names[i]),
+                                         .node = lim__str(i < 4 ? "east" : "west"),
                                          .tags = gpu, .tag_count = i % 2 ? 2 : 0, .types = resize, .type_count = 1 };
         w.list[i] = &w.workers[i];
     }

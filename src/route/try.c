@@ -128,6 +128,7 @@ static void take(const lim_candidate *from, uint32_t n, lim__candidate *all, con
                                    .buffer_depth = c->buffer_depth,
                                    .latency_us = c->latency_us,
                                    .name = c->name,
+                                   .node = c->node,
                                    .tags = c->tags,
                                    .types = c->types,
                                    .tag_count = c->tag_count,

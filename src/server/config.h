@@ -16,7 +16,7 @@
 
 /* X(name, path, kind, least, most, default, argument, text). The value is a number: of threads, microseconds (MICROS),
  * milliseconds (MILLIS), bytes; 0 or 1 (SWITCH); which of the argument's words (CHOICE); an ADDRESS and a DIRECTORY are
- * texts. */
+ * texts, as is a NAME. */
 #define LIM__CONFIG_MAP(X)                                                                                             \
     X(LISTEN, "listen", ADDRESS, 0, 0, "127.0.0.1:4777", "ADDR:PORT", "where; port 0: any, printed")                   \
     X(INSECURE_LISTEN, "insecure_listen", SWITCH, 0, 1, "false", "",                                                   \
@@ -35,6 +35,8 @@
     X(SYNC_INTERVAL, "sync_interval", MILLIS, 1, 60000, "1s", "D", "how often, with sync: interval")                   \
     X(ROUTING_NATIVE, "routing.native", SWITCH, 0, 1, "false", "",                                                     \
       "take native routing functions, which run in processes that can only compute")                                   \
+    X(NODE, "node", NAME, 0, 0, "auto", "NAME",                                                                   \
+      "what routing functions see as the place of workers that say none; auto: the host's name")                       \
     X(LOG_LEVEL, "log.level", CHOICE, 0, 0, "info", "none|error|info", "what goes to standard error")
 
 typedef enum lim__config_key {
@@ -47,6 +49,7 @@ typedef enum lim__config_key {
 typedef enum lim__config_kind {
     LIM__CONFIG_ADDRESS = 1,
     LIM__CONFIG_DIRECTORY,
+    LIM__CONFIG_NAME,
     LIM__CONFIG_NUMBER,
     LIM__CONFIG_MICROS,
     LIM__CONFIG_MILLIS,
@@ -66,7 +69,7 @@ typedef enum lim__config_origin { /* the larger one wins */
 
 typedef struct lim__config_value {
     uint64_t n;
-    char text[LIM__CONFIG_TEXT_MAX + 1]; /* of an ADDRESS or a DIRECTORY */
+    char text[LIM__CONFIG_TEXT_MAX + 1]; /* of an ADDRESS, a DIRECTORY or a NAME */
     lim__config_origin origin;
     int line, column; /* of a FILE's */
 } lim__config_value;

@@ -140,21 +140,22 @@ static void test_each_place_sets_every_key(void **state)
          "listen: 127.0.0.2:5\ninsecure_listen: true\nschedulers: 63\nspin: 1ms\nspread: true\npayload_max: "
          "2048\nping: 1m\n"
          "drain: 1500ms\ndata: /srv/x y\ndata_max: 20GiB\nsync: never\nsync_interval: 5ms\nrouting:\n  native: true\n"
-         "log:\n  level: error\n",
+         "node: east-1\nlog:\n  level: error\n",
          ARGV(NULL), ENV(NULL));
-    static const uint64_t wanted[] = { 0, 1, 63, 1000, 1, 2048, 60000, 1500, 0, UINT64_C(20) << 30, 2, 5, 1, 1 };
+    static const uint64_t wanted[] = { 0, 1, 63, 1000, 1, 2048, 60000, 1500, 0, UINT64_C(20) << 30, 2, 5, 1, 0, 1 };
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
         assert_int_equal(r.config.values[i].origin, LIM__CONFIG_FILE);
         assert_int_equal(r.config.values[i].n, wanted[i]);
     }
     assert_string_equal(r.config.values[LIM__CONFIG_DATA].text, "/srv/x y");
+    assert_string_equal(r.config.values[LIM__CONFIG_NODE].text, "east-1");
     assert_string_equal(r.config.host, "127.0.0.2");
     assert_int_equal(r.config.port, 5);
     end(&r);
     load(&r, NULL, ARGV(W("--listen"), W("[::1]:0"), W("--insecure-listen"), W("--spread"), W("--log-level=none")),
          ENV(W("LIMINAL_SPIN=0"), W("LIMINAL_PAYLOAD_MAX=64KiB"), W("LIMINAL_PING=10ms"), W("LIMINAL_DRAIN=0"),
              W("LIMINAL_SPREAD=false"), W("LIMINAL_SCHEDULERS=0x2")));
-    static const uint64_t words[] = { 0, 1, 2, 0, 1, 65536, 10, 0, 0, 0, 0, 1000, 0, 0 };
+    static const uint64_t words[] = { 0, 1, 2, 0, 1, 65536, 10, 0, 0, 0, 0, 1000, 0, 0, 0 };
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++)
         assert_int_equal(r.config.values[i].n, words[i]);
     assert_string_equal(r.config.host, "[::1]");
@@ -208,7 +209,7 @@ static void test_a_wrong_flag_is_one_line(void **state)
 {
     (void)state;
     refused(ARGV(W("--nonsense"), W("x")),
-            "liminald: --nonsense: unknown flag; the nearest known one is --listen, liminald --help shows all\n");
+            "liminald: --nonsense: unknown flag; the nearest known one is --node, liminald --help shows all\n");
     refused(ARGV(W("--confg=x")),
             "liminald: --confg: unknown flag; the nearest known one is --config, liminald --help shows all\n");
     refused(
@@ -465,6 +466,7 @@ static void test_print_config_shows_where_each_value_comes_from(void **state) /*
              "sync_interval: 1s  # default\n"
              "routing:\n"
              "  native: false  # default\n"
+             "node: auto  # default\n"
              "log:\n"
              "  level: none  # file:5\n",
              r.path);
@@ -510,11 +512,12 @@ static void test_what_print_config_prints_can_be_fed_back(void **state) /* prove
         for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
             const lim__config_entry *key = &lim__config_table[i];
             uint64_t span = (uint64_t)(key->kind == LIM__CONFIG_CHOICE ? 2 : key->most) - key->least + 1;
-            bool is_text = key->kind == LIM__CONFIG_ADDRESS || key->kind == LIM__CONFIG_DIRECTORY;
+            bool is_text = key->kind <= LIM__CONFIG_NAME;
             c.values[i].n = is_text ? 0 : key->least + below(&rng, span);
         }
         strcpy(c.values[LIM__CONFIG_LISTEN].text, hosts[round % LIM_COUNT(hosts)]);
         strcpy(c.values[LIM__CONFIG_DATA].text, directories[round % LIM_COUNT(directories)]);
+        strcpy(c.values[LIM__CONFIG_NODE].text, directories[(round + 1) % LIM_COUNT(directories)]);
         lim__config_finish(&c);
         there_and_back(&c);
         lim__config_fini(&c);

@@ -156,6 +156,9 @@ static void allowed(const lim__config_entry *key, lim__buf *out)
     case LIM__CONFIG_DIRECTORY:
         lim__buf_text(out, "a directory, auto or none");
         break;
+    case LIM__CONFIG_NAME:
+        lim__buf_text(out, "a name of at most 255 bytes, or auto");
+        break;
     case LIM__CONFIG_NUMBER:
         range(key, "a whole number", "", out);
         break;
@@ -288,11 +291,11 @@ static const char *read_address(lim__val v, lim__config_value *out)
     return NULL;
 }
 
-static const char *read_directory(lim__val v, lim__config_value *out)
+static const char *read_text(lim__val v, size_t max, lim__config_value *out)
 {
     if (v.kind != LIM__TEXT)
         return kind_of(v);
-    if (v.text.len == 0 || v.text.len > LIM__CONFIG_TEXT_MAX)
+    if (v.text.len == 0 || v.text.len > max)
         return " is empty or too long";
     for (size_t i = 0; i < v.text.len; i++)
         if ((uint8_t)((const char *)v.text.ptr)[i] < 0x20 || ((const char *)v.text.ptr)[i] == 0x7F)
@@ -316,7 +319,9 @@ static const char *read_kind(const lim__config_entry *key, lim__val v, lim__conf
     case LIM__CONFIG_ADDRESS:
         return read_address(v, out);
     case LIM__CONFIG_DIRECTORY:
-        return read_directory(v, out);
+        return read_text(v, LIM__CONFIG_TEXT_MAX, out);
+    case LIM__CONFIG_NAME:
+        return read_text(v, 255, out);
     case LIM__CONFIG_NUMBER:
         return read_number(key, v, out);
     case LIM__CONFIG_MICROS:
@@ -375,7 +380,7 @@ void lim__config_write(const lim__config_entry *key, const lim__config_value *va
     bool quoted = key->kind == LIM__CONFIG_ADDRESS && value->text[0] == '['; /* else it would be a list */
     if (key->kind == LIM__CONFIG_ADDRESS)
         lim__buf_format(out, quoted ? "\"%s\"" : "%s", value->text);
-    else if (key->kind == LIM__CONFIG_DIRECTORY)
+    else if (key->kind == LIM__CONFIG_DIRECTORY || key->kind == LIM__CONFIG_NAME)
         write_text(value->text, out);
     else if (key->kind == LIM__CONFIG_SWITCH)
         lim__buf_text(out, value->n ? "true" : "false");

@@ -110,6 +110,15 @@ static bool data_directory(const lim__config *config, char *out, size_t size, co
     return true;
 }
 
+static const char *node_name(const lim__config *config, char *out, size_t size)
+{
+    const char *text = config->values[LIM__CONFIG_NODE].text;
+    if (strcmp(text, "auto") != 0)
+        return text;
+    out[size - 1] = '\0';
+    return gethostname(out, size - 1) == 0 && out[0] != '\0' ? out : NULL;
+}
+
 /* ---- running ---- */
 
 static void raise_descriptors(void)
@@ -170,6 +179,7 @@ int main(int argc, char **argv)
     lim_bus *bus;
     lim_diag diag = { 0 };
     char state[LIM__CONFIG_TEXT_MAX + 1];
+    char node[256];
     const char *data;
     int code = configure(&config, argc, argv);
     if (code >= 0) {
@@ -198,6 +208,7 @@ int main(int argc, char **argv)
                           .sync = (lim_sync)(lim__config_get(&config, LIM__CONFIG_SYNC) + LIM_SYNC_ALWAYS),
                           .sync_interval_ms = lim__config_get(&config, LIM__CONFIG_SYNC_INTERVAL),
                           .native_engine = lim__config_get(&config, LIM__CONFIG_ROUTING_NATIVE) != 0,
+                          .node = node_name(&config, node, sizeof node),
                           .diag = &diag };
     lim_err err = lim_bus_open(&opts, &bus);
     if (err == LIM_OK)

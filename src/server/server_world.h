@@ -350,7 +350,7 @@ static inline bool client_has(client *c, uint8_t type) /* now */
 
 static inline client *client_session(world *w, const char *machine, const lim__c_id16 *token, uint32_t liveness_ms)
 {
-    lim__wire_opts opts = { .hello = { .liveness_ms = liveness_ms, .client = lim__str(machine) } };
+    lim__wire_opts opts = { .hello = { .liveness_ms = liveness_ms, .client = lim__str(machine), .node = lim__str(machine) } };
     if (token != NULL)
         opts.hello.session = *token;
     client *c = client_dial(w, machine, &opts);

@@ -280,14 +280,17 @@ static void on_hello(session *s, const lim__frame *frame)
         lim__session_malformed(s, frame);
         return;
     }
-    char *name = malloc(f.client.len + 1);
+    char *name = malloc(f.client.len + f.node.len + 1);
     if (name == NULL) {
         lim__session_fault(s, LIM_E_NOMEM, "out of memory");
         return;
     }
     if (f.client.len > 0)
         memcpy(name, f.client.ptr, f.client.len);
+    if (f.node.len > 0)
+        memcpy(name + f.client.len, f.node.ptr, f.node.len);
     s->client = lim__bytes(name, f.client.len);
+    s->place = lim__bytes(name + f.client.len, f.node.len);
     s->liveness_ms = f.liveness_ms;
     take_token(s, &f.session);
     if (s->hello_timer != 0)
@@ -401,6 +404,13 @@ static void keep(session *s, const lim__span *in)
     }
 }
 
+static void heard(session *s)
+{
+    s->heard = true;
+    if (s->pulse != NULL)
+        lim__pulse_beat(s->pulse, lim_now_ns(s->self));
+}
+
 /* A frame larger than the shared buffer grows in the session's own, as its bytes come: its length is only a promise. */
 static void read_large(session *s)
 {
@@ -418,7 +428,7 @@ static void read_large(session *s)
             end_of_stream(s, n);
         return;
     }
-    s->heard = true;
+    heard(s);
     s->kept.end += (size_t)n;
     lim__span in = { s->kept.ptr + s->kept.start, s->kept.ptr + s->kept.end };
     if ((size_t)n == missing && take_frames(s, &in))
@@ -440,7 +450,7 @@ static void read_in(session *s)
             end_of_stream(s, n);
         return;
     }
-    s->heard = true;
+    heard(s);
     if (have > 0)
         memcpy(buffer, s->kept.ptr + s->kept.start, have);
     lim__span in = { buffer, buffer + have + (size_t)n };
@@ -708,6 +718,7 @@ static void on_end(void *state, lim_reason reason)
     lim__buf_fini(&s->kept);
     lim__buf_fini(&s->out);
     free((void *)(uintptr_t)s->client.ptr);
+    lim__pulse_unref(s->pulse);
     lim__list_remove(&s->node);
     count_session(p, -1);
 }

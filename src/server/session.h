@@ -186,7 +186,9 @@ struct session {
     uint64_t asked_ns;   /* since when a PING is unanswered; 0: none is */
     uint32_t liveness_ms;
     char peer[56];
-    lim_bytes client; /* its name; malloc'd */
+    lim_bytes client; /* its name; malloc'd, and behind it: */
+    lim_bytes place;  /* where it says to be */
+    lim__pulse *pulse; /* NULL: it has registered nobody yet */
     uint8_t token[16];
     bool over;      /* lim_exit was called: nothing may be done any more */
     bool busy;      /* counted in porter->busy_count */

@@ -94,6 +94,38 @@ static void forget_queue(client *worker, client *c)
     sys(c, "$sys.groups", "{\"op\":\"rm\",\"name\":\"q\"}");
 }
 
+/* ---- who is there ---- */
+
+static uint64_t last_seen_ms(client *c)
+{
+    static const char key[] = "\"last_seen_ms_ago\":";
+    char text[1024];
+    PUT(c, ask, .corr = 98, .timeout_ms = 10000, .on_crash = 1, .group = lim__str("$sys.workers"),
+        .payload = lim__str("{\"op\":\"ls\"}"));
+    lim__f_outcome o = take_outcome(c, 98);
+    snprintf(text, sizeof text, "%.*s", (int)o.payload.len, (const char *)o.payload.ptr);
+    assert_non_null(strstr(text, "\"node\":\"worker\"")); /* as its HELLO said */
+    assert_non_null(strstr(text, "\"eligible\":true,\"why\":\"\""));
+    assert_non_null(strstr(text, key));
+    return strtoull(strstr(text, key) + sizeof key - 1, NULL, 10);
+}
+
+static void test_any_word_of_a_connection_shows_that_its_workers_were_there(void **state) /* proves GR3 GR14 */
+{
+    (void)state;
+    EVERY_WORLD(w)
+    {
+        client *worker = client_new(w, "worker"), *boss = client_new(w, "boss");
+        serve(worker, LIM__SERVE_QUEUE, "q");
+        run_for(w, 9 * SECOND);
+        assert_in_range(last_seen_ms(boss), 8000, 10000);
+        PUT(worker, cancel, .corr = 4711); /* of nothing: a word all the same */
+        run_for(w, SECOND);
+        assert_in_range(last_seen_ms(boss), 0, 2000);
+        forget_queue(worker, boss);
+    }
+}
+
 /* ---- parts ---- */
 
 static void test_an_answer_in_parts_comes_in_order_and_as_granted(void **state) /* proves CV13 PR3 */
@@ -533,6 +565,7 @@ static void test_a_crash_leaves_a_task_that_undoes_it(void **state) /* proves CV
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_any_word_of_a_connection_shows_that_its_workers_were_there),
         cmocka_unit_test(test_an_answer_in_parts_comes_in_order_and_as_granted),
         cmocka_unit_test(test_parts_and_grants_beyond_the_credit_are_faults),
         cmocka_unit_test(test_a_cancel_reaches_who_sends_parts),

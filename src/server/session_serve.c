@@ -278,6 +278,8 @@ static const char *objection(const session *s, const lim__f_serve *f, lim_err *c
 static lim__join *join_letter(session *s, const lim__f_serve *f, reg_stream *reg)
 {
     char made[40];
+    if (s->pulse == NULL)
+        s->pulse = lim__pulse_new(lim_now_ns(s->self)); /* none for want of memory: it is seen by its results */
     lim_bytes identity = f->identity;
     if (identity.len == 0) {
         unsigned long long n = atomic_fetch_add(&s->porter->bus->next_name, 1) + 1;
@@ -286,7 +288,7 @@ static lim__join *join_letter(session *s, const lim__f_serve *f, reg_stream *reg
     }
     reg->identity_len = (uint8_t)identity.len;
     memcpy(reg->identity, identity.ptr, identity.len);
-    size_t bytes = identity.len + f->types.len + f->tags.len;
+    size_t bytes = identity.len + f->types.len + f->tags.len + s->place.len;
     lim__join *j = bytes > UINT16_MAX ? NULL : lim__letter_new(s->porter->sched, &lim__type_join, sizeof *j + bytes);
     if (j == NULL)
         return NULL;
@@ -297,7 +299,9 @@ static lim__join *join_letter(session *s, const lim__f_serve *f, reg_stream *reg
                       .capacity = f->capacity,
                       .type_count = f->types.count,
                       .tag_count = f->tags.count,
+                      .pulse = lim__pulse_ref(s->pulse),
                       .text_len = (uint16_t)bytes,
+                      .node_len = (uint8_t)s->place.len,
                       .identity_len = (uint8_t)identity.len };
     memcpy(j->session, s->token, sizeof j->session);
     memcpy(j->text, identity.ptr, identity.len);
@@ -305,6 +309,8 @@ static lim__join *join_letter(session *s, const lim__f_serve *f, reg_stream *reg
         memcpy(j->text + identity.len, f->types.ptr, f->types.len);
     if (f->tags.len > 0)
         memcpy(j->text + identity.len + f->types.len, f->tags.ptr, f->tags.len);
+    if (s->place.len > 0)
+        memcpy(j->text + bytes - s->place.len, s->place.ptr, s->place.len);
     return j;
 }
 

@@ -39,9 +39,9 @@
     X(pong, "yes",                                                                                                     \
       "14 00 00000000 00000000",                                                                                       \
       .flags = 0)                                                                                                      \
-    X(hello, "a new session of the client `w1`",                                                                       \
-      "40 00 00000000 0000001b | 00000000 | 00001770 | 00000000000000000000000000000000 | 02 7731",                    \
-      .liveness_ms = 6000, .client = B("w1"))                                                                          \
+    X(hello, "a new session of the client `w1`, which is at `east`",                                                   \
+      "40 00 00000000 00000020 | 00000000 | 00001770 | 00000000000000000000000000000000 | 02 7731 | 04 65617374",      \
+      .liveness_ms = 6000, .client = B("w1"), .node = B("east")) \
     X(welcome, "the session has an id; frames up to 1114112 bytes; nothing is durable",                                \
       "41 00 00000000 0000002a | 00000000 | 00110000 | 000007d0 | a0a1a2a3a4a5a6a7a8a9aaabacadaeaf | 02 "              \
       "7331 | 05 302e312e30 | 04 6e6f6e65",                                                                            \

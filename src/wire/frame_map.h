@@ -122,7 +122,7 @@
 #define LIM__FIELDS_disconnect(X)
 #define LIM__FIELDS_ping(X)
 #define LIM__FIELDS_pong(X)
-#define LIM__FIELDS_hello(X) X(u32, features, 0) X(u32, liveness_ms, 0) X(id16, session, 0) X(name, client, 0)
+#define LIM__FIELDS_hello(X) X(u32, features, 0) X(u32, liveness_ms, 0) X(id16, session, 0) X(name, client, 0) X(name, node, 0)
 #define LIM__FIELDS_welcome(X)                                                                                         \
     X(u32, features, 0) X(u32, frame_max, 0) X(u32, ping_ms, 0) X(id16, session, 0) X(name, server, 0)                 \
     X(name, version, 0) X(name, durability_class, 0)

@@ -23,6 +23,16 @@ static uint32_t by_tag(const lim_native_call *call, lim_native_bytes tag)
     return LIM_NATIVE_NONE;
 }
 
+static uint32_t by_node(const lim_native_call *call, lim_native_bytes node)
+{
+    for (uint32_t i = 0; i < call->candidate_count; i++) {
+        const lim_native_bytes *is = &call->candidates[i]->node;
+        if (is->len == node.len && memcmp(is->ptr, node.ptr, node.len) == 0)
+            return i;
+    }
+    return LIM_NATIVE_NONE;
+}
+
 static uint32_t route(const lim_native_call *call)
 {
     lim_native_bytes text;
@@ -33,6 +43,8 @@ static uint32_t route(const lim_native_call *call)
         return by_name(call, text);
     if (lim_native_text(call, "tag", &text))
         return by_tag(call, text);
+    if (lim_native_text(call, "node", &text))
+        return by_node(call, text);
     if (lim_native_i64(call, "user.pick[1]", &number))
         return (uint32_t)number;
     if (lim_native_f64(call, "share", &real))
