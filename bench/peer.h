@@ -42,6 +42,7 @@ typedef struct bench_conn {
     size_t unit;     /* bytes of one delivery on the wire; 0: expects none */
     uint32_t window; /* of its credit */
     uint64_t delivered, acked, dropped;
+    uint64_t next; /* number of the next message, of one that reads a log; 0: they are not looked at */
     /* a publisher */
     uint64_t answered; /* publishes that the server has answered */
     uint64_t deferred, rejected; /* deliveries that had to wait in the server, publishes that were in vain */

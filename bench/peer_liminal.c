@@ -3,6 +3,7 @@
  *
  * Deliveries, of which there are millions, are skipped by their header without being decoded, as the other table does
  * it. A subscriber returns half its window at a time. */
+#include "data/block.h"
 #include "data/data.h"
 #include "peer.h"
 
@@ -101,11 +102,43 @@ static void on_dropped(bench_conn *c, const lim__frame *frame)
     c->dropped = f.dropped_total;
 }
 
+/* Each of them is looked at, as with the peers, and has the size and the number that it should have. */
+static void on_delivers(bench_conn *c, const lim__frame *frame)
+{
+    lim__f_delivers f;
+    lim_bytes headers, payload;
+    uint32_t count = 0;
+    size_t size = c->unit - LIM__HEADER_SIZE - LIM__LEAST_OF_DELIVER;
+    if (!lim__get_delivers(frame, &f) || f.first != c->next)
+        broken(frame);
+    while (lim__block_next(&f.messages, &headers, &payload)) {
+        if (payload.len != size)
+            broken(frame);
+        count++;
+    }
+    if (count != f.count || f.messages.len != 0)
+        broken(frame);
+    c->delivered += count;
+    c->next += count;
+}
+
+static void on_subscribed(bench_conn *c, const lim__frame *frame)
+{
+    lim__f_subscribed f;
+    if (!lim__get_subscribed(frame, &f))
+        broken(frame);
+    c->next = frame->flags & LIM__FLAG_READS ? f.subscription : 0;
+    c->confirmed = true;
+}
+
 static void on_frame(bench_conn *c, const lim__frame *frame)
 {
     switch (frame->type) {
     case LIM__DELIVER:
         c->delivered++;
+        break;
+    case LIM__DELIVERS:
+        on_delivers(c, frame);
         break;
     case LIM__PUBLISHED:
         on_published(c, frame);
@@ -123,6 +156,8 @@ static void on_frame(bench_conn *c, const lim__frame *frame)
         on_dropped(c, frame);
         break;
     case LIM__SUBSCRIBED:
+        on_subscribed(c, frame);
+        break;
     case LIM__SERVED:
         c->confirmed = true;
         break;
@@ -134,6 +169,14 @@ static void on_frame(bench_conn *c, const lim__frame *frame)
     }
 }
 
+/* Of what is read from a log each number is looked at. */
+static void numbered(bench_conn *c, const uint8_t *delivery)
+{
+    if (lim__load64(delivery + LIM__HEADER_SIZE) != c->next)
+        bench_die("message %llu is missing", (unsigned long long)c->next);
+    c->next++;
+}
+
 /* Skips deliveries of the expected size. */
 static const uint8_t *skip(bench_conn *c, const uint8_t *p, const uint8_t *end)
 {
@@ -141,8 +184,11 @@ static const uint8_t *skip(bench_conn *c, const uint8_t *p, const uint8_t *end)
     if (unit == 0)
         return p;
     for (; (size_t)(end - p) >= unit && p[0] == LIM__DELIVER && lim__load32(p + 6) == unit - LIM__HEADER_SIZE;
-         p += unit)
+         p += unit) {
         c->delivered++;
+        if (c->next != 0)
+            numbered(c, p);
+    }
     return p;
 }
 

@@ -26,11 +26,18 @@ static void drop_msgs(void *body)
         lim__msg_unref(m->item[i].msg);
 }
 
+static void drop_row(void *body)
+{
+    lim__block_unref(((lim__read_row *)body)->block);
+}
+
 static void drop_page(void *body)
 {
     lim__read_page *page = body;
-    for (uint32_t i = page->at; i < page->count; i++)
+    uint32_t end = page->block != NULL ? 1 : page->count;
+    for (uint32_t i = page->block != NULL ? 0 : page->at; i < end; i++)
         lim__msg_unref(page->item[i].msg);
+    lim__block_unref(page->block);
 }
 
 static void drop_done(void *body)
@@ -53,6 +60,7 @@ static void drop_keys(void *body)
 }
 
 const lim__letter_type lim__type_read_msgs = { "read_msgs", drop_msgs };
+const lim__letter_type lim__type_read_row = { "read_row", drop_row };
 const lim__letter_type lim__type_read_acked = { "read_acked", NULL };
 const lim__letter_type lim__type_read_over = { "read_over", NULL };
 const lim__letter_type lim__type_read_attach = { "read_attach", NULL };
@@ -76,7 +84,7 @@ static void reader_check(const lim__reader *r)
         const lim__read_member *m = LIM_CONTAINER(node, lim__read_member, node);
         uint32_t flight = 0;
         LIM__LIST_EACH(f, &m->flights)
-            flight++;
+            flight += LIM_CONTAINER(f, lim__pend, in_member)->count;
         LIM_CHECK(flight == m->flight);                             /* K2 */
         LIM_CHECK(m->window == LIM_PULL || m->flight <= m->window); /* K3 */
         members++;
@@ -106,6 +114,20 @@ static lim__pend *first_ready(lim__reader *r)
     return p;
 }
 
+/* Whatever can be said of a row of messages without looking at one of them. False: not now, or not in a row. */
+static bool deliver_row(lim__reader *r)
+{
+    if (r->mode == LIM__READ_SHARED || r->at.ready.count > 0 || r->at.count >= LIM__PENDING_MAX)
+        return false;
+    lim__read_member *m = lim__read_member_pick(r, lim_now_ns(r->self));
+    uint32_t room = m != NULL ? lim__read_member_room(m, lim_now_ns(r->self)) : 0;
+    lim__read_page *page = room > 1 ? lim__reader_row_next(r) : NULL;
+    if (page == NULL)
+        return false;
+    uint32_t may = LIM__PENDING_MAX - r->at.count;
+    return lim__read_member_give_row(r, m, page, room < may ? room : may) > 0;
+}
+
 /* False: nothing more now. */
 static bool deliver_one(lim__reader *r)
 {
@@ -119,7 +141,7 @@ static bool deliver_one(lim__reader *r)
         return false;
     if (p != NULL)
         return lim__read_member_give_again(r, m, p) || (lim__reader_retry(r), false);
-    if (r->at.pending.count >= LIM__PENDING_MAX)
+    if (r->at.count >= LIM__PENDING_MAX)
         return false;
     const lim__logged *next = lim__reader_next(r);
     if (next == NULL)
@@ -141,7 +163,7 @@ void lim__reader_pump(lim__reader *r)
     else if (r->keys_wanted)
         lim__reader_keys(r);
     else
-        while (deliver_one(r))
+        while (deliver_row(r) || deliver_one(r))
             continue;
     lim__read_members_send(r);
     lim__reader_arm(r);
@@ -223,8 +245,7 @@ void lim__reader_free(lim__reader *r)
         return;
     lim__cursor_fini(&r->at); /* takes its messages out of the members' lists */
     members_free(r);
-    lim__page_free(r->page);
-    lim__page_free(r->ahead);
+    lim__pages_free(r);
     lim__log_leave(r->log, &r->seat);
     lim__log_unref(r->log);
     lim__buf_fini(&r->steps);

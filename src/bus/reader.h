@@ -84,9 +84,16 @@ typedef struct lim__read_msgs {
     uint32_t count;
     lim__read_item item[];
 } lim__read_msgs;
+struct lim__block;
+typedef struct lim__read_row { /* likewise, messages in a row: `first` and those behind it, delivered for the first time */
+    uint64_t owner_ref, member, first;
+    uint32_t count;
+    struct lim__block *block; /* a reference */
+    lim_bytes bytes;          /* of the block (data/block.h): these messages */
+} lim__read_row;
 typedef struct lim__read_acked { uint64_t owner_ref, ref; lim_err err; char detail[96]; } lim__read_acked;
 typedef struct lim__read_over { uint64_t owner_ref; lim_err why; char detail[96]; } lim__read_over; /* nothing follows */
-extern const lim__letter_type lim__type_read_msgs, lim__type_read_acked, lim__type_read_over;
+extern const lim__letter_type lim__type_read_msgs, lim__type_read_row, lim__type_read_acked, lim__type_read_over;
 
 /* ---- steps ----
  *   lim__reader_step_ask --(on the reader's scheduler)--> on_answer(OK) --lim__reader_step_row in the step's batch-->

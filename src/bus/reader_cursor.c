@@ -3,7 +3,7 @@
  *
  * Nothing is kept of a message that is done: everything below `next` that is not pending is. So what a cursor costs, in
  * memory and in its row, is what is under way, however long the log; and a message that is settled out of order leaves
- * no trace but a hole. */
+ * no trace but a hole. A row of messages costs as much as one, as long as it is settled from its ends. */
 #include "bus/reader_cursor.h"
 #include "base/base.h"
 
@@ -102,7 +102,6 @@ static void lift(lim__cursor *c, lim__pend *p)
 {
     if (p->state == LIM__PEND_READY) {
         heap_remove(&c->ready, c, p);
-        c->absent -= p->msg == NULL;
     } else if (p->at != 0) {
         heap_remove(&c->due, c, p);
     }
@@ -123,22 +122,53 @@ static void fly(lim__cursor *c, lim__pend *p, struct lim__read_member *member, l
         let_go(c, p);
 }
 
-static lim__pend *pend_new(lim__cursor *c, uint64_t seq)
+/* Room in both heaps for so many more: an arrow of one that is there cannot fail. */
+static bool reserve(lim__cursor *c, uint32_t more)
 {
-    size_t wanted = c->pending.count + 1;
-    if (!heap_reserve(&c->due, wanted) || !heap_reserve(&c->ready, wanted))
-        return NULL;
-    lim__pend *p = calloc(1, sizeof *p);
+    size_t wanted = (size_t)c->nodes + more;
+    return heap_reserve(&c->due, wanted) && heap_reserve(&c->ready, wanted);
+}
+
+/* In no state, in front of `before`, which is in the order. */
+static void enter(lim__cursor *c, lim__pend *p, lim__list *before)
+{
+    lim__list_init(&p->in_member);
+    lim__list_push(before, &p->in_order);
+    c->nodes++;
+    c->rows += p->row;
+    c->count += p->count;
+}
+
+static lim__pend *pend_new(lim__cursor *c, uint64_t seq, lim__list *before)
+{
+    lim__pend *p = reserve(c, 1) ? calloc(1, sizeof *p) : NULL;
     if (p == NULL)
         return NULL;
     p->seq = seq;
-    lim__list_init(&p->in_member);
+    p->count = 1;
     if (lim__map_put(&c->pending, seq, p) != LIM_OK) {
         free(p);
         return NULL;
     }
-    lim__list_push(&c->order, &p->in_order);
+    enter(c, p, before);
     return p;
+}
+
+static lim__pend *row_new(lim__cursor *c, uint64_t seq, uint32_t count, lim__list *before)
+{
+    lim__pend *p = reserve(c, 1) ? calloc(1, sizeof *p) : NULL;
+    if (p == NULL)
+        return NULL;
+    p->seq = seq;
+    p->count = count;
+    p->row = true;
+    enter(c, p, before);
+    return p;
+}
+
+static uint64_t last_of(const lim__pend *p)
+{
+    return p->seq + p->count - 1;
 }
 
 /* ---- the cursor ---- */
@@ -170,16 +200,28 @@ uint64_t lim__cursor_floor(const lim__cursor *c)
     return (lim__list_empty(&c->order) ? c->next : LIM_CONTAINER(c->order.next, lim__pend, in_order)->seq) - 1;
 }
 
+lim__pend *lim__cursor_from(const lim__cursor *c, uint64_t seq)
+{
+    LIM__LIST_EACH(node, &c->order)
+        if (last_of(LIM_CONTAINER(node, lim__pend, in_order)) >= seq)
+            return LIM_CONTAINER(node, lim__pend, in_order);
+    return NULL;
+}
+
 lim__pend *lim__cursor_find(const lim__cursor *c, uint64_t seq)
 {
-    return lim__map_get(&c->pending, seq);
+    lim__pend *p = lim__map_get(&c->pending, seq);
+    if (p != NULL || c->rows == 0)
+        return p;
+    p = lim__cursor_from(c, seq);
+    return p != NULL && p->seq <= seq ? p : NULL;
 }
 
 lim__pend *lim__cursor_add(lim__cursor *c, uint64_t seq, uint64_t expires_wall_ns, lim__msg *msg,
                            struct lim__read_member *member, lim__list *members_list, uint64_t due_ns)
 {
     LIM_ASSERT(seq >= c->next);
-    lim__pend *p = pend_new(c, seq);
+    lim__pend *p = pend_new(c, seq, &c->order);
     if (p == NULL)
         return NULL;
     p->expires_wall_ns = expires_wall_ns;
@@ -187,6 +229,18 @@ lim__pend *lim__cursor_add(lim__cursor *c, uint64_t seq, uint64_t expires_wall_n
     c->next = seq + 1;
     fly(c, p, member, members_list, due_ns);
     return p;
+}
+
+bool lim__cursor_add_row(lim__cursor *c, uint64_t seq, uint32_t count, struct lim__read_member *member,
+                         lim__list *members_list, uint64_t due_ns)
+{
+    LIM_ASSERT(seq >= c->next && count > 0);
+    lim__pend *p = row_new(c, seq, count, &c->order);
+    if (p == NULL)
+        return false;
+    c->next = seq + count;
+    fly(c, p, member, members_list, due_ns);
+    return true;
 }
 
 void lim__cursor_pass(lim__cursor *c, uint64_t next)
@@ -200,20 +254,99 @@ void lim__cursor_done(lim__cursor *c, lim__pend *p)
     lift(c, p);
     let_go(c, p);
     lim__list_remove(&p->in_order);
-    lim__map_remove(&c->pending, p->seq);
+    if (!p->row)
+        lim__map_remove(&c->pending, p->seq);
+    c->nodes--;
+    c->rows -= p->row;
+    c->count -= p->count;
     free(p);
+}
+
+/* Less of a row from its front. Whatever stands behind it in a heap still does: nobody else has a number in it. */
+static void shorten(lim__cursor *c, lim__pend *row, uint32_t by)
+{
+    row->seq += by;
+    row->count -= by;
+    c->count -= by;
+}
+
+uint32_t lim__cursor_done_upto(lim__cursor *c, lim__pend *p, uint64_t seq)
+{
+    uint32_t count = p->count;
+    if (seq < p->seq)
+        return 0;
+    if (seq >= last_of(p)) {
+        lim__cursor_done(c, p);
+        return count;
+    }
+    count = (uint32_t)(seq + 1 - p->seq);
+    shorten(c, p, count);
+    return count;
+}
+
+/* As `like` is, which is beside it in the order, and behind it (or in front) in its member's list and its heap. */
+static void take_after(lim__cursor *c, lim__pend *p, const lim__pend *like, lim__list *before)
+{
+    p->state = like->state;
+    p->why = like->why;
+    p->deliveries = like->deliveries;
+    p->due_ns = like->due_ns;
+    p->member = like->member;
+    if (before != NULL)
+        lim__list_push(before, &p->in_member);
+    if (like->at != 0)
+        heap_push(p->state == LIM__PEND_READY ? &c->ready : &c->due, c, p);
+}
+
+/* What a row has behind a number, into a row of its own. False: no memory. */
+static bool cut(lim__cursor *c, lim__pend *row, uint64_t seq)
+{
+    uint32_t rest = (uint32_t)(last_of(row) - seq);
+    if (rest == 0)
+        return true;
+    lim__pend *behind = row_new(c, seq + 1, rest, row->in_order.next);
+    if (behind == NULL)
+        return false;
+    row->count -= rest;
+    c->count -= rest; /* they were counted anew */
+    take_after(c, behind, row, row->member != NULL ? row->in_member.next : NULL);
+    return true;
+}
+
+lim__pend *lim__cursor_take(lim__cursor *c, uint64_t seq)
+{
+    lim__pend *p = lim__cursor_find(c, seq);
+    return p != NULL ? lim__cursor_take_of(c, p, seq) : NULL;
+}
+
+lim__pend *lim__cursor_take_of(lim__cursor *c, lim__pend *row, uint64_t seq)
+{
+    if (!row->row)
+        return row;
+    LIM_ASSERT(row->seq <= seq && seq <= last_of(row));
+    if (!cut(c, row, seq))
+        return NULL;
+    lim__pend *p = pend_new(c, seq, row->in_order.next);
+    if (p == NULL)
+        return NULL; /* two rows, then: that is as good as one */
+    c->count--;
+    row->count--;
+    take_after(c, p, row, row->member != NULL ? row->in_member.next : NULL);
+    if (row->count == 0)
+        lim__cursor_done(c, row);
+    return p;
 }
 
 void lim__cursor_again(lim__cursor *c, lim__pend *p)
 {
     lift(c, p);
     p->state = LIM__PEND_READY;
-    c->absent += p->msg == NULL;
     heap_push(&c->ready, c, p);
 }
 
 void lim__cursor_later(lim__cursor *c, lim__pend *p, uint64_t due_ns)
 {
+    LIM_ASSERT(!p->row);
     lift(c, p);
     p->state = LIM__PEND_LATER;
     p->due_ns = due_ns;
@@ -222,7 +355,7 @@ void lim__cursor_later(lim__cursor *c, lim__pend *p, uint64_t due_ns)
 
 void lim__cursor_hold(lim__cursor *c, lim__pend *p, lim__pend_state state)
 {
-    LIM_ASSERT(state == LIM__PEND_STEP || state == LIM__PEND_DYING);
+    LIM_ASSERT((state == LIM__PEND_STEP || state == LIM__PEND_DYING) && !p->row);
     if (state == LIM__PEND_STEP) {
         LIM_ASSERT(p->state == LIM__PEND_FLIGHT);
         if (p->at != 0)
@@ -269,12 +402,12 @@ lim__pend *lim__cursor_first_ready(const lim__cursor *c)
 
 void lim__cursor_give(lim__cursor *c, lim__pend *p, lim__msg *msg)
 {
-    LIM_ASSERT(p->msg == NULL);
-    c->absent -= p->state == LIM__PEND_READY;
+    LIM_ASSERT(p->msg == NULL && !p->row);
     keep(c, p, msg);
 }
 
-/* ---- the row ---- numbers as distances, seven bits a byte, the low ones first */
+/* ---- the row ---- numbers as distances, seven bits a byte, the low ones first; of each that is pending the distance
+ * and its deliveries, of several in a row that were delivered as often: the distance, 0, how many, deliveries */
 
 static void pack_number(lim__buf *b, uint64_t n)
 {
@@ -306,28 +439,42 @@ void lim__cursor_pack(const lim__cursor *c, lim__buf *out, bool (*without)(const
         if (without != NULL && without(p))
             continue;
         pack_number(out, p->seq - last);
+        if (p->row) {
+            pack_number(out, 0);
+            pack_number(out, p->count);
+        }
         pack_number(out, p->deliveries);
-        last = p->seq;
+        last = last_of(p);
     }
+}
+
+/* Deliveries, and how many messages have them. */
+static bool unpack_deliveries(lim_bytes *in, uint64_t *deliveries, uint64_t *count)
+{
+    *count = 0;
+    if (!unpack_number(in, deliveries))
+        return false;
+    return *deliveries != 0 || (unpack_number(in, count) && *count > 0 && unpack_number(in, deliveries));
 }
 
 lim_err lim__cursor_unpack(lim__cursor *c, lim_bytes packed)
 {
-    uint64_t next, seq = 0, step, deliveries;
+    uint64_t next, seq = 0, step, count, deliveries;
     if (!unpack_number(&packed, &next) || next == 0)
         return LIM_E_INVALID;
     c->next = next;
     while (packed.len > 0) {
-        if (!unpack_number(&packed, &step) || !unpack_number(&packed, &deliveries) || step == 0 || step >= next - seq)
+        if (!unpack_number(&packed, &step) || !unpack_deliveries(&packed, &deliveries, &count) || step == 0 ||
+            step >= next - seq || count > LIM__PENDING_MAX || count > next - seq - step)
             return LIM_E_INVALID;
         seq += step;
-        lim__pend *p = pend_new(c, seq);
+        lim__pend *p = count > 0 ? row_new(c, seq, (uint32_t)count, &c->order) : pend_new(c, seq, &c->order);
         if (p == NULL)
             return LIM_E_NOMEM;
         p->deliveries = (uint32_t)deliveries;
         p->state = LIM__PEND_READY;
-        c->absent++;
         heap_push(&c->ready, c, p);
+        seq = last_of(p);
     }
     return LIM_OK;
 }
@@ -335,19 +482,23 @@ lim_err lim__cursor_unpack(lim__cursor *c, lim_bytes packed)
 void lim__cursor_check(const lim__cursor *c)
 {
     uint64_t last = 0, kept = 0;
-    uint32_t ready = 0, due = 0, absent = 0;
+    uint32_t ready = 0, due = 0, count = 0, nodes = 0, rows = 0;
     LIM__LIST_EACH(node, &c->order) {
         const lim__pend *p = LIM_CONTAINER(node, lim__pend, in_order);
-        LIM_ASSERT(p->seq > last && p->seq < c->next); /* R1 */
-        LIM_ASSERT(lim__map_get(&c->pending, p->seq) == p);
+        LIM_ASSERT(p->seq > last && p->count > 0 && last_of(p) < c->next);    /* R1 */
+        LIM_ASSERT(lim__map_get(&c->pending, p->seq) == (p->row ? NULL : p)); /* R5 */
+        LIM_ASSERT(!p->row || (p->msg == NULL && (p->state == LIM__PEND_FLIGHT || p->state == LIM__PEND_READY)));
         bool held = p->state == LIM__PEND_FLIGHT || (p->state == LIM__PEND_STEP && p->member != NULL);
         LIM_ASSERT(held == (p->member != NULL) && held != lim__list_empty(&p->in_member)); /* R2 */
         ready += p->state == LIM__PEND_READY;
         due += p->state == LIM__PEND_LATER || (p->state == LIM__PEND_FLIGHT && p->due_ns != UINT64_MAX);
-        absent += p->state == LIM__PEND_READY && p->msg == NULL;
         kept += p->msg != NULL ? lim__msg_cost(p->msg) : 0;
-        last = p->seq;
+        last = last_of(p);
+        count += p->count;
+        nodes++;
+        rows += p->row;
     }
-    LIM_ASSERT(ready == c->ready.count && due == c->due.count && absent == c->absent); /* R3 */
-    LIM_ASSERT(kept == c->kept_bytes);                                                 /* R4 */
+    LIM_ASSERT(ready == c->ready.count && due == c->due.count);            /* R3 */
+    LIM_ASSERT(kept == c->kept_bytes);                                     /* R4 */
+    LIM_ASSERT(count == c->count && nodes == c->nodes && rows == c->rows); /* R5 */
 }

@@ -11,11 +11,15 @@
  *            its member has left v |
  *                    LATER ----> READY            STEP, DYING: in flight, but a commit decides (a step; a dead letter)
  *
+ * Messages that were delivered in a row, and that nobody has said anything about one by one, are one thing: a lim__pend with
+ * a count (a `row`), FLIGHT or READY, never with a message. Whoever wants one of them takes it out (lim__cursor_take).
+ *
  * Invariants (lim__cursor_check):
  *   R1  every number below `next` is done or pending, never both; pending ones stand in `order` by number.
  *   R2  FLIGHT have a member, STEP unless it has left, the others have none; a member's list holds exactly those of it.
  *   R3  READY stand in the heap `ready` by number; LATER, and FLIGHT that has a time, in `due` by time; no other in any.
- *   R4  kept_bytes is the sum of the costs of the messages that pending ones refer to. */
+ *   R4  kept_bytes is the sum of the costs of the messages that pending ones refer to.
+ *   R5  `count` is the number of pending messages, those in rows included; rows do not overlap, and are not in the map. */
 #ifndef LIM__READER_CURSOR_H
 #define LIM__READER_CURSOR_H
 
@@ -30,8 +34,10 @@ typedef enum lim__pend_state {
 typedef enum lim__dead_why { LIM__DEAD_NACK = 1, LIM__DEAD_TIMEOUT, LIM__DEAD_LOST } lim__dead_why; /* of its last delivery */
 
 struct lim__read_member;
-typedef struct lim__pend { /* a message that was read and is not done */
-    uint64_t seq, expires_wall_ns;
+typedef struct lim__pend { /* a message, or a row of them, that was read and is not done */
+    uint64_t seq, expires_wall_ns; /* seq: of a row, the first number */
+    uint32_t count;             /* of messages: 1, or of a row what is left of it */
+    bool row;
     lim__pend_state state;
     lim__dead_why why;
     uint32_t deliveries;        /* so far */
@@ -49,11 +55,11 @@ typedef struct lim__pends { /* a heap */
 
 typedef struct lim__cursor {
     uint64_t next;
-    lim__map pending; /* seq -> lim__pend */
+    lim__map pending; /* seq -> lim__pend; those that are no rows */
     lim__list order;
+    uint32_t count, nodes, rows; /* messages; lim__pends; those of them that are rows */
     lim__pends due, ready;
     uint64_t kept_bytes, kept_max;
-    uint32_t absent;  /* READY and without a message */
 } lim__cursor;
 
 enum { LIM__PENDING_MAX = 16384 }; /* messages of one reader that are not done: so its row stays small */
@@ -61,13 +67,23 @@ enum { LIM__PENDING_MAX = 16384 }; /* messages of one reader that are not done: 
 void lim__cursor_init(lim__cursor *c, uint64_t seed, uint64_t kept_max);
 void lim__cursor_fini(lim__cursor *c);
 uint64_t lim__cursor_floor(const lim__cursor *c); /* everything up to here is done */
-lim__pend *lim__cursor_find(const lim__cursor *c, uint64_t seq); /* NULL: done, or not looked at */
+lim__pend *lim__cursor_find(const lim__cursor *c, uint64_t seq); /* maybe a row; NULL: done, or not looked at */
+/* The same, alone: out of its row if it is in one. NULL also: no memory, nothing changed. */
+lim__pend *lim__cursor_take(lim__cursor *c, uint64_t seq);
+lim__pend *lim__cursor_take_of(lim__cursor *c, lim__pend *p, uint64_t seq); /* p: it, or its row */
+/* The first that is pending with this number or a later one; NULL: none. */
+lim__pend *lim__cursor_from(const lim__cursor *c, uint64_t seq);
 /* The message with a number >= next goes to a member; what lies between was forgotten. Takes the reference. due_ns: when it is
  * taken for not acknowledged; UINT64_MAX: never. NULL: no memory, nothing changed, the reference is the caller's. */
 lim__pend *lim__cursor_add(lim__cursor *c, uint64_t seq, uint64_t expires_wall_ns, lim__msg *msg,
                            struct lim__read_member *member, lim__list *members_list, uint64_t due_ns);
+/* Likewise `count` messages, seq and those behind it, without any message that would be kept. False: no memory. */
+bool lim__cursor_add_row(lim__cursor *c, uint64_t seq, uint32_t count, struct lim__read_member *member,
+                         lim__list *members_list, uint64_t due_ns);
 void lim__cursor_pass(lim__cursor *c, uint64_t next); /* all below it is done or pending */
-void lim__cursor_done(lim__cursor *c, lim__pend *p);  /* frees it */
+void lim__cursor_done(lim__cursor *c, lim__pend *p);  /* frees it; all of a row */
+/* What it has up to this number is done; answers how many messages that were. */
+uint32_t lim__cursor_done_upto(lim__cursor *c, lim__pend *p, uint64_t seq);
 void lim__cursor_drop(lim__cursor *c);                /* all pending, undone */
 
 /* Arrows. The room they need was made by lim__cursor_add. */

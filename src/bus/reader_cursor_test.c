@@ -27,7 +27,7 @@ static struct lim__read_member *somebody(model *m)
 
 static lim__pend *any_pending(model *m)
 {
-    uint64_t n = lim__rng_below(&m->rng, m->c.pending.count);
+    uint64_t n = lim__rng_below(&m->rng, m->c.nodes);
     LIM__LIST_EACH(node, &m->c.order)
         if (n-- == 0)
             return LIM_CONTAINER(node, lim__pend, in_order);
@@ -44,6 +44,40 @@ static void add(model *m)
     lim__msg *msg = lim__msg_new(lim__str("m"));
     assert_non_null(lim__cursor_add(&m->c, seq, 0, msg, somebody(m), &m->flights, due));
     m->fates[seq] = PENDING;
+}
+
+static void add_row(model *m)
+{
+    uint64_t seq = m->c.next + lim__rng_below(&m->rng, 3), due = lim__rng_below(&m->rng, 2) ? UINT64_MAX : seq;
+    uint32_t count = 1 + (uint32_t)lim__rng_below(&m->rng, 9);
+    if (seq + count > NUMBERS)
+        return;
+    for (uint64_t i = m->c.next; i < seq; i++)
+        m->fates[i] = DONE;
+    assert_true(lim__cursor_add_row(&m->c, seq, count, somebody(m), &m->flights, due));
+    for (uint32_t i = 0; i < count; i++)
+        m->fates[seq + i] = PENDING;
+}
+
+static void change_row(model *m, lim__pend *p)
+{
+    uint64_t dice = lim__rng_below(&m->rng, 8), first = p->seq, last = p->seq + p->count - 1;
+    uint64_t seq = first + lim__rng_below(&m->rng, p->count);
+    if (dice == 0) {
+        lim__cursor_done(&m->c, p);
+        seq = last;
+    } else if (dice < 4) {
+        assert_int_equal(lim__cursor_done_upto(&m->c, p, seq), seq + 1 - first);
+    } else if (dice < 6) {
+        lim__cursor_again(&m->c, p);
+        return;
+    } else {
+        lim__pend *one = lim__cursor_take(&m->c, seq);
+        assert_true(one != NULL && !one->row && one->seq == seq && one == lim__cursor_find(&m->c, seq));
+        return;
+    }
+    for (uint64_t i = first; i <= seq; i++)
+        m->fates[i] = DONE;
 }
 
 static void change(model *m, lim__pend *p)
@@ -99,6 +133,7 @@ static void through_its_row(const model *m)
     LIM__LIST_EACH(node, &m->c.order) {
         const lim__pend *p = LIM_CONTAINER(node, lim__pend, in_order);
         assert_int_equal(lim__cursor_find(&read, p->seq)->deliveries, p->deliveries);
+        assert_int_equal(lim__cursor_find(&read, p->seq)->count, p->count);
     }
     lim__cursor_fini(&read);
     for (size_t cut = 0; cut < lim__buf_len(&row) && cut < 40;
@@ -120,9 +155,13 @@ static void test_a_cursor_knows_what_is_done_and_so_does_its_row(void **state) /
         lim__cursor_init(&m.c, seed, seed % 3 == 0 ? 200 : 1 << 20); /* now and then messages are let go */
         lim__list_init(&m.flights);
         for (int i = 0; i < 300; i++) {
-            lim__pend *p = m.c.pending.count > 0 && lim__rng_below(&m.rng, 3) > 0 ? any_pending(&m) : NULL;
-            if (p != NULL)
+            lim__pend *p = m.c.nodes > 0 && lim__rng_below(&m.rng, 3) > 0 ? any_pending(&m) : NULL;
+            if (p != NULL && p->row)
+                change_row(&m, p);
+            else if (p != NULL)
                 change(&m, p);
+            else if (lim__rng_below(&m.rng, 3) == 0)
+                add_row(&m);
             else
                 add(&m);
             compare(&m, &m.c);

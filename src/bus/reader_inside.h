@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * reader_inside.h - what the files reader*.c share: a reader, its members, its letters.
  *
- *      page, ahead (read, not delivered) --deliver--> cursor (delivered, not done) --ack--> gone; the row says so
+ *      pages (read, not delivered) --deliver--> cursor (delivered, not done) --ack--> gone; the row says so
  *        ^        ^
  *      tail      job on the reading thread          one at a time
  *
  * Invariants:
+ * Old messages come in blocks (data/block.h), as they were stored, and go to the member in blocks: none of them is looked at
+ * by itself. That is the usual page of one who catches up; where something is to be said of single messages it has items.
+ *
  *   K1  a page is under way only while some member has room: what is read is bounded by what is wanted.
  *   K2  every pending message of the cursor with a member stands in that member's list; `flight` is its length.
  *   K3  flight <= window, and transit <= LIM__READ_TRANSIT, for every member.
@@ -21,6 +24,7 @@
 #include "bus/log.h"
 #include "bus/reader.h"
 #include "bus/reader_cursor.h"
+#include "data/block.h"
 
 enum {
 #ifdef LIM_HOSTILE
@@ -31,6 +35,10 @@ enum {
     LIM__READ_LETTER_MESSAGES = 64,
 #endif
     LIM__READ_PAGE_BYTES = 1 << 20,
+    LIM__READ_ROW_BYTES = 96 << 10, /* of the log, for a block; what is read, copied and sent stays in a processor's cache */
+    LIM__READ_ROW_LEAST = 4,        /* fewer, because of what is between them: items */
+    LIM__READ_ROWS_MAX = 4,         /* blocks of one job, */
+    LIM__READ_ROWS_AHEAD = 2,       /* which begins when no more than so many are left */
     LIM__READ_LETTER_BYTES = 256 << 10,
     LIM__READ_TAIL_MESSAGES = 64,
     LIM__READ_KEPT_BYTES = 8 << 20, /* of messages in flight that are kept in memory; the others are read again if need be */
@@ -70,11 +78,15 @@ typedef struct lim__read_waiters {
 } lim__read_waiters;
 
 typedef struct lim__read_page { /* letter of the reading thread; also what was taken from the tail */
+    struct lim__read_page *follows; /* of those that wait */
     int err;              /* 0, or a negative errno: the page ends before the number `next` */
     uint64_t from, next;  /* everything in between is in it, or was forgotten */
     uint32_t at, count;   /* at: those before were delivered */
     bool again;           /* what a reader had let go, and wants back */
+    bool more;            /* the job goes on */
     uint64_t damaged;     /* number of a record before its first message that went bad; 0: none */
+    lim__block *block;    /* instead of items: all `count` messages; */
+    lim_bytes rest;       /* those from `at` on, and item[0] is the one at `at`, if it is wanted alone */
     lim__logged item[];
 } lim__read_page;
 typedef struct lim__read_sought { int err; uint64_t seq; } lim__read_sought;             /* letter: where to begin */
@@ -111,7 +123,8 @@ typedef struct lim__reader {
     /* reading */
     lim__log_seat seat;
     bool seated;
-    lim__read_page *page, *ahead;
+    lim__read_page *page, *newest; /* those that wait, from the oldest on; NULL: none */
+    uint32_t page_count, rows;     /* rows: blocks that the next job may read */
     uint64_t read_next; /* the first number that is neither in a page nor looked at */
     lim__read_job job;
     bool awaits;             /* a bell will ring */
@@ -198,9 +211,13 @@ void lim__reader_over(lim__reader *r, lim_err why, const char *detail); /* tells
 
 /* ---- reader_page.c ---- */
 void lim__page_free(lim__read_page *page);
+void lim__pages_free(lim__reader *r); /* those that wait */
 /* Makes page->at a message that is to be delivered, or NULL: none now, and whoever brings more is under way. */
 const lim__logged *lim__reader_next(lim__reader *r);
 void lim__reader_taken(lim__reader *r); /* it was delivered, or passed over: the reference has moved */
+/* Makes page->at the first of some messages of a block that can be delivered in a row; NULL: not so. */
+lim__read_page *lim__reader_row_next(lim__reader *r);
+void lim__reader_row_taken(lim__reader *r, uint32_t count, lim_bytes rest); /* so many were delivered */
 void lim__reader_refetch(lim__reader *r, uint64_t seq);
 void lim__reader_on_page(lim__reader *r, lim__read_page *page); /* takes it */
 void lim__reader_seek(lim__reader *r);
@@ -217,6 +234,10 @@ void lim__read_member_leave(lim__reader *r, lim__read_member *m, bool watched);
 /* Delivers one that is READY, or the next of the log. False: no memory; nothing happened. */
 bool lim__read_member_give_again(lim__reader *r, lim__read_member *m, lim__pend *p);
 bool lim__read_member_give(lim__reader *r, lim__read_member *m, const lim__logged *next);
+/* Whether it has room for messages in a row now, and for how many. */
+uint32_t lim__read_member_room(lim__read_member *m, uint64_t now_ns);
+/* Up to `max` of a page's block from its `at` on. 0: no memory; nothing happened. */
+uint32_t lim__read_member_give_row(lim__reader *r, lim__read_member *m, lim__read_page *page, uint32_t max);
 void lim__read_members_send(lim__reader *r); /* the letters that are being filled */
 void lim__read_member_ack(lim__reader *r, const lim__read_done *d);
 void lim__read_member_fetch(lim__reader *r, const lim__read_fetch *f);

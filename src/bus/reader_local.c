@@ -16,6 +16,7 @@
 #include "bus/channel_local.h"
 #include "bus/letters.h"
 #include "bus/reader.h"
+#include "data/block.h"
 
 #include <stdlib.h>
 
@@ -48,8 +49,10 @@ typedef struct reads {
 
 typedef struct kept_letter {
     lim__list node;
-    lim__read_msgs *msgs;
-    uint32_t at;
+    lim__read_msgs *msgs; /* or: */
+    lim__read_row *row;
+    uint32_t at, count;
+    lim_bytes rest; /* of a row: those that are still to be handled */
 } kept_letter;
 
 static bool step(_Atomic uint32_t *state, uint32_t from, uint32_t to)
@@ -61,10 +64,29 @@ static bool step(_Atomic uint32_t *state, uint32_t from, uint32_t to)
 
 static void kept_free(kept_letter *k)
 {
-    for (uint32_t i = 0; i < k->at; i++)
+    for (uint32_t i = 0; k->msgs != NULL && i < k->at; i++)
         k->msgs->item[i].msg = NULL;
-    lim__letter_free(lim__sched_current(), k->msgs);
+    lim__letter_free(lim__sched_current(), k->msgs != NULL ? (void *)k->msgs : (void *)k->row);
     free(k);
+}
+
+/* The next message, with a reference. False: no memory. */
+static bool kept_take(kept_letter *k, lim__read_item *out)
+{
+    lim_bytes rest = k->rest, headers, payload;
+    if (k->msgs != NULL) {
+        *out = k->msgs->item[k->at];
+        k->msgs->item[k->at++].msg = NULL;
+        return true;
+    }
+    if (LIM_NEVER(!lim__block_next(&rest, &headers, &payload)))
+        return false;
+    *out = (lim__read_item){ k->row->first + k->at, 1, lim__msg_new_with(payload, headers) };
+    if (out->msg == NULL)
+        return false;
+    k->rest = rest;
+    k->at++;
+    return true;
 }
 
 void lim__reads_unref(lim__local *l)
@@ -167,12 +189,16 @@ static void work_off(lim_process *self, reads *s)
             ring_itself(self, s);
             break;
         }
-        lim__read_item *item = &k->msgs->item[k->at];
-        if (!handle(self, s, item))
+        lim__read_item item;
+        if (!kept_take(k, &item)) {
+            ring_itself(self, s); /* no memory: in the next turn */
             break;
-        lim__msg_unref(item->msg);
-        item->msg = NULL;
-        if (++k->at < k->msgs->count)
+        }
+        bool handled = handle(self, s, &item);
+        lim__msg_unref(item.msg);
+        if (!handled)
+            break;
+        if (k->at < k->count)
             continue;
         lim__list_remove(&k->node);
         kept_free(k);
@@ -187,7 +213,13 @@ static void keep(lim_process *self, reads *s, const lim_signal *signal)
     kept_letter *k = malloc(sizeof *k);
     if (k == NULL)
         return; /* not acknowledged: delivered again when its time is over, or to somebody else */
-    *k = (kept_letter){ .msgs = lim__letter_keep(self, signal) };
+    void *letter = lim__letter_keep(self, signal);
+    if (signal->type == &lim__type_read_msgs) {
+        *k = (kept_letter){ .msgs = letter, .count = ((lim__read_msgs *)letter)->count };
+    } else {
+        lim__read_row *row = letter;
+        *k = (kept_letter){ .row = row, .count = row->count, .rest = row->bytes };
+    }
     lim__list_push(&s->letters, &k->node);
 }
 
@@ -202,7 +234,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
         return;
     if (signal->type == &lim__type_push)
         s->again = false;
-    else if (signal->type == &lim__type_read_msgs)
+    else if (signal->type == &lim__type_read_msgs || signal->type == &lim__type_read_row)
         keep(self, s, signal);
     else if (signal->type == &lim__type_read_over)
         s->over = true;

@@ -125,6 +125,13 @@ static bool has_room(lim__read_member *m, uint64_t now_ns)
     return letter && m->flight < m->window;
 }
 
+uint32_t lim__read_member_room(lim__read_member *m, uint64_t now_ns)
+{
+    if (m->transit + (m->out != NULL) >= LIM__READ_TRANSIT)
+        return 0;
+    return m->window == LIM_PULL ? fetched(m, now_ns) : m->window - m->flight;
+}
+
 lim__read_member *lim__read_member_pick(lim__reader *r, uint64_t now_ns)
 {
     if (lim__list_empty(&r->members))
@@ -255,12 +262,57 @@ bool lim__read_member_give(lim__reader *r, lim__read_member *m, const lim__logge
     return true;
 }
 
+/* The first of them, as many as may be. */
+static uint32_t slice(const lim__read_page *page, uint32_t max, lim_bytes *rest)
+{
+    lim_bytes headers, payload;
+    uint32_t left = page->count - page->at;
+    *rest = page->rest;
+    if (max >= left) {
+        *rest = lim__bytes((const uint8_t *)rest->ptr + rest->len, 0);
+        return left;
+    }
+    for (uint32_t i = 0; i < max; i++)
+        (void)lim__block_next(rest, &headers, &payload);
+    return max;
+}
+
+uint32_t lim__read_member_give_row(lim__reader *r, lim__read_member *m, lim__read_page *page, uint32_t max)
+{
+    lim_bytes rest;
+    uint32_t count = slice(page, max, &rest);
+    send_out(r, m);
+    lim__read_row *row = lim__letter_new(lim__proc_sched(r->self), &lim__type_read_row, sizeof *row);
+    if (row == NULL)
+        return 0;
+    *row = (lim__read_row){ .owner_ref = m->owner_ref,
+                            .member = m->id,
+                            .first = page->block->first + page->at,
+                            .count = count,
+                            .block = lim__block_ref(page->block),
+                            .bytes = { page->rest.ptr, page->rest.len - rest.len } };
+    if (!lim__cursor_add_row(&r->at, row->first, count, m, &m->flights, ack_due(r))) {
+        lim__letter_free(lim__proc_sched(r->self), row);
+        return 0;
+    }
+    lim__reader_row_taken(r, count, rest);
+    m->flight += count;
+    if (m->window == LIM_PULL)
+        m->fetches[0].count -= count;
+    r->turn = m->id;
+    r->delivered += count;
+    m->transit++;
+    LIM_CHECK(m->transit <= LIM__READ_TRANSIT && (m->window == LIM_PULL || m->flight <= m->window)); /* K3 */
+    (void)!lim__send_reserved(r->self, m->owner, row);
+    return count;
+}
+
 /* ---- not done ---- */
 
 static void from_member(lim__pend *p)
 {
     if (p->member != NULL)
-        p->member->flight--;
+        p->member->flight -= p->count;
 }
 
 static void event(lim__reader *r, const char *kind, const lim__pend *p)
@@ -334,8 +386,9 @@ static uint32_t done_upto(lim__reader *r, lim__read_member *m, uint64_t seq)
         lim__pend *p = LIM_CONTAINER(node, lim__pend, in_member);
         if (p->seq > seq || p->state != LIM__PEND_FLIGHT)
             continue;
-        done(r, p);
-        n++;
+        uint32_t count = lim__cursor_done_upto(&r->at, p, seq);
+        m->flight -= count;
+        n += count;
     }
     return n;
 }
@@ -352,6 +405,14 @@ static uint32_t settle(lim__reader *r, lim__read_member *m, const lim__read_done
         lim__pend *p = lim__cursor_find(&r->at, d->seqs[i]);
         if (p == NULL || p->member != m || p->state != LIM__PEND_FLIGHT)
             continue;
+        if (d->how == LIM__READ_DONE && p->seq == d->seqs[i]) { /* of a row, its first: that needs no memory */
+            m->flight -= lim__cursor_done_upto(&r->at, p, p->seq);
+            n++;
+            continue;
+        }
+        p = lim__cursor_take_of(&r->at, p, d->seqs[i]);
+        if (p == NULL)
+            continue; /* delivered again when its time is over, or its member has left */
         n++;
         if (d->how == LIM__READ_DONE)
             done(r, p);
@@ -390,7 +451,7 @@ void lim__read_member_ack(lim__reader *r, const lim__read_done *d)
 
 void lim__read_member_step(lim__reader *r, lim__step_ack *ack)
 {
-    lim__pend *p = lim__cursor_find(&r->at, ack->seq);
+    lim__pend *p = r->cursor_len > 0 ? lim__cursor_take(&r->at, ack->seq) : NULL;
     lim_err err = LIM_E_GONE;
     if (r->cursor_len == 0) {
         err = LIM_E_MISUSE;

@@ -2,16 +2,21 @@
  * reader_page.c - where a reader's messages come from: the tail that is in memory, else the store, a page at a time.
  *
  *                      read_next
- *      page -> ahead ->  |  > last stored: await a bell
+ *      pages that wait   |  > last stored: await a bell
  *                        |  in the tail:   take it, no disk
- *                        `  else:          a job on the reading thread makes the next page
+ *                        `  else:          a job on the reading thread makes the next pages
  *
  * Everything goes by number, so there is no moment at which replay becomes live: the same question is asked again, and
  * at some point it is the tail that answers. The next page is read while the last one is delivered, one at a time, and
  * only while somebody has room for it.
  *
+ * What is read from the store comes in blocks: consecutive messages that may be delivered to one member as they are. A
+ * number that is missing, a message that expires or is very large ends a block; where there are many of these, or where
+ * messages are dealt out to several members, a page has messages one by one.
+ *
  * A record that went bad is counted, told as an event and as the header `$damaged` of the next message, and then
  * passed. A record that memory was short for is tried again. */
+#include "bus/log_inside.h"
 #include "bus/reader_inside.h"
 
 #include <errno.h>
@@ -24,7 +29,7 @@ typedef struct page_job {
     lim_pid reader;
     lim__read_job kind;
     uint64_t stream, from, last, wall_ns;
-    uint32_t max, bytes_max;
+    uint32_t max, bytes_max, rows;
 } page_job;
 
 /* ---- pages ---- */
@@ -33,6 +38,17 @@ void lim__page_free(lim__read_page *page)
 {
     if (page != NULL)
         lim__letter_free(lim__sched_current(), page);
+}
+
+void lim__pages_free(lim__reader *r)
+{
+    while (r->page != NULL) {
+        lim__read_page *page = r->page;
+        r->page = page->follows;
+        lim__page_free(page);
+    }
+    r->newest = NULL;
+    r->page_count = 0;
 }
 
 static lim__read_page *page_new(lim__sched *s, uint32_t max)
@@ -74,7 +90,63 @@ static bool each_record(void *ctx, const lim__record *record)
     return true;
 }
 
-static void read_page(const page_job *j, lim__store *store)
+/* ---- blocks ---- */
+
+typedef struct rowing {
+    lim__block *block;
+    uint64_t last;
+    uint32_t max;
+    bool stopped; /* by a message that cannot be in it */
+} rowing;
+
+static bool each_of_row(void *ctx, const lim__record *record)
+{
+    rowing *w = ctx;
+    lim__block *b = w->block;
+    lim__log_record r;
+    if (record->seq > w->last || b->count == w->max)
+        return false;
+    if (b->count == 0)
+        b->first = record->seq;
+    w->stopped = record->seq != b->first + b->count || !lim__log_record_read(record->data, &r) ||
+                 r.expires_wall_ns != 0 || !lim__block_add(b, record->key, r.headers, r.payload);
+    return !w->stopped;
+}
+
+static lim__read_page *page_of_row(const page_job *j, lim__block *block)
+{
+    lim__read_page *page = page_new(NULL, 1);
+    if (page == NULL)
+        return NULL;
+    page->from = j->from;
+    page->next = block->first + block->count;
+    page->count = block->count;
+    page->block = block;
+    page->rest = lim__bytes(block->bytes, block->len);
+    page->item[0].msg = NULL;
+    return page;
+}
+
+/* NULL: there is none, for whatever reason; reading one by one tells. */
+static lim__read_page *read_row(const page_job *j, lim__store *store)
+{
+    rowing w = { .block = lim__block_new(LIM__READ_ROW_BYTES), .last = j->last, .max = j->max };
+    lim__read_page *page = NULL;
+    uint64_t bad = 0;
+    if (w.block == NULL)
+        return NULL;
+    (void)lim__store_read_some(store, j->stream, j->from, j->max, LIM__READ_ROW_BYTES, each_of_row, &w, &bad);
+    uint32_t least = j->max < LIM__READ_ROW_LEAST ? 1 : LIM__READ_ROW_LEAST;
+    if (w.block->count >= (w.stopped ? least : 1))
+        page = page_of_row(j, w.block);
+    if (page == NULL)
+        lim__block_unref(w.block);
+    return page;
+}
+
+/* ---- and one by one ---- */
+
+static lim__read_page *read_items(const page_job *j, lim__store *store)
 {
     lim__read_page *page = page_new(NULL, j->max);
     uint64_t bad = 0;
@@ -95,8 +167,23 @@ static void read_page(const page_job *j, lim__store *store)
         else if (page->err == 0 && !f.full)
             page->next = j->last + 1; /* what is not there was forgotten */
     }
-    if (page != NULL)
+    return page;
+}
+
+static void read_pages(page_job *j, lim__store *store)
+{
+    bool more;
+    do {
+        lim__read_page *page = j->rows > 0 ? read_row(j, store) : NULL;
+        more = page != NULL && page->next <= j->last && --j->rows > 0;
+        if (page == NULL)
+            page = read_items(j, store);
+        if (page == NULL)
+            return;
+        page->more = more;
+        j->from = page->next;
         (void)!lim__post_reserved(j->bus->rt, j->reader, page);
+    } while (more);
 }
 
 static void seek(const page_job *j, lim__store *store)
@@ -197,11 +284,18 @@ static void run(lim__job *job, lim__store *store)
     else if (store != NULL && j->kind == LIM__JOB_KEYS)
         read_keys(j, store);
     else if (store != NULL)
-        read_page(j, store);
+        read_pages(j, store);
     free(j);
 }
 
 /* ---- asking for it ---- the reader's process */
+
+/* May what is read next go to one member, as it is stored? */
+static bool in_rows(const lim__reader *r)
+{
+    return r->mode != LIM__READ_SHARED && lim__buf_len(&r->skips) == 0 &&
+           (r->last_seqs == NULL || r->read_next > r->last_upto);
+}
 
 static void start(lim__reader *r, lim__read_job kind, uint64_t from, uint64_t last)
 {
@@ -221,6 +315,10 @@ static void start(lim__reader *r, lim__read_job kind, uint64_t from, uint64_t la
                      .wall_ns = r->seek_wall_ns,
                      .max = r->page_messages,
                      .bytes_max = r->page_bytes };
+    if (kind == LIM__JOB_PAGE && in_rows(r)) {
+        j->rows = r->rows + 1;
+        r->rows = j->rows < LIM__READ_ROWS_MAX ? j->rows : LIM__READ_ROWS_MAX - 1; /* the longer it goes on */
+    }
     r->job = kind;
     lim__durable_read(r->bus, &j->job);
 }
@@ -265,21 +363,24 @@ static lim__read_page *take_tail(lim__reader *r)
 
 static void enter(lim__reader *r, lim__read_page *page)
 {
-    LIM_ASSERT(r->page == NULL || r->ahead == NULL);
     r->read_next = page->next;
     page->at = 0;
     page->damaged = r->damaged_last;
     r->damaged_last = 0;
+    page->follows = NULL;
     if (r->page == NULL)
         r->page = page;
     else
-        r->ahead = page;
+        r->newest->follows = page;
+    r->newest = page;
+    r->page_count++;
 }
 
 static void read_on(lim__reader *r)
 {
     uint64_t first, last;
-    if (r->job != LIM__JOB_NONE || r->ahead != NULL)
+    if (r->job != LIM__JOB_NONE ||
+        r->page_count > (r->newest != NULL && r->newest->block != NULL ? LIM__READ_ROWS_AHEAD : 1))
         return;
     lim__log_span(r->log, &first, &last);
     while (r->read_next > last) {
@@ -305,8 +406,9 @@ static bool page_used(lim__reader *r)
     if (page == NULL || page->at < page->count)
         return false;
     lim__cursor_pass(&r->at, page->next);
-    r->page = r->ahead;
-    r->ahead = NULL;
+    r->page = page->follows;
+    r->newest = r->page != NULL ? r->newest : NULL;
+    r->page_count--;
     if (page->damaged != 0 && r->page != NULL) /* nobody was told yet */
         r->page->damaged = page->damaged;
     else if (page->damaged != 0)
@@ -346,9 +448,38 @@ static bool passes(lim__reader *r, const lim__logged *item)
     return r->last_seqs != NULL && item->seq <= r->last_upto && !is_last_of_its_key(r, item->seq);
 }
 
+/* The message at `at`; NULL: no memory. */
+static lim__logged *item_of(lim__read_page *page)
+{
+    if (page->block == NULL)
+        return &page->item[page->at];
+    lim_bytes rest = page->rest, headers, payload;
+    lim__logged *item = &page->item[0];
+    if (item->msg != NULL)
+        return item;
+    if (LIM_NEVER(!lim__block_next(&rest, &headers, &payload)))
+        return NULL;
+    *item = (lim__logged){ .seq = page->block->first + page->at, .msg = lim__msg_new_with(payload, headers) };
+    return item->msg != NULL ? item : NULL;
+}
+
+void lim__reader_row_taken(lim__reader *r, uint32_t count, lim_bytes rest)
+{
+    r->page->at += count;
+    r->page->rest = rest;
+}
+
 void lim__reader_taken(lim__reader *r)
 {
-    r->page->item[r->page->at++].msg = NULL;
+    lim__read_page *page = r->page;
+    lim_bytes headers, payload;
+    if (page->block == NULL) {
+        page->item[page->at++].msg = NULL;
+        return;
+    }
+    page->item[0].msg = NULL;
+    (void)lim__block_next(&page->rest, &headers, &payload);
+    page->at++;
 }
 
 /* Says which one is missing before it; without memory for that it is not said here. */
@@ -370,21 +501,39 @@ static void mark_damaged(lim__read_page *page, lim__logged *item)
     page->damaged = 0;
 }
 
-const lim__logged *lim__reader_next(lim__reader *r)
+/* The page that is to be delivered now, with a message at `at`; NULL: there is none yet. */
+static lim__read_page *current(lim__reader *r)
 {
     for (;;) {
         while (page_used(r))
             continue;
-        lim__read_page *page = r->page;
-        if (page == NULL) {
-            read_on(r);
-            if (r->page == NULL)
-                return NULL;
-            continue;
+        if (r->page != NULL)
+            break;
+        read_on(r);
+        if (r->page == NULL)
+            return NULL;
+    }
+    if (r->page->block != NULL || r->page->at >= r->page->count / 2)
+        read_on(r); /* the next one, meanwhile */
+    return r->page;
+}
+
+lim__read_page *lim__reader_row_next(lim__reader *r)
+{
+    lim__read_page *page = current(r);
+    bool whole = page != NULL && page->block != NULL && page->damaged == 0 && page->item[0].msg == NULL &&
+                 lim__buf_len(&r->skips) == 0 && (r->last_seqs == NULL || page->block->first > r->last_upto);
+    return whole ? page : NULL;
+}
+
+const lim__logged *lim__reader_next(lim__reader *r)
+{
+    for (lim__read_page *page; (page = current(r)) != NULL;) {
+        lim__logged *item = item_of(page);
+        if (item == NULL) {
+            lim__reader_retry(r);
+            return NULL;
         }
-        if (page->at >= page->count / 2)
-            read_on(r); /* the next one, meanwhile */
-        lim__logged *item = &page->item[page->at];
         if (!passes(r, item)) {
             if (page->damaged != 0)
                 mark_damaged(page, item);
@@ -394,13 +543,12 @@ const lim__logged *lim__reader_next(lim__reader *r)
         lim__msg_unref(item->msg);
         lim__reader_taken(r);
     }
+    return NULL;
 }
 
 void lim__reader_rewind(lim__reader *r, uint64_t next)
 {
-    lim__page_free(r->page);
-    lim__page_free(r->ahead);
-    r->page = r->ahead = NULL;
+    lim__pages_free(r);
     lim__reader_clear(r);
     r->at.next = r->read_next = next; /* a page that is under way is known by where it begins */
 }
@@ -433,20 +581,31 @@ static bool page_fault(lim__reader *r, lim__read_page *page, uint64_t *bad)
     return true;
 }
 
+static bool wants(const lim__pend *p)
+{
+    return p->msg == NULL && p->state == LIM__PEND_READY;
+}
+
 /* Whoever is in the page gets its message back; who should be and is not was forgotten, or went bad. */
 static void give_back(lim__reader *r, lim__read_page *page)
 {
     uint32_t i = 0;
-    for (lim__pend *p = lim__cursor_find(&r->at, page->from); p != NULL && p->seq < page->next;) {
+    lim__pend *p = lim__cursor_from(&r->at, page->from);
+    while (p != NULL && p->seq < page->next) {
+        uint64_t seq = p->seq > page->from ? p->seq : page->from;
+        if (wants(p) && (p = lim__cursor_take_of(&r->at, p, seq)) == NULL) {
+            lim__reader_retry(r);
+            return;
+        }
         lim__list *next = p->in_order.next;
-        while (i < page->count && page->item[i].seq < p->seq)
+        while (i < page->count && page->item[i].seq < seq)
             i++;
-        bool there = i < page->count && page->item[i].seq == p->seq;
-        if (p->msg == NULL && p->state == LIM__PEND_READY && there) {
+        bool there = i < page->count && page->item[i].seq == seq;
+        if (wants(p) && there) {
             p->expires_wall_ns = page->item[i].expires_wall_ns;
             lim__cursor_give(&r->at, p, page->item[i].msg);
             page->item[i].msg = NULL;
-        } else if (p->msg == NULL && p->state == LIM__PEND_READY) {
+        } else if (wants(p)) {
             lim__cursor_done(&r->at, p);
             lim__reader_dirty(r);
         }
@@ -457,7 +616,8 @@ static void give_back(lim__reader *r, lim__read_page *page)
 void lim__reader_on_page(lim__reader *r, lim__read_page *page)
 {
     bool stale = !page->again && page->from != r->read_next; /* there was a rewind meanwhile */
-    r->job = LIM__JOB_NONE;
+    if (!page->more)
+        r->job = LIM__JOB_NONE;
     uint64_t bad = 0;
     if (!stale && page->err != 0 && !page_fault(r, page, &bad))
         lim__reader_retry(r);

@@ -608,9 +608,11 @@ static void restore_step(restoring *s, uint64_t stream, lim_bytes name, uint64_t
         stale(s, key);
         return;
     }
-    lim__pend *p = lim__cursor_find(&r->at, seq);
+    lim__pend *p = lim__cursor_take(&r->at, seq);
     if (p != NULL)
         lim__cursor_done(&r->at, p);
+    else if (lim__cursor_find(&r->at, seq) != NULL)
+        s->err = LIM_E_NOMEM;
     lim__buf_add(seq < r->at.next ? &r->steps : &r->skips, &seq, sizeof seq);
 }
 

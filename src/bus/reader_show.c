@@ -14,7 +14,8 @@ static uint32_t count(const lim__reader *r, lim__pend_state state)
 {
     uint32_t n = 0;
     LIM__LIST_EACH(node, &r->at.order)
-        n += LIM_CONTAINER(node, lim__pend, in_order)->state == state;
+        if (LIM_CONTAINER(node, lim__pend, in_order)->state == state)
+            n += LIM_CONTAINER(node, lim__pend, in_order)->count;
     return n;
 }
 
@@ -36,7 +37,7 @@ static void numbers_json(const lim__reader *r, lim__json *j)
     lim__json_u64(j, "position", lim__cursor_floor(&r->at));
     lim__json_u64(j, "last", last);
     lim__json_u64(j, "lag", lag(r));
-    lim__json_u64(j, "pending", r->at.pending.count);
+    lim__json_u64(j, "pending", r->at.count);
     lim__json_u64(j, "redelivered", r->redelivered);
     lim__json_u64(j, "dead", r->dead);
     lim__json_u64(j, "damaged", r->damaged);
@@ -102,11 +103,11 @@ static void why_of(const lim__reader *r, why *w)
     if (r->member_count == 0) {
         w->key = "no_reader";
         snprintf(w->text, sizeof w->text, "nobody reads with it; %llu messages wait; subscribe with --durable %s",
-                 behind + r->at.pending.count, r->cursor);
-    } else if (behind == 0 && r->at.pending.count == 0) {
+                 behind + r->at.count, r->cursor);
+    } else if (behind == 0 && r->at.count == 0) {
         w->key = "caught_up";
         snprintf(w->text, sizeof w->text, "it has delivered all there is, and all of it is acknowledged");
-    } else if (r->at.pending.count >= LIM__PENDING_MAX) {
+    } else if (r->at.count >= LIM__PENDING_MAX) {
         w->key = "pending_full";
         snprintf(w->text, sizeof w->text, "%d messages are not done, its limit: acknowledge some", LIM__PENDING_MAX);
     } else if (in_hand == 0 && later > 0 && behind == 0) {

@@ -461,6 +461,7 @@ static bool deal(lim_client *c, const lim__frame *frame)
         return lim__client_call_dispatched(c, frame);
     case LIM__SUBSCRIBED:
     case LIM__DELIVER:
+    case LIM__DELIVERS:
     case LIM__ENDED:
     case LIM__DROPPED:
     case LIM__CONFIRMED:

@@ -2,6 +2,7 @@
  * read_test.c - subscriptions that read a log: what is asked for, how it is acknowledged, and how it goes on after a
  * break. */
 #include "client/fake.h"
+#include "data/block.h"
 
 #include <stdio.h>
 
@@ -220,6 +221,80 @@ static void test_what_is_refused_or_out_of_order_is_acknowledged_by_itself(void 
     fake_end(f, c);
 }
 
+/* `n` messages in one frame; the first has the header `$key`. */
+static void deliver_row(fake *f, lim_client *c, uint32_t stream, uint64_t first, uint32_t n)
+{
+    lim__block *b = lim__block_new(1000);
+    assert_non_null(b);
+    for (uint32_t i = 0; i < n; i++)
+        assert_true(lim__block_add(b, i == 0 ? TEXT("k") : (lim_bytes){ 0 }, (lim_bytes){ 0 }, TEXT("m")));
+    SAY(f, delivers, .stream = stream, .first = first, .count = n, .messages = lim__bytes(b->bytes, b->len));
+    lim__block_unref(b);
+    pump(f, c);
+}
+
+static void test_messages_in_a_row_are_handed_over_one_by_one(void **state) /* proves DU5 DU6 */
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    reader r = { 0 };
+    lim_sub sub = read_log(c, &r, 10, (lim_read_opts){ .from = LIM_FROM_ALL });
+    uint32_t stream = accept_read(f, c, "from", "all", 1);
+    deliver_row(f, c, stream, 1, 10);
+    assert_int_equal(r.count, 10);
+    assert_int_equal(r.seqs[9], 10);
+    expect_ack(f, 5); /* at half a window, */
+    expect_ack(f, 10);
+    r.answer = LIM_HOLD;
+    deliver_row(f, c, stream, 11, 4);
+    silent(f);
+    assert_int_equal(lim_client_ack(c, sub, 12, NULL, NULL), LIM_OK);
+    pump(f, c);
+    (void)expect_confirm(f, 1, 12);
+    reconnect(f, c);
+    r.answer = LIM_DONE;
+    stream = accept_read(f, c, "from", "seq:15", 15); /* behind all that was seen */
+    deliver_row(f, c, stream, 15, 2);
+    expect_ack(f, 16);
+    assert_int_equal(r.count, 16);
+    fake_end(f, c);
+}
+
+static void expect_refused(uint64_t first, uint32_t count, lim_bytes messages)
+{
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    reader r = { 0 };
+    read_log(c, &r, 10, (lim_read_opts){ .from = LIM_FROM_ALL });
+    uint32_t stream = accept_read(f, c, "from", "all", 1);
+    SAY(f, delivers, .stream = stream, .first = first, .count = count, .messages = messages);
+    pump(f, c);
+    assert_int_equal(r.count, 0); /* none of them, if one is bad */
+    assert_int_not_equal(lim_client_state(c), LIM_LINK_UP);
+    fake_end(f, c);
+}
+
+static void test_a_row_that_is_not_what_it_says_ends_the_connection(void **state) /* proves WI2 */
+{
+    static const char two[] = "\0\0\0\1\0\0m\0\0\0\1\0\0m";
+    (void)state;
+    expect_refused(1, 3, lim__bytes(two, sizeof two - 1));
+    expect_refused(1, 1, lim__bytes(two, sizeof two - 1));
+    expect_refused(1, 2, lim__bytes(two, sizeof two - 2));
+    expect_refused(0, 2, lim__bytes(two, sizeof two - 1));
+    expect_refused(UINT64_MAX, 2, lim__bytes(two, sizeof two - 1));
+    expect_refused(1, 1, lim__bytes("\0\0\0\2\0\3m", 7));     /* headers longer than all of it */
+    expect_refused(1, 1, lim__bytes("\0\0\0\3\0\2\0\1m", 9)); /* one header, and not there */
+    expect_refused(1, 0, lim__bytes("", 0));
+    lim__block *b = lim__block_new(100); /* more than the window */
+    assert_non_null(b);
+    for (int i = 0; i < 11; i++)
+        assert_true(lim__block_add(b, (lim_bytes){ 0 }, (lim_bytes){ 0 }, TEXT("m")));
+    expect_refused(1, 11, lim__bytes(b->bytes, b->len));
+    lim__block_unref(b);
+}
+
 static void test_pulling_asks_for_so_many(void **state) /* proves CH16 */
 {
     (void)state;
@@ -265,6 +340,8 @@ int main(void)
         cmocka_unit_test(test_with_a_cursor_it_asks_for_the_cursor_again),
         cmocka_unit_test(test_a_cursor_that_the_broken_connection_still_has_is_asked_for_again),
         cmocka_unit_test(test_what_is_refused_or_out_of_order_is_acknowledged_by_itself),
+        cmocka_unit_test(test_messages_in_a_row_are_handed_over_one_by_one),
+        cmocka_unit_test(test_a_row_that_is_not_what_it_says_ends_the_connection),
         cmocka_unit_test(test_pulling_asks_for_so_many),
         cmocka_unit_test(test_the_end_of_a_subscription_tells_who_waits_for_a_confirmation),
     };

@@ -16,6 +16,7 @@
  *   S1  base <= acked <= done <= handled <= seq, once everything of an earlier connection has been handled.
  *   S2  a subscription on `dirty` has something to tell. */
 #include "client/client.h"
+#include "data/block.h"
 #include "data/options.h"
 
 #include <stdlib.h>
@@ -25,6 +26,7 @@ typedef struct message {
     uint64_t seq;
     uint32_t connection;
     uint8_t channel_len;
+    size_t row_len; /* not 0: messages in a row, these bytes, instead of a channel and item.msg */
     char channel[]; /* and, in item.msg, the headers */
 } message;
 
@@ -354,9 +356,16 @@ static void deliver(lim_client *c, lim__sub *sub, const lim_delivery *d)
     handled(c, sub, d->seq, result);
 }
 
+static void row_run(lim_client *c, lim__sub *sub, uint64_t first, lim_bytes rest, uint32_t connection, bool copies);
+
 void lim__client_sub_run(lim_client *c, lim__sub *sub, lim__item *item)
 {
     message *m = LIM_CONTAINER(item, message, item);
+    if (m->row_len > 0) {
+        row_run(c, sub, m->seq, lim__bytes(m->channel, m->row_len), m->connection, true);
+        free(m);
+        return;
+    }
     lim_bytes channel = m->channel_len ? lim__bytes(m->channel, m->channel_len) : lim__str(sub->pattern);
     lim_delivery d = { .payload = lim__msg_bytes(item->msg),
                        .headers = lim__msg_headers(item->msg),
@@ -394,14 +403,25 @@ static bool enqueue(lim_client *c, lim__sub *sub, const lim__f_deliver *f, uint6
     return true;
 }
 
-static bool may_come(lim_client *c, const lim__sub *sub, uint64_t seq)
+static bool may_come(lim_client *c, const lim__sub *sub, uint64_t seq, uint32_t count)
 {
     bool ascends = sub->reads || seq > sub->seq - sub->base; /* of a log, what is delivered again does not */
-    if (seq > 0 && ascends && (sub->pull || sub->in_hand < sub->window))
+    if (seq > 0 && ascends && count > 0 && (sub->pull || count <= sub->window - sub->in_hand))
         return true;
     lim__wire_fault(&c->wire, LIM_E_PROTOCOL, "the server delivered %llu after %llu, with %u of %u in hand",
                     (unsigned long long)seq, (unsigned long long)(sub->seq - sub->base), sub->in_hand, sub->window);
     return false;
+}
+
+static void came(lim__sub *sub, uint64_t seq, uint32_t count)
+{
+    uint64_t last = seq + count - 1;
+    if (sub->reads && sub->seq == 0)
+        sub->acked = sub->done = sub->handled = seq - 1; /* the first of this connection */
+    sub->seq = last > sub->seq ? last : sub->seq;
+    if (sub->reads && !sub->cursor && last >= sub->resume)
+        sub->resume = last + 1;
+    sub->in_hand += count;
 }
 
 static bool on_deliver(lim_client *c, lim__sub *sub, const lim__frame *frame)
@@ -409,15 +429,10 @@ static bool on_deliver(lim_client *c, lim__sub *sub, const lim__frame *frame)
     lim__f_deliver f;
     if (!lim__get_deliver(frame, &f) || sub->order.state != LIM__ORDER_LIVE)
         return false;
-    if (!may_come(c, sub, f.seq))
+    if (!may_come(c, sub, f.seq, 1))
         return true;
     uint64_t seq = sub->base + f.seq;
-    if (sub->reads && sub->seq == 0)
-        sub->acked = sub->done = sub->handled = seq - 1; /* the first of this connection */
-    sub->seq = seq > sub->seq ? seq : sub->seq;
-    if (sub->reads && !sub->cursor && seq >= sub->resume)
-        sub->resume = seq + 1;
-    sub->in_hand++;
+    came(sub, seq, 1);
     if (!c->own_loop) {
         if (enqueue(c, sub, &f, seq))
             return true;
@@ -433,6 +448,68 @@ static bool on_deliver(lim_client *c, lim__sub *sub, const lim__frame *frame)
         read_deliver(c, sub, &d, sub->connection);
     else
         deliver(c, sub, &d);
+    return true;
+}
+
+/* ---- messages in a row ---- */
+
+/* Are they what the frame says? Looked at once, before anybody sees one. */
+static bool row_good(const lim__f_delivers *f)
+{
+    lim_bytes rest = f->messages, headers, payload;
+    uint32_t count = 0;
+    while (lim__block_next(&rest, &headers, &payload) && (headers.len == 0 || lim__packed_valid(headers)))
+        count++;
+    return count == f->count && rest.len == 0 && f->first > 0 && f->first <= UINT64_MAX - count;
+}
+
+/* Hands them over one by one; the mutex is released meanwhile. `copies`: handlers may keep them, so each becomes a
+ * message. */
+static void row_run(lim_client *c, lim__sub *sub, uint64_t first, lim_bytes rest, uint32_t connection, bool copies)
+{
+    lim_bytes headers, payload;
+    for (uint64_t seq = first; lim__block_next(&rest, &headers, &payload); seq++) {
+        bool stale = sub->cursor && connection != sub->connection; /* it comes again */
+        if (sub->order.state == LIM__ORDER_ENDED || stale)
+            return;
+        lim__msg *msg = copies ? lim__msg_new_with(payload, headers) : NULL;
+        lim_delivery d = { .payload = msg ? lim__msg_bytes(msg) : payload,
+                           .headers = msg ? lim__msg_headers(msg) : headers,
+                           .channel = lim__str(sub->pattern),
+                           .seq = seq,
+                           .remaining_ms = LIM_FOREVER,
+                           .msg = (lim_msg *)(void *)msg };
+        read_deliver(c, sub, &d, connection);
+        lim__msg_unref(msg);
+    }
+}
+
+static bool enqueue_row(lim_client *c, lim__sub *sub, const lim__f_delivers *f)
+{
+    message *m = malloc(sizeof *m + f->messages.len);
+    if (!m)
+        return false;
+    *m = (message){ .item = { .kind = LIM__ITEM_MESSAGE, .order = &sub->order },
+                    .seq = f->first,
+                    .connection = sub->connection,
+                    .row_len = f->messages.len };
+    memcpy(m->channel, f->messages.ptr, f->messages.len);
+    lim__client_queue_push(c, &m->item);
+    return true;
+}
+
+static bool on_delivers(lim_client *c, lim__sub *sub, const lim__frame *frame)
+{
+    lim__f_delivers f;
+    if (!lim__get_delivers(frame, &f) || sub->order.state != LIM__ORDER_LIVE || !sub->reads || !row_good(&f))
+        return false;
+    if (!may_come(c, sub, f.first, f.count))
+        return true;
+    came(sub, f.first, f.count);
+    if (c->own_loop)
+        row_run(c, sub, f.first, f.messages, sub->connection, false);
+    else if (!enqueue_row(c, sub, &f))
+        lim__wire_fault(&c->wire, LIM_E_NOMEM, "no memory for messages");
     return true;
 }
 
@@ -515,6 +592,8 @@ bool lim__client_sub_frame(lim_client *c, const lim__frame *frame)
         return on_subscribed(c, (lim__sub *)order, frame);
     case LIM__DELIVER:
         return on_deliver(c, (lim__sub *)order, frame);
+    case LIM__DELIVERS:
+        return on_delivers(c, (lim__sub *)order, frame);
     case LIM__ENDED:
         return on_ended(c, order, frame);
     case LIM__CONFIRMED:

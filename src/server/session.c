@@ -613,6 +613,8 @@ static void on_letter(session *s, const lim_signal *signal)
         lim__session_talk_closed(s, body);
     } else if (t == &lim__type_read_msgs) {
         lim__session_read_msgs(s, signal);
+    } else if (t == &lim__type_read_row) {
+        lim__session_read_row(s, signal);
     } else if (t == &lim__type_read_acked) {
         lim__session_read_acked(s, body);
     } else if (t == &lim__type_read_over) {

@@ -262,6 +262,7 @@ void lim__session_confirm(session *s, const lim__frame *frame);
 bool lim__session_read_pump(stream *st);   /* false: it is over, and to be ended: */
 void lim__session_read_finish(stream *st);
 void lim__session_read_msgs(session *s, const lim_signal *signal);
+void lim__session_read_row(session *s, const lim_signal *signal);
 void lim__session_read_acked(session *s, const lim__read_acked *a);
 void lim__session_read_over(session *s, const lim__read_over *o);
 void lim__session_read_end(stream *st); /* in on_end; frees it */

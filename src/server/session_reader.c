@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  * session_reader.c - subscriptions over a connection that read the log of a durable channel.
  *
- *      reader --letter of messages--> kept --while there is room--> DELIVER          kept: two letters of 256 KiB
- *         ^------- more, when all of a letter is written ---'                    at most; the rest in the log
+ *      reader --letter of messages--> kept --while there is room--> DELIVER, DELIVERS   kept: two letters of 256 KiB
+ *         ^------- more, when all of a letter is written ---'                        at most; the rest in the log
  *         ^------- ACK, CONFIRM ------------------------------------ client
  *
- * A DELIVER carries the channel's own number. What it says beside the publisher's headers begins with $. */
+ * A DELIVER carries the channel's own number. What it says beside the publisher's headers begins with $. A letter that
+ * has messages in a row, as the log has them, is one frame, whose bytes were made where they were read. */
 #include "server/session.h"
+#include "data/block.h"
 
 #include <stdlib.h>
 
 typedef struct kept_letter {
     lim__list node;
-    lim__read_msgs *msgs;
+    lim__read_msgs *msgs; /* or: */
+    lim__read_row *row;
     uint32_t at;
 } kept_letter;
 
@@ -28,9 +31,9 @@ typedef struct read_stream {
 
 static void kept_free(kept_letter *k)
 {
-    for (uint32_t i = 0; i < k->at; i++)
+    for (uint32_t i = 0; k->msgs != NULL && i < k->at; i++)
         k->msgs->item[i].msg = NULL;
-    lim__letter_free(lim__sched_current(), k->msgs);
+    lim__letter_free(lim__sched_current(), k->msgs != NULL ? (void *)k->msgs : (void *)k->row);
     free(k);
 }
 
@@ -70,6 +73,25 @@ static void deliver(read_stream *st, lim__read_item *item)
     item->msg = NULL;
 }
 
+static void deliver_row(read_stream *st, const lim__read_row *row)
+{
+    session *s = st->base.session;
+    uint64_t last = row->first + row->count - 1;
+    LIM__SAY(s, delivers, .stream = st->base.id, .first = row->first, .count = row->count, .messages = row->bytes);
+    st->newest = last > st->newest ? last : st->newest;
+    st->delivered += row->count;
+}
+
+/* One message, or all of a row. True: that was the letter's last. */
+static bool deliver_some(read_stream *st, kept_letter *k)
+{
+    if (k->row != NULL)
+        deliver_row(st, k->row);
+    else
+        deliver(st, &k->msgs->item[k->at++]);
+    return k->row != NULL || k->at == k->msgs->count;
+}
+
 /* Ends nothing, so that all streams can be gone through. */
 bool lim__session_read_pump(stream *base)
 {
@@ -77,8 +99,7 @@ bool lim__session_read_pump(stream *base)
     session *s = st->base.session;
     while (!lim__list_empty(&st->letters) && has_room(s)) {
         kept_letter *k = LIM_CONTAINER(st->letters.next, kept_letter, node);
-        deliver(st, &k->msgs->item[k->at]);
-        if (++k->at < k->msgs->count)
+        if (!deliver_some(st, k))
             continue;
         lim__list_remove(&k->node);
         kept_free(k);
@@ -99,18 +120,32 @@ static read_stream *stream_of(session *s, uint64_t ref)
     return st != NULL && st->kind == STREAM_READ ? (read_stream *)st : NULL;
 }
 
-void lim__session_read_msgs(session *s, const lim_signal *signal)
+static void take_letter(session *s, const lim_signal *signal, uint64_t owner_ref, uint64_t member)
 {
-    const lim__read_msgs *m = signal->body.ptr;
-    read_stream *st = stream_of(s, m->owner_ref);
-    if (st == NULL || st->reading.member != m->member || m->count == 0)
+    read_stream *st = stream_of(s, owner_ref);
+    if (st == NULL || st->reading.member != member)
         return; /* of one that has ended; its number may be somebody else's by now */
     kept_letter *k = malloc(sizeof *k);
     if (k == NULL)
         return; /* not acknowledged, so not lost */
-    *k = (kept_letter){ .msgs = lim__letter_keep(s->self, signal) };
+    void *letter = lim__letter_keep(s->self, signal);
+    *k = (kept_letter){ .msgs = signal->type == &lim__type_read_msgs ? letter : NULL,
+                        .row = signal->type == &lim__type_read_row ? letter : NULL };
     lim__list_push(&st->letters, &k->node);
     (void)lim__session_read_pump(&st->base); /* nothing comes behind its end */
+}
+
+void lim__session_read_msgs(session *s, const lim_signal *signal)
+{
+    const lim__read_msgs *m = signal->body.ptr;
+    if (m->count > 0)
+        take_letter(s, signal, m->owner_ref, m->member);
+}
+
+void lim__session_read_row(session *s, const lim_signal *signal)
+{
+    const lim__read_row *row = signal->body.ptr;
+    take_letter(s, signal, row->owner_ref, row->member);
 }
 
 void lim__session_read_over(session *s, const lim__read_over *o)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * session_reader_test.c - reading the log of a durable channel over connections. */
+#include "data/block.h"
 #include "server/server_world.h"
 
 static void channel(world *w, const char *name)
@@ -220,6 +221,87 @@ static void test_a_client_that_does_not_read_costs_two_letters(void **state) /* 
     }
 }
 
+static bool row_is_next(client *c, uint64_t next)
+{
+    lim__f_delivers f;
+    taken *t = *client_find(c, LIM__DELIVERS);
+    return t != NULL && lim__get_delivers(&t->frame, &f) && f.first == next;
+}
+
+static uint64_t take_row(client *c, uint64_t next)
+{
+    lim__f_delivers f;
+    lim_bytes headers, payload;
+    uint32_t count = 0;
+    TAKE(c, delivers, DELIVERS, &f);
+    for (; lim__block_next(&f.messages, &headers, &payload); count++)
+        assert_text(payload, "text");
+    assert_int_equal(count, f.count);
+    assert_int_equal(f.messages.len, 0);
+    return next + count;
+}
+
+/* All that the window lets through, in order, in rows or one by one; answers the number behind the last one. */
+static uint64_t take_all(client *c, uint64_t next)
+{
+    run_for(c->w, SECOND);
+    for (;;) {
+        if (row_is_next(c, next))
+            next = take_row(c, next);
+        else if (client_has(c, LIM__DELIVER))
+            assert_int_equal(take_message(c).seq, next++);
+        else
+            break;
+    }
+    assert_false(client_has(c, LIM__DELIVERS));
+    return next;
+}
+
+static void expect_again(client *c, uint64_t seq)
+{
+    lim__f_deliver f = take_message(c);
+    lim_bytes times;
+    assert_int_equal(f.seq, seq);
+    assert_true(lim__packed_get(f.headers, lim__str("$deliveries"), &times));
+}
+
+static void test_what_is_old_comes_in_rows_and_counts_one_by_one(void **state) /* proves DU5 DU6 CH16 */
+{
+    (void)state;
+    KEEPING_WORLDS(w, 5)
+    {
+        channel(w, "log");
+        publish_all(w, "log", 2000);
+        client *a = client_new(w, "a");
+        read_log(a, 1, 300, OPTIONS("from", "all", "cursor", "c"));
+        run_for(w, SECOND);
+        assert_true(client_has(a, LIM__DELIVERS) && !client_has(a, LIM__DELIVER));
+        assert_int_equal(take_all(a, 1), 301);
+        PUT(a, ack, .stream = 1, .upto_seq = 100); /* into the middle of a row */
+        assert_int_equal(take_all(a, 301), 401);
+        PUT(a, confirm, .stream = 1, .how = 1, .seq = 350, .corr = 1); /* out of one */
+        expect_confirmed(a, 1, LIM_OK);
+        PUT(a, confirm, .stream = 1, .how = 1, .seq = 350, .corr = 2);
+        expect_confirmed(a, 2, LIM_E_NOTFOUND);
+        assert_int_equal(take_all(a, 401), 402);
+        PUT(a, confirm, .stream = 1, .how = 3, .seq = 200, .corr = 3);
+        expect_again(a, 200);
+        expect_confirmed(a, 3, LIM_OK);
+        PUT(a, confirm, .stream = 1, .how = 2, .seq = 199, .corr = 4);
+        expect_confirmed(a, 4, LIM_OK);
+        client_cut(a);
+        run_for(w, SECOND);
+        client *b = client_new(w, "b");
+        read_log(b, 1, 5000, OPTIONS("cursor", "c"));
+        for (uint64_t seq = 200; seq <= 401; seq++)
+            if (seq != 350)
+                expect_again(b, seq);
+        assert_int_equal(take_all(b, 402), 2001);
+        PUT(b, confirm, .stream = 1, .how = 2, .seq = 2000, .corr = 5);
+        expect_confirmed(b, 5, LIM_OK);
+    }
+}
+
 static void test_acknowledging_what_was_not_delivered_is_a_fault(void **state)
 {
     (void)state;
@@ -261,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_who_stands_by_goes_on_when_a_connection_breaks),
         cmocka_unit_test(test_pulling_over_a_connection),
         cmocka_unit_test(test_a_client_that_does_not_read_costs_two_letters),
+        cmocka_unit_test(test_what_is_old_comes_in_rows_and_counts_one_by_one),
         cmocka_unit_test(test_acknowledging_what_was_not_delivered_is_a_fault),
         cmocka_unit_test(test_closing_the_channel_ends_its_readers),
     };

@@ -21,7 +21,7 @@ typedef struct item {
 /* Records that lie together. */
 typedef struct cluster {
     uint64_t segment, from, to; /* bytes of it */
-    uint32_t count;
+    uint32_t count, bytes_max;
     item items[ITEMS_MAX];
 } cluster;
 
@@ -96,7 +96,7 @@ static bool cluster_add(cluster *c, uint64_t segment, item i)
         c->segment = segment;
         c->from = i.at;
         c->to = end;
-    } else if (c->segment != segment || i.at < c->to || i.at - c->to > READ_GAP || end - c->from > READ_BYTES ||
+    } else if (c->segment != segment || i.at < c->to || i.at - c->to > READ_GAP || end - c->from > c->bytes_max ||
                c->count == ITEMS_MAX) {
         return false;
     }
@@ -160,7 +160,7 @@ static bool record_good(const uint8_t *at, const item *i, uint64_t stream, lim__
 typedef struct reading {
     lim__store *s;
     uint64_t stream, next; /* the number after the last record that was handed out */
-    uint32_t left;
+    uint32_t left, bytes_max;
     bool (*each)(void *ctx, const lim__record *r);
     void *ctx;
     uint64_t *bad;
@@ -190,6 +190,7 @@ static int read_some(reading *g, reader *r)
         const uint8_t *bytes = NULL;
         uint8_t *large = NULL;
         lim__seal seal;
+        r->cluster.bytes_max = g->bytes_max;
         int err = gather(g->s, &r->cluster, g->stream, g->next, g->left, g->bad);
         if (err == 0)
             err = read_cluster(g->s, r, &bytes, &large, &seal);
@@ -204,23 +205,36 @@ static int read_some(reading *g, reader *r)
     return -EBADMSG;
 }
 
+static int read_all(reading *g, bool once)
+{
+    uint64_t nowhere;
+    g->bad = g->bad ? g->bad : &nowhere;
+    g->left = g->left ? g->left : UINT32_MAX;
+    reader *r = take_reader(g->s);
+    int err = r ? 0 : -ENOMEM;
+    while (err == 0 && !g->enough) {
+        err = read_some(g, r);
+        g->enough |= once;
+    }
+    give_reader(g->s, r);
+    return err == -ENOENT ? 0 : err;
+}
+
 int lim__store_read(lim__store *s, uint64_t stream, uint64_t from, uint32_t max,
                     bool (*each)(void *ctx, const lim__record *r), void *ctx, uint64_t *bad)
 {
-    uint64_t nowhere;
-    reading g = { .s = s,
-                  .stream = stream,
-                  .next = from,
-                  .left = max ? max : UINT32_MAX,
-                  .each = each,
-                  .ctx = ctx,
-                  .bad = bad ? bad : &nowhere };
-    reader *r = take_reader(s);
-    int err = r ? 0 : -ENOMEM;
-    while (err == 0 && !g.enough)
-        err = read_some(&g, r);
-    give_reader(s, r);
-    return err == -ENOENT ? 0 : err;
+    reading g = { .s = s, .stream = stream, .next = from, .left = max, .bytes_max = READ_BYTES };
+    g.each = each, g.ctx = ctx, g.bad = bad;
+    return read_all(&g, false);
+}
+
+int lim__store_read_some(lim__store *s, uint64_t stream, uint64_t from, uint32_t max, uint32_t bytes_max,
+                         bool (*each)(void *ctx, const lim__record *r), void *ctx, uint64_t *bad)
+{
+    reading g = { .s = s, .stream = stream, .next = from, .left = max };
+    g.bytes_max = bytes_max < READ_BYTES ? bytes_max : READ_BYTES;
+    g.each = each, g.ctx = ctx, g.bad = bad;
+    return read_all(&g, true);
 }
 
 /* ---- streams ---- */
@@ -275,7 +289,8 @@ static int read_keyed(lim__store *s, reader *r, uint64_t stream, uint64_t seq,
                       bool (*each)(void *ctx, const lim__record *r), void *ctx)
 {
     uint64_t bad = 0;
-    reading g = { .s = s, .stream = stream, .next = seq, .left = 1, .each = each, .ctx = ctx, .bad = &bad };
+    reading g = { .s = s, .stream = stream, .next = seq, .left = 1, .bytes_max = READ_BYTES };
+    g.each = each, g.ctx = ctx, g.bad = &bad;
     lim__run run;
     int err = lim__run_find(lim__index_seek, s->index, stream, seq, &run);
     if (err == 0 && run.first > seq)

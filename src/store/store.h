@@ -130,6 +130,9 @@ typedef struct lim__stream_info {
  * forgotten is passed over; a record that went bad is -EBADMSG with *bad = its number: never silently skipped. */
 int lim__store_read(lim__store *store, uint64_t stream, uint64_t from, uint32_t max,
                     bool (*each)(void *ctx, const lim__record *r), void *ctx, uint64_t *bad);
+/* The same in one read: it ends, too, with the records that lie together in bytes_max bytes (the first one may be longer). */
+int lim__store_read_some(lim__store *store, uint64_t stream, uint64_t from, uint32_t max, uint32_t bytes_max,
+                         bool (*each)(void *ctx, const lim__record *r), void *ctx, uint64_t *bad);
 int lim__store_stream(lim__store *store, uint64_t stream, lim__stream_info *out); /* an unknown one: all 0, next 1 */
 /* The first record at or after this wall clock time; next if there is none. */
 int lim__store_seek(lim__store *store, uint64_t stream, uint64_t wall_ns, uint64_t *seq);

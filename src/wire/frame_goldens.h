@@ -85,6 +85,11 @@
     X(ended, "after an UNSUBSCRIBE: code 0",                                                                           \
       "49 00 00000001 00000014 | 0000 | 0000000000000002 | 0000000000000000 | 0000",                                   \
       .stream = 1, .delivered = 2)                                                                                     \
+    X(delivers, "7 and 8 of a log in one frame, the first with a header",                                              \
+      "76 00 00000001 00000025 | 0000000000000007 | 00000002 | 0000000a 0008 0001 01 61 0002 3130 6869 "               \
+      "| 00000003 0000 686579",                                                                                        \
+      .stream = 1, .first = 7, .count = 2,                                                                             \
+      .messages = B("\0\0\0\x0a\0\x08\0\1\1a\0\x02" "10hi\0\0\0\3\0\0hey"))                                              \
     X(dropped, "drop_oldest began to drop",                                                                            \
       "4a 00 00000001 00000009 | 0000000000000001 | 02",                                                               \
       .stream = 1, .dropped_total = 1, .policy = 2)                                                                    \

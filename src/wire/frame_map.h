@@ -89,6 +89,7 @@
     F(0x73, SIGNALLED, signalled, SERVER, CONTROL)                                                                     \
     F(0x74, FIND, find, CLIENT, CONTROL)                                                                               \
     F(0x75, FOUND, found, SERVER, CONTROL)                                                                             \
+    F(0x76, DELIVERS, delivers, SERVER, STREAM)                                                                        \
     F(0x7f, FAULT, fault, SERVER, CONTROL)
 
 /* Frames of version 1.0 that a version 2 session does not use: sending one is a fault, not a skip, because its sender
@@ -140,7 +141,10 @@
 #define LIM__FIELDS_subscribed(X) X(u64, subscription, 0)
 #define LIM__FIELDS_deliver(X)                                                                                         \
     X(u64, seq, 0) X(opt_headers, headers, 0x01) X(opt_name, channel, 0x02) X(rest, payload, 0)
-#define LIM__FIELDS_ack(X) X(u64, upto_seq, 0)
+/* `count` messages of a log, `first` and those that follow it; of each: u32 length of headers and payload, u16 length of the
+ * headers, headers as in DELIVER, payload (data/block.h). */
+#define LIM__FIELDS_delivers(X) X(u64, first, 0) X(u32, count, 0) X(rest, messages, 0)
+#define LIM__FIELDS_ack(X)      X(u64, upto_seq, 0)
 #define LIM__FIELDS_unsubscribe(X)
 #define LIM__FIELDS_ended(X)   X(u16, code, 0) X(u64, delivered, 0) X(u64, dropped, 0) X(text, detail, 0)
 #define LIM__FIELDS_dropped(X) X(u64, dropped_total, 0) X(pick, policy, 4)
