@@ -42,6 +42,8 @@ void lim__sys_store_info(lim__system *s)
     lim__json_u64(&j, "checkpoint_lsn", i.checkpoint_lsn);
     lim__json_u64(&j, "batches", i.batches);
     lim__json_u64(&j, "syncs", i.syncs);
+    lim__json_u64(&j, "start_batches", i.start_batches);
+    lim__json_u64(&j, "start_bytes", i.start_bytes);
     lim__json_close(&j);
     lim__sys_answer(s, &b);
 }

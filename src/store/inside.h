@@ -119,6 +119,7 @@ struct lim__store {
     lim__upkeep upkeep;
     lim__list queue, done; /* batches: taken from the inbox; answered soon */
     uint64_t batches, syncs;
+    uint64_t start_batches, start_bytes; /* of the log, that the start read */
     lim__buf echo;
     uint32_t damages;      /* that were told */
     uint64_t remake_next_ns;

@@ -122,6 +122,8 @@ static void on_batch(void *ctx, lim__segment *segment, uint64_t at, const lim__b
     enum { RECENT_MAX = 32 << 20 };
     recovery *r = ctx;
     lim__store *s = r->s;
+    s->start_batches++;
+    s->start_bytes += lim__batch_total(h);
     r->last = segment;
     if (damaged)
         tell_tail(r);

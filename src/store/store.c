@@ -107,6 +107,8 @@ void lim__info_update(lim__store *s)
                                  .bytes_max = s->opts.bytes_max,
                                  .live_bytes = m->live_bytes,
                                  .syncs = s->syncs,
+                                 .start_batches = s->start_batches,
+                                 .start_bytes = s->start_bytes,
                                  .batches = s->batches,
                                  .records = m->records,
                                  .quarantined = s->damages + s->sick_count,

@@ -149,6 +149,7 @@ int lim__store_scan(lim__store *store, uint8_t table, lim_bytes prefix, lim_byte
 typedef struct lim__store_info {
     uint64_t lsn, segments, bytes, bytes_max, bytes_free, live_bytes, syncs, batches, records, quarantined;
     uint64_t checkpoint_lsn;
+    uint64_t start_batches, start_bytes; /* of the log that had to be read at the start (DU8) */
     bool full, degraded; /* degraded: something is quarantined */
 } lim__store_info;
 void lim__store_info_get(lim__store *store, lim__store_info *out); /* any thread */
