@@ -241,6 +241,61 @@ LIM_API lim_err lim_client_signal_async(lim_client *c, lim_conv conv, const char
 LIM_API lim_err lim_client_history(lim_client *c, lim_conv conv, uint64_t after, lim_on_history *each, void *ctx,
                                    uint64_t *entries);                                                               /* B */
 
+/* ---- routing functions of the server ---- as in liminal.h
+ * The waiting ones give up 10 s after each request; the others end with on_routed, exactly once after LIM_OK. What the server
+ * says is wrong is an err (as in liminal.h) and a diag. CLOSED: the connection broke first, and nobody knows. */
+typedef struct lim_routed { /* VIEW */
+    lim_err err;
+    lim_diag diag;              /* err: why */
+    lim_hash hash;              /* artifact_load: of the code */
+    bool already;               /* artifact_load: it was loaded before */
+    lim_hash previous;          /* others: what was live; zero: nothing was */
+    char version[40];           /* short hash or name: artifact_load: of the code; others: of what is live now */
+} lim_routed;
+typedef void lim_on_routed(void *ctx, const lim_routed *r);
+/* Code that is long goes over in pieces (up to 16 MiB) and is checked by its SHA-256. */
+LIM_API lim_err lim_client_artifact_load(lim_client *c, lim_engine engine, lim_bytes code, const char *name, lim_diag *diag,
+                                         lim_hash *out);                                                                /* B */
+LIM_API lim_err lim_client_artifact_load_async(lim_client *c, lim_engine engine, lim_bytes code, const char *name,
+                                               int64_t timeout_ms, lim_on_routed *on_routed, void *ctx);                /* A */
+LIM_API lim_err lim_client_deploy(lim_client *c, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
+                                  lim_diag *diag, lim_hash *previous);                                                  /* B */
+LIM_API lim_err lim_client_deploy_async(lim_client *c, const char *group, const lim_hash *artifact, const lim_deploy_opts *opts,
+                                        int64_t timeout_ms, lim_on_routed *on_routed, void *ctx);                       /* A */
+/* `to`: the beginning of a kept version's hash (4 digits at least), or a strategy's name; NULL: the last good one before. */
+LIM_API lim_err lim_client_rollback(lim_client *c, const char *group, const char *to, const char *by, lim_diag *diag,
+                                    lim_hash *previous);                                                                /* B */
+LIM_API lim_err lim_client_rollback_async(lim_client *c, const char *group, const char *to, const char *by, int64_t timeout_ms,
+                                          lim_on_routed *on_routed, void *ctx);                                         /* A */
+LIM_API lim_err lim_client_trial_promote(lim_client *c, const char *group, const char *by, lim_diag *diag,
+                                         lim_hash *previous);                                                           /* B */
+LIM_API lim_err lim_client_trial_promote_async(lim_client *c, const char *group, const char *by, int64_t timeout_ms,
+                                               lim_on_routed *on_routed, void *ctx);                                    /* A */
+LIM_API lim_err lim_client_trial_stop(lim_client *c, const char *group, const char *by, lim_diag *diag);                /* B */
+LIM_API lim_err lim_client_trial_stop_async(lim_client *c, const char *group, const char *by, int64_t timeout_ms,
+                                            lim_on_routed *on_routed, void *ctx);                                       /* A */
+LIM_API lim_err lim_client_channel_deploy(lim_client *c, const char *channel, const lim_hash *artifact,
+                                          const lim_deploy_opts *opts, lim_diag *diag, lim_hash *previous);             /* B */
+LIM_API lim_err lim_client_channel_deploy_async(lim_client *c, const char *channel, const lim_hash *artifact,
+                                                const lim_deploy_opts *opts, int64_t timeout_ms, lim_on_routed *on_routed,
+                                                void *ctx);                                                             /* A */
+LIM_API lim_err lim_client_channel_rollback(lim_client *c, const char *channel, const char *to, const char *by, lim_diag *diag,
+                                            lim_hash *previous);                                                        /* B */
+LIM_API lim_err lim_client_channel_rollback_async(lim_client *c, const char *channel, const char *to, const char *by,
+                                                  int64_t timeout_ms, lim_on_routed *on_routed, void *ctx);             /* A */
+LIM_API lim_err lim_client_channel_undeploy(lim_client *c, const char *channel, lim_diag *diag);                        /* B */
+LIM_API lim_err lim_client_channel_undeploy_async(lim_client *c, const char *channel, int64_t timeout_ms,
+                                                  lim_on_routed *on_routed, void *ctx);                                 /* A */
+typedef struct lim_route_entry { /* VIEW: something that happened in a slot */
+    uint64_t n, at_wall_us;
+    const char *kind;                    /* deploy, rollback, breaker, shadow, ramp, promote, trial_stop, ... */
+    const char *version, *previous, *by, *detail;
+} lim_route_entry;
+typedef void lim_on_route_history(void *ctx, const lim_route_entry *entry);
+/* The slot's history from behind entry `after` on; *entries (may be NULL): how many there were. */
+LIM_API lim_err lim_client_route_history(lim_client *c, const char *group, uint64_t after, lim_on_route_history *each,
+                                         void *ctx, lim_diag *diag, uint64_t *entries);                                 /* B */
+
 /* ---- administration: an ask of a $sys group, JSON in, JSON out ---- */
 LIM_API lim_err lim_client_sys(lim_client *c, const char *group, const char *request_json, int64_t timeout_ms,
                                lim_outcome *out); /* B */

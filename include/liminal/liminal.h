@@ -636,6 +636,7 @@ typedef struct lim_deploy_opts {
     const char *by;             /* who deploys, for people; at most 63 bytes. NULL: nobody says */
     uint32_t log_bytes_max;     /* that a version may print in a second on each scheduler; lines beyond it are dropped and
                                  * counted. 0: 8192; at most 1 GiB */
+    const char *if_named;       /* as if_version, by the beginning of its hash or a strategy's name; NULL: whichever is */
 } lim_deploy_opts;
 /* Compiles and checks; a bad one changes nothing (CODE, diag: line, column, text). The same bytes load once. `name` is
  * for people (a file name); NULL: none. */

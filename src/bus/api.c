@@ -7,6 +7,7 @@
 #include "bus/agent.h"
 #include "bus/api.h"
 #include "bus/durable.h"
+#include "bus/loader.h"
 #include "bus/participant.h"
 #include "bus/slot.h"
 #include "route/route.h"
@@ -326,6 +327,11 @@ static lim_err deploy_to(lim_bus *bus, lim_err found, lim_pid to, lim__artifact 
         return err;
     }
     d->artifact = a;
+    err = lim__deploy_check(bus, d, diag);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, d);
+        return err;
+    }
     return slot_command(bus, to, d, diag, previous);
 }
 

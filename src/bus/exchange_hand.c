@@ -213,6 +213,7 @@ static lim__request *request_new(const exchange *x, lim_process *self, lim_bytes
     *r = (lim__request){ .conv = lim__ex_id(x, self),
                          .lease = x->current->lease,
                          .deadline_ns = x->open->deadline_ns,
+                         .asker = x->open->owner,
                          .attempt = (uint16_t)(x->attempts + 1),
                          .losses = x->losses,
                          .hops = lim__terms_or_default(x->open->terms)->hops,

@@ -89,12 +89,16 @@ lim_err lim__deploy_texts(lim__deploy *d, const lim_deploy_opts *opts)
 {
     if (strlen(opts->by != NULL ? opts->by : "") >= sizeof d->by ||
         strlen(opts->ramp_key != NULL ? opts->ramp_key : "") >= sizeof d->ramp_key ||
-        strlen(opts->ramp_where != NULL ? opts->ramp_where : "") >= sizeof d->ramp_where)
+        strlen(opts->ramp_where != NULL ? opts->ramp_where : "") >= sizeof d->ramp_where ||
+        strlen(opts->if_named != NULL ? opts->if_named : "") >= sizeof d->version)
         return LIM_E_TOOBIG;
     d->opts = *opts;
     d->opts.if_version = NULL;
+    d->opts.if_named = NULL;
     if (opts->if_version != NULL)
         lim__hash_text(opts->if_version->b, d->version);
+    else if (opts->if_named != NULL)
+        strcpy(d->version, opts->if_named);
     if (opts->by != NULL)
         d->opts.by = strcpy(d->by, opts->by);
     if (opts->ramp_key != NULL)

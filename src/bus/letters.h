@@ -127,6 +127,7 @@ typedef struct lim__request {
     uint64_t deadline_ns;
     lim__msg *payload;
     lim_pid from;          /* an event: whom it is about; a message: who said it, {0}: the opener */
+    lim_pid asker;         /* of an ask: who owns it; {0}: nobody here, or it is no ask */
     uint32_t credit;       /* parts that the asker takes now; 0: none at all */
     uint16_t attempt, losses, hops;
     uint8_t event;         /* lim_event; not NONE: QUIET, nothing is asked */

@@ -26,7 +26,7 @@ static const struct {
     { LIM__SYS_DEAD, "$sys.dead", NULL, NULL },
     { LIM__SYS_WORKERS, "$sys.workers", NULL, NULL },
     { LIM__SYS_CONVERSATIONS, "$sys.conversations", NULL, NULL },
-    { LIM__SYS_ARTIFACTS, "$sys.artifacts", NULL, NULL },
+    { LIM__SYS_ARTIFACTS, "$sys.artifacts", lim__sys_artifacts_on_signal, NULL },
     { LIM__SYS_SCHEDULES, "$sys.schedules", lim__schedules_on_signal, lim__schedules_before },
     { LIM__SYS_SAGAS, "$sys.sagas", lim__sagas_on_signal, lim__sagas_before },
     { LIM__SYS_STORE, "$sys.store", lim__sys_store_on_signal, NULL },
@@ -99,6 +99,10 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_ARTIFACTS, "ls", "", lim__sys_artifact_ls },
     { LIM__SYS_ARTIFACTS, "show", "hash", lim__sys_artifact_show },
     { LIM__SYS_ARTIFACTS, "load", "engine name code", lim__sys_artifact_load },
+    { LIM__SYS_ARTIFACTS, "begin", "engine name bytes hash", lim__sys_upload_begin },
+    { LIM__SYS_ARTIFACTS, "chunk", "upload at code", lim__sys_upload_chunk },
+    { LIM__SYS_ARTIFACTS, "end", "upload", lim__sys_upload_end },
+    { LIM__SYS_ARTIFACTS, "drop", "upload", lim__sys_upload_drop },
     { LIM__SYS_ARTIFACTS, "rm", "hash", lim__sys_artifact_rm },
     { LIM__SYS_SCHEDULES, "add", SCHEDULE, lim__sys_schedule_add },
     { LIM__SYS_SCHEDULES, "ls", "after max", lim__sys_schedule_ls },
@@ -275,6 +279,7 @@ static void on_end(void *state, lim_reason reason)
     (void)reason;
     if (s->doc != NULL) {
         lim__gather_drop(s);
+        lim__sys_uploads_drop(s);
         lim__stash_fini(&s->stash, NULL);
     }
     lim__doc_free(s->doc);

@@ -63,7 +63,8 @@ struct lim__system { /* one process */
     const lim__request *request; /* the one at hand, */
     lim__val root;       /* and what it says */
     lim__list gathers;
-    uint64_t next_ref;
+    lim__list uploads;   /* of $sys.artifacts (upload.c); zeroed: none yet */
+    uint64_t next_ref, next_upload;
     lim__asker asker;    /* whom answer and refuse speak to now */
     bool busy, replaying; /* busy: a commit is under way, and everything but its end waits in */
     lim__stash stash;
@@ -124,12 +125,14 @@ void lim__rows_free(lim__buf *rows);       /* NULL is a no-op */
     X(schedule_pause) X(schedule_resume) X(schedule_rm) X(schedule_fire) X(saga_run) X(saga_ls) X(saga_show)           \
     X(saga_cancel) X(store_info) X(store_backup)                                                                  \
     X(route_ls) X(route_show) X(route_history) X(route_logs) X(route_command)  \
-    X(cursor_ls) X(cursor_op)
+    X(cursor_ls) X(cursor_op) X(upload_begin) X(upload_chunk) X(upload_end) X(upload_drop)
 #define X(name) void lim__sys_##name(lim__system *s);
 LIM__SYS_RUN_MAP(X)
 #undef X
 void lim__sys_deployed(lim__system *s, const lim__deployed *d);
 void lim__sys_store_on_signal(lim__system *s, const lim_signal *signal);
+void lim__sys_artifacts_on_signal(lim__system *s, const lim_signal *signal);
+void lim__sys_uploads_drop(lim__system *s);
 void lim__sys_show_ended(lim__system *s, lim_pid conv);
 
 #endif

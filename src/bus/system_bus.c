@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
  * system_bus.c - $sys.info, $sys.channels, $sys.artifacts and $sys.groups: the bus, its channels, its code. */
-#include "base/base64.h"
 #include "bus/durable.h"
 #include "bus/system.h"
 #include <stdio.h>
@@ -100,45 +99,6 @@ void lim__sys_artifact_ls(lim__system *s)
     lim__json_close(&j);
     lim__json_close(&j);
     free(all);
-    lim__sys_answer(s, &b);
-}
-
-void lim__sys_artifact_load(lim__system *s)
-{
-    lim_diag diag = { 0 };
-    lim__artifact *a = NULL;
-    bool fresh = false;
-    lim_bytes code = lim__val_bytes(s->root, "code", lim__bytes(NULL, 0));
-    lim_bytes engine = lim__val_bytes(s->root, "engine", lim__str("lua"));
-    const char *name = lim__val_str(s->root, "name", "");
-    lim__engine which = lim__bytes_eq(engine, lim__str("lua"))       ? LIM__ENGINE_LUA
-                        : lim__bytes_eq(engine, lim__str("native"))  ? LIM__ENGINE_NATIVE
-                        : lim__bytes_eq(engine, lim__str("builtin")) ? LIM__ENGINE_BUILTIN
-                                                                     : 0;
-    lim__buf object = { 0 }; /* of a native one, whose code comes as base64 */
-    if (which == 0 || code.len == 0 || (which == LIM__ENGINE_NATIVE && !lim__base64_read(&object, code))) {
-        lim__buf_fini(&object);
-        lim__sys_refuse(s, LIM_E_INVALID,
-                        "load needs \"code\" and an \"engine\": lua, builtin, or native, whose code is base64");
-        return;
-    }
-    lim_err err = lim__bus_load(s->bus, which, which == LIM__ENGINE_NATIVE ? lim__buf_bytes(&object) : code, name,
-                                &diag, &fresh, &a);
-    lim__buf_fini(&object);
-    if (err != LIM_OK) {
-        lim__sys_refuse_diag(s, err, &diag);
-        return;
-    }
-    char hex[LIM__HASH_TEXT];
-    lim__hash_text(a->hash, hex);
-    lim__buf b = { 0 };
-    lim__json j = lim__json_begin(&b);
-    lim__json_open(&j, NULL, '{');
-    lim__json_str(&j, "hash", hex);
-    lim__json_str(&j, "short", a->id);
-    lim__json_bool(&j, "already", !fresh);
-    lim__json_close(&j);
-    lim__artifact_unref(a);
     lim__sys_answer(s, &b);
 }
 

@@ -2,6 +2,7 @@
  * system_route.c - $sys.routes: router slots. What is in them, what happened, what functions printed; deploying,
  * rolling back, ending trials. ($sys.groups knows deploy, too.) */
 #include "bus/channel_slot.h"
+#include "bus/loader.h"
 #include "bus/system.h"
 #include <assert.h>
 #include <stdio.h>
@@ -178,7 +179,7 @@ static void send(lim__system *s, lim_bytes group, lim_pid to, const lim__deploy 
     d->opts.ramp_key = d->ramp_key[0] != '\0' ? d->ramp_key : NULL;
     d->opts.ramp_where = d->ramp_where[0] != '\0' ? d->ramp_where : NULL;
     g->waiting = 1;
-    if (lim__send_reserved(s->self, to, d) != LIM_OK) {
+    if (lim__deploy_checked(s->bus, s->self, to, d) != LIM_OK) {
         g->waiting = 0;
         lim__gather_ready(s, g);
     }

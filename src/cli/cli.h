@@ -236,6 +236,8 @@ enum { CLI_ACK_EACH = 1, CLI_ACK_NONE };
 bool cli_from(struct cli *cli, const char *text, lim_from *from, uint64_t *start);
 
 /* ---- asks of system groups (sys.c; what is built on them: admin.h) ---- */
+/* What a server says is wrong about `about`: "liminal: about:line:column: text; what to do". */
+void cli_tell_error(struct cli *cli, const char *about, int code, const char *text, int line, int column);
 /* Connects if need be, sends one JSON request and waits for the reply, which is parsed into doc. False: told (`what` is
  * what the fault is about), and cli->code is set. cli_finish follows in either case. */
 struct lim__doc;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * route.c - router slots: what is in them, what happened, what functions printed; rolling back and ending trials. */
 #include "cli/admin.h"
+#include "cli/routed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,16 +137,24 @@ int cli_run_route_logs(struct cli *cli)
     return cli_repeat(cli, logs_once);
 }
 
-/* ---- rollback, promote, stop ---- */
+/* ---- rollback, promote, stop, rm ---- */
 
-static void now_lines(struct cli *cli, lim__val v)
+static void now_lines(const cli_routed *w)
 {
-    const char *version = lim__val_str(v, "version", "?"), *previous = lim__val_str(v, "previous", NULL);
+    struct cli *cli = w->cli;
+    char hex[65];
+    const char *previous = cli_hash_text(&w->r.previous, hex), *version = w->r.version;
     if (cli->opts->json) {
-        cli_value_json(cli, v);
+        lim__json j = lim__json_begin(&cli->out);
+        lim__json_open(&j, NULL, '{');
+        lim__json_str(&j, cli->opts->channel ? "channel" : "group", w->what);
+        lim__json_str(&j, "version", version);
+        lim__json_str(&j, "previous", previous);
+        lim__json_close(&j);
+        lim__buf_text(&cli->out, "\n");
         return;
     }
-    lim__buf_format(&cli->out, "%s: %s routes", cli_word(cli, 0), version);
+    lim__buf_format(&cli->out, "%s: %s routes", w->what, version);
     if (previous && strncmp(previous, version, strlen(version)) != 0)
         lim__buf_format(&cli->out, ", %.16s did before", previous);
     lim__buf_text(&cli->out, "\n");
@@ -153,38 +162,39 @@ static void now_lines(struct cli *cli, lim__val v)
 
 int cli_run_rollback(struct cli *cli)
 {
-    lim__buf b = { 0 };
-    lim__json j = cli_request(&b, "rollback");
-    lim__json_str(&j, cli->opts->channel ? "channel" : "group", cli_word(cli, 0));
-    if (cli_word(cli, 1))
-        lim__json_str(&j, "version", cli_word(cli, 1));
-    lim__json_str(&j, "by", cli_by(cli));
-    return cli_once(cli, &j, "$sys.routes", cli_word(cli, 0), now_lines);
-}
-
-/* rm */
-static void gone_line(struct cli *cli, lim__val v)
-{
-    if (cli->opts->json)
-        cli_value_json(cli, v);
-    else
-        lim__buf_format(&cli->out, "%s: every subscription gets everything again\n", cli_word(cli, 0));
+    cli_routed w = { .cli = cli, .what = cli_word(cli, 0) };
+    const char *to = cli_word(cli, 1), *by = cli_by(cli);
+    if (cli_routed_begin(&w) &&
+        cli_routed_end(
+            &w, cli->opts->channel
+                    ? lim_client_channel_rollback_async(cli->client, w.what, to, by, w.timeout_ms, cli_on_routed, &w)
+                    : lim_client_rollback_async(cli->client, w.what, to, by, w.timeout_ms, cli_on_routed, &w)))
+        now_lines(&w);
+    return cli_finish(cli);
 }
 
 /* promote, stop */
 int cli_run_route_trial(struct cli *cli)
 {
-    lim__buf b = { 0 };
-    lim__json j = cli_request(&b, cli->args.words[1]);
-    lim__json_str(&j, "group", cli_word(cli, 0));
-    lim__json_str(&j, "by", cli_by(cli));
-    return cli_once(cli, &j, "$sys.routes", cli_word(cli, 0), now_lines);
+    cli_routed w = { .cli = cli, .what = cli_word(cli, 0) };
+    bool promote = strcmp(cli->args.words[1], "promote") == 0;
+    if (cli_routed_begin(&w) &&
+        cli_routed_end(
+            &w, promote
+                    ? lim_client_trial_promote_async(cli->client, w.what, cli_by(cli), w.timeout_ms, cli_on_routed, &w)
+                    : lim_client_trial_stop_async(cli->client, w.what, cli_by(cli), w.timeout_ms, cli_on_routed, &w)))
+        now_lines(&w);
+    return cli_finish(cli);
 }
 
 int cli_run_route_rm(struct cli *cli)
 {
-    lim__buf b = { 0 };
-    lim__json j = cli_request(&b, "rm");
-    lim__json_str(&j, "channel", cli_word(cli, 0));
-    return cli_once(cli, &j, "$sys.routes", cli_word(cli, 0), gone_line);
+    cli_routed w = { .cli = cli, .what = cli_word(cli, 0) };
+    if (cli_routed_begin(&w) &&
+        cli_routed_end(&w, lim_client_channel_undeploy_async(cli->client, w.what, w.timeout_ms, cli_on_routed, &w))) {
+        lim__buf_format(&cli->out,
+                        cli->opts->json ? "{\"channel\":\"%s\"}\n" : "%s: every subscription gets everything again\n",
+                        w.what);
+    }
+    return cli_finish(cli);
 }

@@ -35,27 +35,32 @@ static const char *without_place(const char *message, const char *what)
     return *rest == ' ' ? rest + 1 : message;
 }
 
-/* {"code","message","line","column"} as one line; a message with a place is code that somebody wrote. */
-static void tell_error(sys_ask *ask, lim__val error)
+void cli_tell_error(struct cli *cli, const char *about, int code, const char *text, int line, int column)
 {
     char what[300];
-    int line = (int)lim__val_i64(error, "line", 0), column = (int)lim__val_i64(error, "column", 0);
-    int code = code_named(lim__val_str(error, "code", ""));
-    const char *message = without_place(lim__val_str(error, "message", "no reason was given"), ask->what);
+    const char *message = without_place(text, about);
     if (line > 0)
-        snprintf(what, sizeof what, column > 0 ? "%s:%d:%d" : "%s:%d", ask->what, line, column);
+        snprintf(what, sizeof what, column > 0 ? "%s:%d:%d" : "%s:%d", about, line, column);
     else
-        snprintf(what, sizeof what, "%s", ask->what);
+        snprintf(what, sizeof what, "%s", about);
     if (strstr(message, "; ")) {
         cli_note("liminal: %s: %s", what, message);
-        ask->cli->told = true;
-        ask->cli->code = cli_worse(ask->cli->code, code);
+        cli->told = true;
+        cli->code = cli_worse(cli->code, code);
         return;
     }
-    cli_fault(ask->cli, code, what, message,
+    cli_fault(cli, code, what, message,
               code == CLI_FAILED      ? "mend it and deploy again, nothing has changed"
               : code == CLI_NOT_FOUND ? "ls shows what there is"
                                       : "see liminal help");
+}
+
+/* {"code","message","line","column"} as one line; a message with a place is code that somebody wrote. */
+static void tell_error(sys_ask *ask, lim__val error)
+{
+    cli_tell_error(ask->cli, ask->what, code_named(lim__val_str(error, "code", "")),
+                   lim__val_str(error, "message", "no reason was given"), (int)lim__val_i64(error, "line", 0),
+                   (int)lim__val_i64(error, "column", 0));
 }
 
 static void on_outcome(void *ctx, const lim_outcome *o)

@@ -14,6 +14,7 @@
  *      step.c     steps of several frames
  *      publish.c  publishes in flight          call.c   asks, dispatches, awaits in flight, parts of their answers
  *      conv.c     conversations: their life    talk.c   their verbs         outside.c  those of others: signal, find
+ *      route.c    routing functions of the server: load, deploy, roll back
  *      handler.c  the queue to the handlers    order.c  what is established again after a reconnect:
  *      sub.c      subscriptions                reg.c    registrations       work.c     their requests
  *

@@ -324,12 +324,22 @@ static lim__route_how call_first(lim__ring *g, lim__native_call *c, void *call_c
     return leave_pending(g, c, call_ctx);
 }
 
+static void be_kept(lim__ring *g)
+{
+    lim__ring_join_keeper(g);
+    lim__ring_watch_places(g, true);
+    lim__ring_fill_places(g);
+    lim__ring_arm(g);
+}
+
 static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, const lim__candidate *const *candidates,
                                   uint32_t n, void *call_ctx, lim__route_result *result)
 {
     lim__ring *g = r->state;
     const char *why = "";
     lim__native_call *c = g->idle;
+    if (LIM_UNLIKELY(lim__list_empty(&g->link)) && lim__ring_may_be_kept(g))
+        be_kept(g); /* it was opened before its scheduler ran: after a restart */
     if (c == NULL) {
         char text[80];
         snprintf(text, sizeof text, "%u calls are unfinished (routing.unfinished_max)", r->limits.unfinished_max);
@@ -557,6 +567,14 @@ static bool check_loads(lim__ring *g)
     return g->place[0].phase == PLACE__READY;
 }
 
+/* On a scheduler nobody waits for that: its code was tried out before (loader.h), calls are pending until it is ready,
+ * and if it never is they are told why. */
+static bool begins_to_load(lim__ring *g)
+{
+    lim__place_spawn(g, 0);
+    return g->place[0].phase == PLACE__LOADING;
+}
+
 static lim_err check_size(const lim__router *r, lim_diag *diag)
 {
     static const char elf[] = "\177ELF";
@@ -583,17 +601,14 @@ static lim_err ring_open(lim__router *r, lim_diag *diag)
         g = ring_new(r);
         if (g == NULL)
             return LIM_E_NOMEM;
-        if (!check_loads(g)) {
+        if (!(lim__ring_may_be_kept(g) ? begins_to_load(g) : check_loads(g))) {
             lim__diag_set(diag, 0, 0, "%s", g->failure);
             lim__ring_free(g);
             return LIM_E_CODE;
         }
     }
-    lim__ring_join_keeper(g);
-    lim__ring_watch_places(g, true);
     r->state = g;
-    lim__ring_fill_places(g);
-    lim__ring_arm(g);
+    be_kept(g);
     return LIM_OK;
 }
 

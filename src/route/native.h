@@ -30,6 +30,6 @@ void lim__native_close(lim__native *n); /* ends all helpers; NULL is a no-op */
 
 int lim__native_zygote(lim__native *n); /* its process id, for tests; any thread */
 
-enum { LIM__NATIVE_CODE_MAX = 4 << 20, LIM__NATIVE_MESSAGE_MAX = 2 << 20 };
+enum { LIM__NATIVE_CODE_MAX = 16 << 20, LIM__NATIVE_MESSAGE_MAX = 2 << 20 };
 
 #endif

@@ -167,6 +167,7 @@ static inline uint32_t lim__ring_waiting(const lim__ring *g)
 void lim__ring_observe(lim__ring *g); /* the head is seen to run */
 void lim__ring_limits(lim__ring *g);                     /* condemns what is over one */
 void lim__ring_arm(lim__ring *g);                        /* the keeper's timer, for the next of them */
+bool lim__ring_may_be_kept(const lim__ring *g);           /* this thread is a scheduler that has a keeper */
 void lim__ring_join_keeper(lim__ring *g);
 void lim__ring_leave_keeper(lim__ring *g);
 lim_process *lim__ring_keeper(lim__ring *g);             /* NULL: none, or it is ending */

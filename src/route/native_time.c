@@ -216,6 +216,13 @@ static void on_event(lim_process *keeper, lim__watch *watch, uint32_t ready)
     lim__ring_pump(g);
 }
 
+bool lim__ring_may_be_kept(const lim__ring *g)
+{
+    lim__sched *s = lim__sched_current();
+    return s != NULL && lim__sched_runtime(s) == g->native->rt &&
+           lim__local_process(s, g->native->keepers[lim__sched_index(s)]) != NULL;
+}
+
 void lim__ring_join_keeper(lim__ring *g)
 {
     lim__sched *s = lim__sched_current();
