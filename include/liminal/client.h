@@ -130,6 +130,7 @@ typedef struct lim_client_serve_opts {
     const char *identity;
     uint32_t capacity;
     const char *const *types, *const *tags;
+    const char *ns;              /* as in lim_serve_opts */
     lim_client_handler handler;  /* d->self.id is the registration */
     void (*on_ready)(void *ctx, const char *identity); /* registered (each time); NULL: not told */
     /* Stop: the result will be refused. lease 0: the conversation has ended, or the participant takes no part in it any

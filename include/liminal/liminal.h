@@ -381,6 +381,7 @@ typedef struct lim_publish_opts {
     const char *idempotency_key;  /* at most 255 bytes. NULL: none */
     int64_t expires_ms;           /* it is forgotten, and delivered to nobody, after this; 0: never */
     int64_t delay_ms;             /* not before; it gets its number then; 0: now */
+    uint64_t at_wall_us;          /* instead of delay_ms: an instant, microseconds since 1970; past: now. 0: none */
     bool expect_last;             /* only if the channel's last number is `last` (REJECT{expected}) */
     uint64_t last;
     lim_on_receipt *on_receipt;   /* runs exactly once after LIM_OK, unless the bus closes first. NULL: nobody is told */
@@ -403,6 +404,7 @@ typedef struct lim_serve_opts {
     const char *const *tags;     /* NULL-terminated; NULL: none */
     lim_handler handler;         /* on_message NULL: pulled with lim_take, not pushed */
     lim_participant participant; /* not {0}: this one, opened by whomever, enters; `handler` is not looked at */
+    const char *ns;              /* namespace: the same name in two of them is two groups. NULL: none. See lim_workflow_name */
 } lim_serve_opts;
 /* serve: answers the group's asks. work: executes the queue's tasks. EXISTS: the identity is taken. */
 LIM_API lim_err lim_serve(lim_bus *bus, const char *group, const lim_serve_opts *opts, lim_participant *out); /* B */
@@ -422,6 +424,9 @@ typedef struct lim_taken { /* OBJECT in memory you give: end it with lim_taken_f
  * participant has ended. */
 LIM_API lim_err lim_take(lim_bus *bus, lim_participant participant, int64_t timeout_ms, lim_taken *out); /* B */
 LIM_API_VOID void lim_taken_fini(lim_taken *taken); /* A: safe on zeroed memory */
+/* A descriptor for a poll of one's own: readable while lim_take would not wait, because a request is there or the participant
+ * has ended. It belongs to the participant: never read, written or closed, and not looked at after GONE. */
+LIM_API lim_err lim_take_fd(lim_bus *bus, lim_participant participant, int *out); /* A */
 
 /* Inside on_message for the delivery at hand. Exactly the first answer counts; GONE: nobody waits any more. */
 LIM_API lim_err lim_reply(lim_bus *bus, const lim_delivery *d, lim_bytes payload);  /* A */
@@ -456,6 +461,7 @@ typedef struct lim_ask_opts {
     uint32_t window;             /* lim_ask_stream: parts under way at once; 0: 64 */
     uint32_t quorum;             /* lim_ask_all: replies that are enough; 0: everybody's */
     bool durable;                /* survives the bus: its id can be awaited after a restart. lim_ask, lim_ask_async only */
+    const char *ns;              /* namespace of the group; NULL: none */
 } lim_ask_opts;
 LIM_API lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *opts,
                         lim_outcome *out); /* B */
@@ -587,6 +593,8 @@ typedef struct lim_dispatch_opts {
     lim_cause cause;         /* zeroed: none */
     bool trace;              /* keep its history */
     bool durable;            /* also on a queue that is not; stored before it is answered */
+    const char *ns;          /* namespace of the queue; NULL: none */
+    uint64_t at_wall_us;     /* instead of delay_ms: not before this instant, microseconds since 1970; past: now. 0: none */
 } lim_dispatch_opts;
 /* The queue's verdict: ACCEPT, DEFER above its high-water mark, REJECT at its limit. on_outcome (may be NULL) runs
  * exactly once unless rejected. */
@@ -597,7 +605,8 @@ LIM_API lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, co
 LIM_API lim_err lim_sys(lim_bus *bus, const char *group, const char *request_json, int64_t timeout_ms,
                         lim_outcome *out); /* B */
 /* The name of a queue, a signal conversation or a history as workflow engines write it: "aion.<kind>.<namespace>.<id>",
- * kind dispatch, signal or history. INVALID (diag says which part): empty, has a dot, or breaks the rules of names. */
+ * kind dispatch, signal or history. The queue `id` of the namespace `ns` (options of lim_work, lim_dispatch and friends) is
+ * the queue of that name, kind dispatch. INVALID (diag says which part): empty, has a dot, or breaks the rules of names. */
 LIM_API lim_err lim_workflow_name(const char *kind, const char *ns, const char *id, char out[256], lim_diag *diag); /* A */
 LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 

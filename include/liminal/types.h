@@ -33,6 +33,7 @@ extern "C" {
 
 #define LIM_UNLIMITED UINT32_MAX /* for every 32-bit limit */
 #define LIM_FOREVER   INT64_MAX  /* for every timeout */
+#define LIM_TIMEOUT_MS_MAX INT64_C(4294967294) /* the longest timeout beside it, 49 days 17 hours; more is MISUSE */
 
 /* A bug aborts. An operating fault is a lim_err: the call had no effect. What became of a request after it was handed
  * over is never a lim_err: it is a lim_outcome. */

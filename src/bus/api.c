@@ -11,6 +11,7 @@
 #include "bus/participant.h"
 #include "bus/slot.h"
 #include "route/route.h"
+#include "data/options.h"
 #include "data/outcome.h"
 #include <stdatomic.h>
 #include <stdio.h>
@@ -30,7 +31,7 @@ uint64_t lim__api_deadline(lim_bus *bus, int64_t timeout_ms)
 
 bool lim__api_timeout_ok(int64_t timeout_ms)
 {
-    return timeout_ms > 0 && (timeout_ms == LIM_FOREVER || timeout_ms <= INT64_C(1000) * 3600 * 24 * 365);
+    return timeout_ms > 0 && (timeout_ms == LIM_FOREVER || timeout_ms <= LIM_TIMEOUT_MS_MAX);
 }
 
 /* How a wait that got no outcome letter ended. */
@@ -141,14 +142,15 @@ static lim_err serve_check(const lim_serve_opts *o)
     return lim__text_ok(lim__str(o->identity)) ? LIM_OK : LIM_E_INVALID;
 }
 
-static lim_err enter(lim_bus *bus, const char *group, const lim_serve_opts *o, lim__member_kind kind,
+static lim_err enter(lim_bus *bus, const char *named, const lim_serve_opts *o, lim__member_kind kind,
                      lim_participant *out)
 {
     lim__blocker b;
     lim_pid to, who;
-    char name[48];
-    lim_err err = !lim__may_block() || group == NULL ? LIM_E_MISUSE : serve_check(o);
-    if (err == LIM_OK && (!lim__channel_name_ok(lim__str(group)) || group[0] == '$'))
+    char name[48], room[256];
+    lim_err err = !lim__may_block() || named == NULL ? LIM_E_MISUSE : serve_check(o);
+    const char *group = err == LIM_OK ? lim__in_namespace(o->ns, named, room) : NULL;
+    if (err == LIM_OK && (group == NULL || !lim__channel_name_ok(lim__str(group)) || group[0] == '$'))
         err = LIM_E_INVALID;
     if (err == LIM_OK)
         err = lim__api_closing(bus) ? LIM_E_CLOSED : lim__group_get(bus, NULL, lim__str(group), &to);

@@ -22,13 +22,18 @@ static lim_err text_check(const lim_bus *bus, const char *name, lim_bytes payloa
     return name == NULL || lim__channel_name_ok(lim__str(name)) ? LIM_OK : LIM_E_INVALID;
 }
 
-static lim_err ask_check(lim_bus *bus, const char *group, lim_bytes request, const lim_ask_opts *o)
+/* *group becomes its whole name, which may be in `room`. */
+static lim_err ask_check(lim_bus *bus, const char **group, char room[256], lim_bytes request, const lim_ask_opts *o)
 {
     if (o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
-        (o->durable && bus->durable == NULL) || (group == NULL) == (o->participant.id == 0) ||
+        (o->durable && bus->durable == NULL) || (*group == NULL) == (o->participant.id == 0) ||
         (o->on_crash == LIM_CRASH_COMPENSATE) != (o->compensate != NULL))
         return LIM_E_MISUSE;
-    lim_err err = text_check(bus, group, request, o->type);
+    bool named = *group != NULL;
+    *group = lim__in_namespace(o->ns, *group, room);
+    if (named && *group == NULL)
+        return LIM_E_INVALID;
+    lim_err err = text_check(bus, *group, request, o->type);
     return err == LIM_OK && lim__api_closing(bus) ? LIM_E_CLOSED : err;
 }
 
@@ -153,9 +158,12 @@ static lim_err ask_pending(lim_bus *bus, const char *group, lim_bytes request, c
                            lim_on_part *on_part, lim_on_outcome *on_outcome, void *ctx, lim_conv *conv_out)
 {
     lim_pid conv;
+    char room[256];
     lim_err err = on_outcome == NULL || (on_part == NULL) != (how == ONE) || (how != ONE && opts_durable(o))
                       ? LIM_E_MISUSE
-                      : ask_check(bus, group, request, o);
+                      : LIM_OK;
+    if (err == LIM_OK)
+        err = ask_check(bus, &group, room, request, o);
     pending *p = err == LIM_OK ? calloc(1, sizeof *p) : NULL;
     if (p == NULL)
         return err == LIM_OK ? LIM_E_NOMEM : err;
@@ -201,7 +209,8 @@ lim_err lim_ask(lim_bus *bus, const char *group, lim_bytes request, const lim_as
 {
     lim__blocker b;
     lim_pid conv;
-    lim_err err = lim__may_block() ? ask_check(bus, group, request, opts) : LIM_E_MISUSE;
+    char room[256];
+    lim_err err = lim__may_block() ? ask_check(bus, &group, room, request, opts) : LIM_E_MISUSE;
     if (err != LIM_OK)
         return err;
     lim__blocker_init(&b, bus, pid_of(0));
@@ -263,12 +272,15 @@ static bool dispatched_letter(lim__wait *w, lim__wait_end end, const lim_signal 
     return true;
 }
 
-static lim_err dispatch_check(lim_bus *bus, const char *queue, lim_bytes task, const lim_dispatch_opts *o)
+/* *queue becomes its whole name, which may be in `room`. */
+static lim_err dispatch_check(lim_bus *bus, const char **queue, char room[256], lim_bytes task,
+                              const lim_dispatch_opts *o)
 {
-    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) || queue == NULL ||
-        (o->durable && bus->durable == NULL))
+    if (!lim__may_block() || o == NULL || o->size < sizeof *o || !lim__api_timeout_ok(o->timeout_ms) ||
+        *queue == NULL || (o->durable && bus->durable == NULL))
         return LIM_E_MISUSE;
-    lim_err err = queue[0] == '$' ? LIM_E_INVALID : text_check(bus, queue, task, o->type);
+    *queue = lim__in_namespace(o->ns, *queue, room);
+    lim_err err = *queue == NULL || (*queue)[0] == '$' ? LIM_E_INVALID : text_check(bus, *queue, task, o->type);
     return err == LIM_OK && lim__api_closing(bus) ? LIM_E_CLOSED : err;
 }
 
@@ -277,7 +289,7 @@ static lim_err dispatch_letter(lim_bus *bus, const char *queue, lim_bytes task, 
 {
     lim__buf block = { 0 };
     lim__terms *terms = NULL;
-    lim_err err = terms_of(lim__options_dispatch(&block, o, NULL), &block, &terms);
+    lim_err err = terms_of(lim__options_dispatch(&block, o, bus->os->wall_ns(bus->os) / 1000, NULL), &block, &terms);
     if (err == LIM_OK)
         err = lim__api_letter(LIM__KIND_TASK, queue, o->type, task, out);
     if (err != LIM_OK) {
@@ -296,7 +308,8 @@ lim_err lim_dispatch(lim_bus *bus, const char *queue, lim_bytes task, const lim_
     lim__blocker b;
     lim__open *open = NULL;
     lim_pid conv;
-    lim_err err = dispatch_check(bus, queue, task, opts);
+    char room[256];
+    lim_err err = dispatch_check(bus, &queue, room, task, opts);
     dispatched *d = err == LIM_OK ? calloc(1, sizeof *d) : NULL;
     if (d == NULL)
         return err == LIM_OK ? LIM_E_NOMEM : err;

@@ -6,6 +6,7 @@
 #include "bus/box.h"
 #include "base/base.h"
 #include "base/map.h"
+#include <errno.h>
 #include <stdlib.h>
 
 enum { ITEMS_MAX = 65536 };
@@ -19,6 +20,9 @@ struct lim__box {
     lim__boxes *in;
     lim__request **items; /* ring */
     size_t head, count, cap;
+    lim__os *os;
+    lim__poller *poller; /* its wake is what makes the descriptor readable: raised while there is something. NULL:
+                            nobody asked */
 };
 
 struct lim__boxes {
@@ -56,8 +60,35 @@ lim__box *lim__box_new(void)
     return b;
 }
 
+/* Of a host that waits with a poll of its own. Under the mutex, whenever `count` or `over` has changed. */
+static void signal_poller(lim__box *b)
+{
+    lim__io_event none;
+    if (b->poller == NULL)
+        return;
+    if (b->count > 0 || b->over)
+        b->os->poller_wake(b->os, b->poller);
+    else
+        (void)!b->os->poller_wait(b->os, b->poller, &none, 1, 0); /* takes the wake back */
+}
+
+int lim__box_fd(lim__box *b, lim__os *os)
+{
+    pthread_mutex_lock(&b->mutex);
+    if (b->poller == NULL) {
+        b->os = os;
+        b->poller = os->poller_open(os);
+        signal_poller(b);
+    }
+    int fd = b->poller != NULL ? os->poller_fd(os, b->poller) : -ENOMEM;
+    pthread_mutex_unlock(&b->mutex);
+    return fd;
+}
+
 static void box_free(lim__box *b)
 {
+    if (b->poller != NULL)
+        b->os->poller_close(b->os, b->poller);
     while (b->count > 0) {
         lim__letter_free(NULL, b->items[b->head]);
         b->head = (b->head + 1) % b->cap;
@@ -108,6 +139,7 @@ void lim__box_close(lim__boxes *all, lim__box *b)
     b->in = all;
     pthread_mutex_lock(&b->mutex);
     b->over = true;
+    signal_poller(b);
     pthread_cond_broadcast(&b->cond);
     pthread_mutex_unlock(&b->mutex);
     pthread_mutex_unlock(&all->mutex);
@@ -132,6 +164,7 @@ bool lim__box_push(lim__box *b, lim__request *r)
     }
     if (b->count < b->cap) {
         b->items[(b->head + b->count++) % b->cap] = r;
+        signal_poller(b);
         pthread_cond_signal(&b->cond);
     } else {
         room = false;
@@ -152,6 +185,7 @@ lim__request *lim__box_withdraw(lim__box *b, lim_pid conv, uint64_t lease)
             found = *at;
     }
     b->count -= found != NULL;
+    signal_poller(b);
     pthread_mutex_unlock(&b->mutex);
     return found;
 }
@@ -167,6 +201,7 @@ lim_err lim__box_pop(lim__box *b, uint64_t deadline_ns, lim__request **out)
         *out = b->items[b->head];
         b->head = (b->head + 1) % b->cap;
         b->count--;
+        signal_poller(b);
         err = LIM_OK;
     } else if (b->over) {
         err = LIM_E_GONE;

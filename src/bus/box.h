@@ -19,6 +19,8 @@ void lim__box_close(lim__boxes *all, lim__box *b);                 /* the proces
 bool lim__box_push(lim__box *b, lim__request *r);                  /* true: it took the letter; else it is full */
 /* One that was not taken yet; `lease` 0: any of that conversation. NULL: there is none. The caller's to free. */
 lim__request *lim__box_withdraw(lim__box *b, lim_pid conv, uint64_t lease);
+/* Readable while it is not empty, or closed; it lives as long as the box. Negative errno. */
+int lim__box_fd(lim__box *b, lim__os *os);
 /* TIMEOUT at the deadline (monotonic ns), GONE once closed. */
 lim_err lim__box_pop(lim__box *b, uint64_t deadline_ns, lim__request **out);
 

@@ -231,7 +231,7 @@ void lim_bus_census_take(lim_bus *bus, lim_bus_census *out)
     *out = (lim_bus_census){ 0 };
     lim_runtime_census(bus->rt, &out->runtime);
     lim__channels_count(bus->channels, &out->channels, &out->subscriptions, &out->messages_kept);
-    out->groups = lim__groups_list(bus, NULL, 0);
+    out->groups = lim__groups_list(bus, lim__bytes(NULL, 0), NULL, 0);
     out->conversations = conversations(bus);
     out->artifacts = lim__artifacts_count(bus->artifacts);
 }

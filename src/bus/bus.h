@@ -67,8 +67,8 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
 
 lim__groups *lim__groups_new(uint64_t seed);
 void lim__groups_free(lim__groups *all);
-/* All but the system's. Fills up to max; answers how many there are. Any thread. */
-size_t lim__groups_list(lim_bus *bus, lim_pid *out, size_t max);
+/* All but the system's, whose names begin with `prefix`. Fills up to max; answers how many there are. Any thread. */
+size_t lim__groups_list(lim_bus *bus, lim_bytes prefix, lim_pid *out, size_t max);
 
 lim__ended *lim__ended_new(void);
 void lim__ended_free(lim__ended *ended);

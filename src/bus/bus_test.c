@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -468,10 +469,15 @@ static void test_a_worker_may_pull(void **state) /* proves GR1 */
     lim_taken r = { 0 };
     lim_participant p = work(bus, "pulled", "puller", 1, NULL, NULL);
     assert_int_equal(lim_take(bus, p, 0, &r), LIM_E_TIMEOUT);
+    struct pollfd watch = { .events = POLLIN };
+    assert_int_equal(lim_take_fd(bus, p, &watch.fd), LIM_OK);
+    assert_int_equal(poll(&watch, 1, 0), 0);
     assert_int_equal(lim_dispatch(bus, "pulled", BYTES("take me"), OPTS(lim_dispatch_opts, .timeout_ms = LIM_FOREVER),
                                   on_outcome, &g, &a, NULL),
                      LIM_OK);
-    assert_int_equal(lim_take(bus, p, 60000, &r), LIM_OK);
+    assert_int_equal(poll(&watch, 1, 60000), 1);
+    assert_int_equal(lim_take(bus, p, 0, &r), LIM_OK);
+    assert_int_equal(poll(&watch, 1, 0), 0);
     assert_int_equal(r.delivery.payload.len, 7);
     assert_int_equal(lim_reply_to(bus, p, r.delivery.conv, r.delivery.lease, BYTES("took it")), LIM_OK);
     lim_taken_fini(&r);
@@ -479,6 +485,74 @@ static void test_a_worker_may_pull(void **state) /* proves GR1 */
     assert_string_equal(g.text, "took it");
     assert_int_equal(lim_leave(bus, p), LIM_OK);
     assert_int_equal(lim_take(bus, p, LIM_FOREVER, &r), LIM_E_GONE);
+    assert_int_equal(lim_take_fd(bus, p, &watch.fd), LIM_E_GONE);
+}
+
+static void test_one_queue_name_in_two_namespaces_is_two_queues(void **state) /* proves GR1 */
+{
+    lim_bus *bus = *state;
+    got g = GOT_INIT;
+    lim_admission a;
+    lim_taken r = { 0 };
+    lim_participant p[2];
+    lim_outcome o;
+    lim_serve_opts work = { .size = sizeof work, .capacity = 1, .ns = "tenant-a" };
+    assert_int_equal(lim_work(bus, "jobs", &work, &p[0]), LIM_OK);
+    work.ns = "tenant-b";
+    assert_int_equal(lim_work(bus, "jobs", &work, &p[1]), LIM_OK);
+    lim_dispatch_opts task = { .size = sizeof task, .timeout_ms = LIM_FOREVER, .ns = "tenant-b" };
+    assert_int_equal(lim_dispatch(bus, "jobs", BYTES("for b"), &task, on_outcome, &g, &a, NULL), LIM_OK);
+    assert_int_equal(lim_take(bus, p[1], 60000, &r), LIM_OK);
+    assert_int_equal(lim_take(bus, p[0], 0, &(lim_taken){ 0 }), LIM_E_TIMEOUT);
+    assert_int_equal(lim_reply_to(bus, p[1], r.delivery.conv, r.delivery.lease, BYTES("b did it")), LIM_OK);
+    lim_taken_fini(&r);
+    wait_got(&g);
+    assert_string_equal(g.text, "b did it");
+    assert_int_equal(lim_sys(bus, "$sys.queues", "{\"op\":\"ls\",\"namespace\":\"tenant-a\"}", 60000, &o), LIM_OK);
+    assert_non_null(memmem(o.payload.ptr, o.payload.len, "aion.dispatch.tenant-a.jobs", 27)); /* as engines write it */
+    assert_null(memmem(o.payload.ptr, o.payload.len, "tenant-b", 8));
+    lim_outcome_fini(&o);
+    work.ns = "a.b";
+    assert_int_equal(lim_work(bus, "jobs", &work, &p[0]), LIM_E_INVALID);
+    lim_ask_opts ask = { .size = sizeof ask, .timeout_ms = 60000, .ns = "tenant-c" };
+    assert_int_equal(lim_ask(bus, "jobs", BYTES("x"), &ask, &o), LIM_OK);
+    assert_int_equal(o.why, LIM_WHY_NO_PARTICIPANT);
+    lim_outcome_fini(&o);
+    ask.ns = "tenant-b";
+    assert_int_equal(lim_ask(bus, "a.b", BYTES("x"), &ask, &o), LIM_E_INVALID);
+}
+
+static void test_a_task_may_be_due_at_an_instant_and_a_timeout_has_a_limit(void **state) /* proves GR12 */
+{
+    lim_bus *bus = *state;
+    lim_admission a;
+    lim_taken r = { 0 };
+    struct timespec now;
+    lim_participant p = work(bus, "due", "w", 1, NULL, NULL);
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    lim_dispatch_opts late = { .size = sizeof late, .timeout_ms = LIM_FOREVER, .at_wall_us = now_us + 3600000000 };
+    assert_int_equal(lim_dispatch(bus, "due", BYTES("in an hour"), &late, NULL, NULL, &a, NULL), LIM_OK);
+    assert_int_equal(lim_take(bus, p, 0, &r), LIM_E_TIMEOUT);
+    lim_outcome o;
+    assert_int_equal(lim_sys(bus, "$sys.queues", "{\"op\":\"why\",\"queue\":\"due\"}", 60000, &o), LIM_OK);
+    assert_non_null(memmem(o.payload.ptr, o.payload.len, "not due before 3", 16)); /* 3600 s, or a moment less */
+    lim_outcome_fini(&o);
+    late.at_wall_us = now_us - 1;
+    assert_int_equal(lim_dispatch(bus, "due", BYTES("now"), &late, NULL, NULL, &a, NULL), LIM_OK);
+    assert_int_equal(lim_take(bus, p, 60000, &r), LIM_OK);
+    assert_memory_equal(r.delivery.payload.ptr, "now", 3);
+    assert_int_equal(lim_reply_to(bus, p, r.delivery.conv, r.delivery.lease, BYTES("")), LIM_OK);
+    lim_taken_fini(&r);
+    late.delay_ms = 1;
+    assert_int_equal(lim_dispatch(bus, "due", BYTES("both"), &late, NULL, NULL, &a, NULL), LIM_E_INVALID);
+    lim_dispatch_opts endless = { .size = sizeof endless, .timeout_ms = LIM_TIMEOUT_MS_MAX + 1 };
+    assert_int_equal(lim_dispatch(bus, "due", BYTES("x"), &endless, NULL, NULL, &a, NULL), LIM_E_MISUSE);
+    endless.timeout_ms = LIM_TIMEOUT_MS_MAX;
+    assert_int_equal(lim_dispatch(bus, "due", BYTES("x"), &endless, NULL, NULL, &a, NULL), LIM_OK);
+    assert_int_equal(lim_leave(bus, p), LIM_OK);
+    assert_int_equal(lim_sys(bus, "$sys.queues", "{\"op\":\"purge\",\"queue\":\"due\"}", 60000, &o), LIM_OK);
+    lim_outcome_fini(&o);
 }
 
 static void test_places_used_elsewhere_count(void **state) /* proves GR1 GR2 */
@@ -805,6 +879,8 @@ int main(void)
         T(test_a_task_that_kills_its_workers_does_not_kill_them_all),
         T(test_an_identity_is_taken_once),
         T(test_a_worker_may_pull),
+        T(test_one_queue_name_in_two_namespaces_is_two_queues),
+        T(test_a_task_may_be_due_at_an_instant_and_a_timeout_has_a_limit),
         T(test_places_used_elsewhere_count),
         T(test_a_participant_may_be_registered_by_somebody_else),
         T(test_a_deployed_function_decides),

@@ -21,7 +21,7 @@ static lim_err child_terms(lim_process *self, const lim__terms *of, uint64_t dur
     snprintf(key, sizeof key, "undo.%" PRIx64, durable);
     if (of->traceparent.len > 0 && of->traceparent.len < sizeof o.cause.traceparent)
         memcpy(o.cause.traceparent, of->traceparent.ptr, of->traceparent.len);
-    lim_err err = lim__options_dispatch(&block, &o, NULL);
+    lim_err err = lim__options_dispatch(&block, &o, 0, NULL);
     if (err == LIM_OK)
         err = lim__terms_parse(lim__buf_bytes(&block), NULL, out);
     lim__buf_fini(&block);

@@ -48,14 +48,15 @@ void lim__groups_free(lim__groups *all)
     free(all);
 }
 
-size_t lim__groups_list(lim_bus *bus, lim_pid *out, size_t max)
+size_t lim__groups_list(lim_bus *bus, lim_bytes prefix, lim_pid *out, size_t max)
 {
     size_t pos = 0, n = 0;
     lim_bytes key;
     void *value;
     pthread_mutex_lock(&bus->groups->mutex);
     while (lim__smap_next(&bus->groups->names, &pos, &key, &value)) {
-        if (((const char *)key.ptr)[0] == '$')
+        if (((const char *)key.ptr)[0] == '$' || key.len < prefix.len ||
+            (prefix.len > 0 && memcmp(key.ptr, prefix.ptr, prefix.len) != 0))
             continue;
         if (n < max)
             out[n] = ((entry *)value)->pid;

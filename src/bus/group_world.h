@@ -232,7 +232,7 @@ static inline lim_pid task_with(world *w, puppet *owner, const char *queue, cons
 {
     lim__buf block = { 0 };
     lim__terms *terms = NULL;
-    assert_int_equal(lim__options_dispatch(&block, o, NULL), LIM_OK);
+    assert_int_equal(lim__options_dispatch(&block, o, 0, NULL), LIM_OK);
     assert_int_equal(lim__terms_parse(lim__buf_bytes(&block), NULL, &terms), LIM_OK);
     lim__buf_fini(&block);
     lim_pid conv = begin_with(w, owner, LIM__KIND_TASK, queue, o->type != NULL ? o->type : "", payload, terms);

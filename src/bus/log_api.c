@@ -6,6 +6,7 @@
  * order in which they were made: one agent, one order. */
 #include "bus/agent.h"
 #include "bus/log_inside.h"
+#include "data/options.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -58,21 +59,22 @@ void lim__receipt_refused(lim_bus *bus, const lim_publish_opts *opts, const lim_
 
 bool lim__publish_opts_durable(const lim_publish_opts *o)
 {
-    return o != NULL && (o->idempotency_key != NULL || o->expires_ms != 0 || o->delay_ms != 0 || o->expect_last ||
-                         o->on_receipt != NULL);
+    return o != NULL && (o->idempotency_key != NULL || o->expires_ms != 0 || o->delay_ms != 0 || o->at_wall_us != 0 ||
+                         o->expect_last || o->on_receipt != NULL);
 }
 
-static lim_err message_of(lim_bytes payload, const lim_publish_opts *o, lim__log_message *m)
+static lim_err message_of(const lim_bus *bus, lim_bytes payload, const lim_publish_opts *o, lim__log_message *m)
 {
     *m = (lim__log_message){ .payload = payload };
     if (o == NULL)
         return LIM_OK;
-    if (o->expires_ms < 0 || o->delay_ms < 0)
+    uint64_t now_us = o->at_wall_us != 0 ? bus->os->wall_ns(bus->os) / 1000 : 0;
+    if (o->expires_ms < 0 || o->delay_ms < 0 ||
+        lim__options_delay(o->delay_ms, o->at_wall_us, now_us, &m->delay_ms, NULL) != LIM_OK)
         return LIM_E_MISUSE;
     m->key = o->key != NULL ? lim__str(o->key) : lim__bytes(NULL, 0);
     m->idempotency_key = o->idempotency_key != NULL ? lim__str(o->idempotency_key) : lim__bytes(NULL, 0);
     m->expires_ms = o->expires_ms;
-    m->delay_ms = o->delay_ms;
     m->mandatory = o->mandatory;
     m->expect_last = o->expect_last;
     m->last = o->last;
@@ -81,13 +83,13 @@ static lim_err message_of(lim_bytes payload, const lim_publish_opts *o, lim__log
 
 lim_err lim__log_message_of(lim_bytes payload, const lim_publish_opts *opts, lim__log_message *out)
 {
-    return message_of(payload, opts, out);
+    return message_of(NULL, payload, opts, out); /* of a step: without instants */
 }
 
 lim_err lim__publish_logged(lim__log *log, lim_bytes payload, const lim_publish_opts *opts, lim_admission *out)
 {
     lim__log_message m;
-    lim_err err = message_of(payload, opts, &m);
+    lim_err err = message_of(log->bus, payload, opts, &m);
     bool told = opts != NULL && opts->on_receipt != NULL;
     receipt_errand *r = err == LIM_OK && told ? errand_new(log->bus, opts) : NULL;
     if (err == LIM_OK && told && r == NULL)
@@ -150,7 +152,7 @@ lim_err lim_publish_wait(lim_bus *bus, lim_channel channel, lim_bytes payload, c
         return err;
     }
     lim__log_message m;
-    lim_err err = message_of(payload, opts, &m);
+    lim_err err = message_of(bus, payload, opts, &m);
     if (err == LIM_OK)
         err = publish_and_wait(log, &m, out);
     lim__log_unref(log);

@@ -368,6 +368,19 @@ lim_err lim_take(lim_bus *bus, lim_participant who, int64_t timeout_ms, lim_take
     return LIM_OK;
 }
 
+lim_err lim_take_fd(lim_bus *bus, lim_participant who, int *out)
+{
+    lim__box *b = out != NULL ? lim__box_find(bus->boxes, (lim_pid){ who.id }) : NULL;
+    if (b == NULL)
+        return out != NULL ? LIM_E_GONE : LIM_E_MISUSE;
+    int fd = lim__box_fd(b, bus->os);
+    lim__box_unref(b);
+    if (fd < 0)
+        return LIM_E_NOMEM;
+    *out = fd;
+    return LIM_OK;
+}
+
 static size_t list_bytes(const char *const *list, uint16_t *count)
 {
     size_t bytes = 0;

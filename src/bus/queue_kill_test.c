@@ -359,7 +359,7 @@ static lim__terms *terms_of(job *j)
                             .delay_ms = below(8) == 0 && j->order == 0 ? 1 + below(3000) : 0 };
     lim_ask_opts a = { .size = sizeof a, .timeout_ms = LIM_FOREVER, .durable = true };
     assert_int_equal(
-        j->ask ? lim__options_ask(&block, &a, false, false, NULL) : lim__options_dispatch(&block, &o, NULL), LIM_OK);
+        j->ask ? lim__options_ask(&block, &a, false, false, NULL) : lim__options_dispatch(&block, &o, 0, NULL), LIM_OK);
     assert_int_equal(lim__terms_parse(lim__buf_bytes(&block), NULL, &t), LIM_OK);
     lim__buf_fini(&block);
     return t;

@@ -142,7 +142,7 @@ static lim_err terms_of(const lim__request *r, lim__terms **out)
     if (lim__packed_get(lim__msg_headers(r->payload), lim__str("traceparent"), &trace) &&
         trace.len < sizeof o.cause.traceparent)
         memcpy(o.cause.traceparent, trace.ptr, trace.len);
-    lim_err err = lim__options_dispatch(&block, &o, NULL);
+    lim_err err = lim__options_dispatch(&block, &o, 0, NULL);
     if (err == LIM_OK)
         err = lim__terms_parse(lim__buf_bytes(&block), NULL, out);
     lim__buf_fini(&block);

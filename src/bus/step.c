@@ -294,7 +294,8 @@ lim_err lim_step_publish(lim_step *step, const char *channel, lim_bytes payload,
 {
     lim__log_message m;
     if (step == NULL || channel == NULL || (payload.len > 0 && payload.ptr == NULL) ||
-        (opts != NULL && (opts->size != sizeof *opts || opts->on_receipt != NULL || opts->delay_ms != 0)))
+        (opts != NULL &&
+         (opts->size != sizeof *opts || opts->on_receipt != NULL || opts->delay_ms != 0 || opts->at_wall_us != 0)))
         return LIM_E_MISUSE;
     lim_err err = lim__log_message_of(payload, opts, &m);
     return err == LIM_OK ? lim__step_add_message(step, lim__str(channel), &m) : err;

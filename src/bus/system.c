@@ -38,7 +38,8 @@ static const struct {
     "queue attempts_max backoff_min_ms backoff_max_ms backoff_factor_percent backoff_jitter_percent losses_max "       \
     "high_water limit in_flight_max rate rate_period_ms key_in_flight_max key_rate key_rate_period_ms "                \
     "on_failing_head "                                                                                                 \
-    "start_to_close_ms progress_ms dead_max remember_ms remember_max remember_bytes remember_forgets trace durable reconnect_grace_ms"
+    "start_to_close_ms progress_ms dead_max remember_ms remember_max remember_bytes remember_forgets trace durable "   \
+    "reconnect_grace_ms"
 
 #define CREATE                                                                                                         \
     "name retain_age_ms retain_bytes retain_count retain_latest overflow dead_letter sync window_ms window_keys "      \
@@ -63,11 +64,11 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_CHANNELS, "get", "name key", lim__sys_channel_get },
     { LIM__SYS_CHANNELS, "peek", "name from max", lim__sys_channel_peek },
     { LIM__SYS_CHANNELS, "close", "name", lim__sys_channel_close },
-    { LIM__SYS_GROUPS, "ls", "", lim__sys_group_ls },
+    { LIM__SYS_GROUPS, "ls", "namespace", lim__sys_group_ls },
     { LIM__SYS_GROUPS, "show", "name", lim__sys_group_show },
     { LIM__SYS_GROUPS, "deploy", DEPLOY, lim__sys_group_deploy },
     { LIM__SYS_GROUPS, "rm", "name", lim__sys_group_rm },
-    { LIM__SYS_QUEUES, "ls", "", lim__sys_queue_ls },
+    { LIM__SYS_QUEUES, "ls", "namespace", lim__sys_queue_ls },
     { LIM__SYS_QUEUES, "show", "queue", lim__sys_queue_op },
     { LIM__SYS_QUEUES, "why", "queue", lim__sys_queue_op },
     { LIM__SYS_QUEUES, "configure", CONFIGURE, lim__sys_queue_make },
@@ -86,7 +87,7 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_DEAD, "show", "id queue", lim__sys_dead_show },
     { LIM__SYS_DEAD, "replay", "id all queue", lim__sys_dead_op },
     { LIM__SYS_DEAD, "drop", "id all queue", lim__sys_dead_op },
-    { LIM__SYS_WORKERS, "ls", "queue", lim__sys_worker_ls },
+    { LIM__SYS_WORKERS, "ls", "queue namespace", lim__sys_worker_ls },
     { LIM__SYS_WORKERS, "show", "identity", lim__sys_worker_show },
     { LIM__SYS_WORKERS, "drain", "identity queue", lim__sys_worker_op },
     { LIM__SYS_WORKERS, "resume", "identity queue", lim__sys_worker_op },

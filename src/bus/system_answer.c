@@ -281,7 +281,12 @@ void lim__gather_admin(lim__system *s, lim__gather *g, lim_pid group, const char
 void lim__gather_groups(lim__system *s, lim__gather *g, lim__show_what what)
 {
     lim_pid *groups = calloc(GROUPS_MAX, sizeof *groups);
-    size_t n = groups != NULL ? lim__groups_list(s->bus, groups, GROUPS_MAX) : 0;
+    char prefix[256];
+    const char *ns = lim__val_str(s->root, "namespace", "");
+    int len =
+        ns[0] != '\0' ? snprintf(prefix, sizeof prefix, "aion.dispatch.%s.", ns) : 0; /* too long: there is none */
+    lim_bytes under = lim__bytes(prefix, (size_t)len < sizeof prefix ? (size_t)len : sizeof prefix - 1);
+    size_t n = groups != NULL ? lim__groups_list(s->bus, under, groups, GROUPS_MAX) : 0;
     const lim__show show = { .max = LIM__SYS_LS_MAX, .what = what };
     for (size_t i = 0; i < n && i < GROUPS_MAX; i++)
         lim__gather_show(s, g, groups[i], &show, lim__bytes(NULL, 0));
@@ -295,7 +300,7 @@ void lim__gather_groups(lim__system *s, lim__gather *g, lim__show_what what)
 void lim__gather_all(lim__system *s, lim__gather *g, lim_bytes json)
 {
     lim_pid *groups = calloc(GROUPS_MAX, sizeof *groups);
-    size_t n = groups != NULL ? lim__groups_list(s->bus, groups, GROUPS_MAX) : 0;
+    size_t n = groups != NULL ? lim__groups_list(s->bus, lim__bytes(NULL, 0), groups, GROUPS_MAX) : 0;
     for (size_t i = 0; i < n && i < GROUPS_MAX; i++)
         send_admin(s, g, groups[i], json);
     free(groups);

@@ -33,7 +33,7 @@ static void test_what_a_dispatch_says_is_what_the_queue_reads(void **state)
     lim__buf block = { 0 };
     lim__terms *t = NULL;
     (void)state;
-    assert_int_equal(lim__options_dispatch(&block, &o, NULL), LIM_OK);
+    assert_int_equal(lim__options_dispatch(&block, &o, 0, NULL), LIM_OK);
     assert_int_equal(lim__terms_parse(block_of(&block), NULL, &t), LIM_OK);
     assert_int_equal(t->priority, 9);
     assert_int_equal(t->weight, 3);
@@ -63,7 +63,7 @@ static void test_the_usual_case_says_nothing(void **state)
     lim__buf block = { 0 };
     lim__terms *t = NULL;
     (void)state;
-    assert_int_equal(lim__options_dispatch(&block, &d, NULL), LIM_OK);
+    assert_int_equal(lim__options_dispatch(&block, &d, 0, NULL), LIM_OK);
     assert_int_equal(lim__options_ask(&block, &a, false, false, NULL), LIM_OK);
     assert_int_equal(lim__options_open(&block, &c, NULL), LIM_OK);
     assert_int_equal(lim__options_join(&block, false), LIM_OK);

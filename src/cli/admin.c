@@ -261,6 +261,8 @@ static bool ask_page(struct cli *cli, const cli_noun *n, uint64_t after, uint32_
     lim__json j = cli_request(&b, cli->args.words[1]); /* ls, keys */
     if (filter)
         lim__json_str(&j, n->filter, filter);
+    else if (cli->opts->namespace)
+        lim__json_str(&j, "namespace", cli->opts->namespace);
     if (n->paged && after > 0)
         lim__json_u64(&j, "after", after);
     if (max > 0)

@@ -7,6 +7,7 @@
  *
  *   --name VALUE   --name=VALUE   --switch   -h   a lone - is a word   -- ends the flags */
 #include "cli/cli.h"
+#include <liminal/types.h>
 
 #include <stdio.h>
 
@@ -54,6 +55,8 @@ static const cli_flag flags[] = {
     { "exec", CLI_TEXT, AT(exec), "CMD", "the command, run by sh -c: payload on stdin, reply on stdout", NULL, false,
       NULL },
     { "capacity", CLI_NUMBER, AT(capacity), "N", "requests in hand at once (default 1)", NULL, false, NULL },
+    { "namespace", CLI_TEXT, AT(namespace), "NAME", "of the group or queue: the same name in two is two of them", NULL,
+      false, NULL },
     { "node", CLI_TEXT, AT(node), "NAME", "where this runs, for routing functions; default: the server's", NULL, false,
       NULL },
     { "identity", CLI_TEXT, AT(identity), "NAME", "a name that is unique in the group", NULL, false, NULL },
@@ -228,6 +231,11 @@ static bool add_to_list(cli_args *a, const cli_flag *flag, cli_list *list, const
     return true;
 }
 
+static bool timeout_good(int64_t us)
+{
+    return us == LIM_FOREVER || us / 1000 <= LIM_TIMEOUT_MS_MAX;
+}
+
 static bool set(cli_args *a, const cli_flag *flag, const char *value)
 {
     void *field = (char *)&a->opts + flag->offset;
@@ -251,7 +259,10 @@ static bool set(cli_args *a, const cli_flag *flag, const char *value)
     case CLI_BYTES:
         return cli_bytes(value, field, &why) || problem(a, flag->name, value, why);
     case CLI_DURATION:
-        return cli_duration(value, field, &why) || problem(a, flag->name, value, why);
+        if (!cli_duration(value, field, &why))
+            return problem(a, flag->name, value, why);
+        return strcmp(flag->name, "timeout") != 0 || timeout_good(*(const int64_t *)field) ||
+               problem(a, flag->name, value, "over the limit of 49 days 17 hours; give less, or forever");
     }
     return false;
 }

@@ -60,7 +60,8 @@ typedef struct cli_list {
     size_t count;
 } cli_list;
 typedef struct cli_opts { /* zero: not given */
-    const char *server, *exec, *identity, *node, *builtin, *compensate, *key, *order_key, *unique_key, *idempotency_key;
+    const char *server, *exec, *identity, *node, *namespace, *builtin, *compensate, *key, *order_key, *unique_key;
+    const char *idempotency_key;
     const char *report_to, *at, *ramp, *ramp_key, *ramp_where, *breaker, *if_version, *by, *message, *candidates;
     const char *cursor, *from, *before, *dead_letter, *idempotency_field, *expect_last;
     bool json, help, version, mandatory, next, wait, allow_hold, reconnect, no_reconnect, watch, follow, all, any;
@@ -122,6 +123,8 @@ const cli_command *cli_command_in(const cli_args *a); /* the one its words begin
 /* The command that the words name, their count and the flags checked against it; NULL: problem says why. */
 const cli_command *cli_command_find(cli_args *a);
 const char *cli_word(const struct cli *cli, int i); /* the i-th word after the command's name, or NULL */
+/* With --namespace the group or queue that the first word names becomes the one of that namespace. False: there can be none. */
+bool cli_enter_namespace(struct cli *cli);
 int cli_help_all(lim__buf *out);                             /* CLI_DONE */
 int cli_help_one(lim__buf *out, const cli_command *command);
 
@@ -139,6 +142,7 @@ struct cli {
     cli_args args;
     const cli_opts *opts;        /* = &args.opts */
     const cli_command *command;
+    char whole_name[256];        /* of a group in a namespace */
     lim__buf out;                /* standard output, until the next wait */
     lim_client *client;
     lim__list sources;

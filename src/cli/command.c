@@ -5,6 +5,7 @@
  * A command's name is one word, or a noun and a verb ("channel ls"). Rows of the same noun stand together: the overview
  * folds them into one line. */
 #include "cli/cli.h"
+#include "data/options.h"
 
 #include <stdio.h>
 
@@ -22,12 +23,13 @@
     {                                                                                                                  \
         "queue " verb, "QUEUE", what, "liminal queue " verb " thumbs", flags, 1, 1, cli_run_queue_state                \
     }
-#define SERVE_FLAGS "exec capacity identity node type tag max no-reconnect"
+#define SERVE_FLAGS "namespace exec capacity identity node type tag max no-reconnect"
 #define TASK_FLAGS                                                                                                     \
     "wait timeout type priority key weight order-key unique-key on-duplicate idempotency-key delay at start-to-close " \
     "progress report-to trace durable"
 #define RETAIN_FLAGS                                                                                                   \
-    "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys window-bytes "            \
+    "retain-age retain-bytes retain-count retain-latest overflow dead-letter sync window-time window-keys "            \
+    "window-bytes "                                                                                                    \
     "window-slides window-forgets"
 #define SUB_FLAGS                                                                                                      \
     "max window backlog policy reconnect from durable-name ack shared standby last ack-wait max-deliveries "           \
@@ -46,14 +48,15 @@ static const cli_command commands[] = {
       SERVE_FLAGS " stream", 1, 1, cli_run_serve },
     { "ask", "GROUP [PAYLOAD|-]", "ask one participant of a group; print its reply",
       "liminal ask echo hello --timeout 2s",
-      "timeout type next wait all quorum any stream window compensate trace durable", 1, 2, cli_run_ask },
+      "namespace timeout type next wait all quorum any stream window compensate trace durable", 1, 2, cli_run_ask },
     { "work", "QUEUE --exec CMD", "execute a queue's tasks with a command",
       "liminal work thumbs --exec ./thumb.sh --capacity 4", SERVE_FLAGS, 1, 1, cli_run_work },
     { "dispatch", "QUEUE [PAYLOAD|-]", "give a queue a task; - takes one task a line",
-      "liminal dispatch thumbs - --wait <tasks.jsonl", TASK_FLAGS, 1, 2, cli_run_dispatch },
+      "liminal dispatch thumbs - --wait <tasks.jsonl", TASK_FLAGS " namespace", 1, 2, cli_run_dispatch },
     { "deploy", "GROUP FILE.lua", "route a group with a function, from now on", "liminal deploy thumbs route.lua",
-      "channel builtin cpu wall memory log-bytes on-fault timeout shadow ramp ramp-key ramp-where breaker keep if-version by", 1,
-      2, cli_run_deploy },
+      "channel builtin cpu wall memory log-bytes on-fault timeout shadow ramp ramp-key ramp-where breaker keep "
+      "if-version by",
+      1, 2, cli_run_deploy },
     { "rollback", "GROUP [HASH]", "back to the last good version, or to one that is kept", "liminal rollback thumbs",
       "channel by timeout", 1, 2, cli_run_rollback },
     { "route ls", "", "list router slots", "liminal route ls", LOOK, 0, 0, cli_run_list },
@@ -104,28 +107,30 @@ static const cli_command commands[] = {
       "timeout", 2, 2, cli_run_cursor_delete },
     NOUN_ROWS("group", "echo"),
     REMOVE_ROW("group", "forget its routing function, and the group when nobody is in it", "echo"),
-    { "queue ls", "", "list them", "liminal queue ls --watch", LOOK, 0, 0, cli_run_list },
-    { "queue show", "QUEUE", "its numbers, rules and workers", "liminal queue show thumbs", LOOK, 1, 1, cli_run_show },
-    { "queue why", "QUEUE", "why its tasks wait, in one line", "liminal queue why thumbs", LOOK, 1, 1,
+    { "queue ls", "", "list them", "liminal queue ls --watch", LOOK " namespace", 0, 0, cli_run_list },
+    { "queue show", "QUEUE", "its numbers, rules and workers", "liminal queue show thumbs", LOOK " namespace", 1, 1,
+      cli_run_show },
+    { "queue why", "QUEUE", "why its tasks wait, in one line", "liminal queue why thumbs", LOOK " namespace", 1, 1,
       cli_run_queue_why },
     { "queue create", "QUEUE [NAME=VALUE...]", "a queue with these rules; --durable: its tasks are stored",
-      "liminal queue create thumbs --durable attempts_max=5", "durable timeout", 1, 30, cli_run_queue_configure },
+      "liminal queue create thumbs --durable attempts_max=5", "namespace durable timeout", 1, 30,
+      cli_run_queue_configure },
     { "queue configure", "QUEUE NAME=VALUE...", "set its rules; queue show lists them",
-      "liminal queue configure thumbs attempts_max=5 backoff_min=1s rate=100", "durable timeout", 1, 30,
+      "liminal queue configure thumbs attempts_max=5 backoff_min=1s rate=100", "namespace durable timeout", 1, 30,
       cli_run_queue_configure },
     { "queue limit", "QUEUE KEY NAME=VALUE...", "a limit of one fairness key's own",
-      "liminal queue limit thumbs customer-7 in_flight_max=2", "clear timeout", 2, 5, cli_run_queue_limit },
-    STATE_ROW("pause", "hand out nothing; what runs goes on", "timeout"),
-    STATE_ROW("resume", "hand out again, after pause or drain", "timeout"),
-    STATE_ROW("drain", "take no new tasks; --wait: until nothing waits or runs", "wait timeout"),
-    { "queue purge", "QUEUE", "end every task that waits: refused{purged}", "liminal queue purge thumbs", "timeout", 1,
-      1, cli_run_queue_purge },
+      "liminal queue limit thumbs customer-7 in_flight_max=2", "namespace clear timeout", 2, 5, cli_run_queue_limit },
+    STATE_ROW("pause", "hand out nothing; what runs goes on", "namespace timeout"),
+    STATE_ROW("resume", "hand out again, after pause or drain", "namespace timeout"),
+    STATE_ROW("drain", "take no new tasks; --wait: until nothing waits or runs", "namespace wait timeout"),
+    { "queue purge", "QUEUE", "end every task that waits: refused{purged}", "liminal queue purge thumbs",
+      "namespace timeout", 1, 1, cli_run_queue_purge },
     { "queue keys", "QUEUE", "its fairness keys, and what waits for each", "liminal queue keys thumbs --max 1000",
-      LOOK " max", 1, 1, cli_run_list },
+      LOOK " namespace max", 1, 1, cli_run_list },
     { "queue unpark", "QUEUE KEY", "go on with the tasks of a parked order key", "liminal queue unpark thumbs order-17",
-      "timeout", 2, 2, cli_run_queue_unpark },
-    { "task ls", "QUEUE", "what waits and runs in a queue", "liminal task ls thumbs --max 1000", LOOK " max", 1, 1,
-      cli_run_list },
+      "namespace timeout", 2, 2, cli_run_queue_unpark },
+    { "task ls", "QUEUE", "what waits and runs in a queue", "liminal task ls thumbs --max 1000", LOOK " namespace max",
+      1, 1, cli_run_list },
     { "task show", "ID", "a task that waits, runs or has ended", "liminal task show 400000002a", LOOK, 1, 1,
       cli_run_show },
     { "task cancel", "ID", "end it: cancelled", "liminal task cancel 400000002a", "timeout", 1, 1,
@@ -134,14 +139,14 @@ static const cli_command commands[] = {
       cli_run_task_retry },
     { "task await", "ID", "wait for its result and print it", "liminal task await 400000002a --timeout 1m", "timeout",
       1, 1, cli_run_task_await },
-    { "dead ls", "[QUEUE]", "tasks that ended without a result", "liminal dead ls thumbs", LOOK " max", 0, 1,
+    { "dead ls", "[QUEUE]", "tasks that ended without a result", "liminal dead ls thumbs", LOOK " namespace max", 0, 1,
       cli_run_list },
     { "dead show", "ID", "one of them, with its payload", "liminal dead show 400000002a", LOOK, 1, 1, cli_run_show },
     { "dead replay", "ID, or QUEUE --all", "dispatch it again", "liminal dead replay thumbs --all", "all timeout", 1, 1,
       cli_run_dead },
     { "dead drop", "ID, or QUEUE --all", "forget it", "liminal dead drop 400000002a", "all timeout", 1, 1,
       cli_run_dead },
-    { "worker ls", "[QUEUE]", "list them", "liminal worker ls", LOOK, 0, 1, cli_run_list },
+    { "worker ls", "[QUEUE]", "list them", "liminal worker ls", LOOK " namespace", 0, 1, cli_run_list },
     { "worker show", "IDENTITY", "show one", "liminal worker show worker-1", LOOK, 1, 1, cli_run_show },
     { "worker drain", "IDENTITY [QUEUE]", "give it nothing new; what it has goes on", "liminal worker drain worker-1",
       "timeout", 1, 2, cli_run_worker_drain },
@@ -261,6 +266,21 @@ const char *cli_word(const struct cli *cli, int i)
 {
     int at = i + (two_words(cli->command) ? 2 : 1);
     return at < cli->args.word_count ? cli->args.words[at] : NULL;
+}
+
+bool cli_enter_namespace(struct cli *cli)
+{
+    int at = two_words(cli->command) ? 2 : 1;
+    if (cli->opts->namespace == NULL || at >= cli->args.word_count)
+        return true;
+    const char *whole = lim__in_namespace(cli->opts->namespace, cli->args.words[at], cli->whole_name);
+    if (whole != NULL) {
+        cli->args.words[at] = whole;
+        return true;
+    }
+    cli_fault(cli, CLI_USAGE, cli->args.words[at], "no name in a namespace",
+              "neither the namespace nor the name has a dot, and both together have 240 bytes at most");
+    return false;
 }
 
 /* ---- complaints ---- */

@@ -10,7 +10,6 @@
  * At most UNANSWERED_MAX tasks are OFFERED or AGAIN; while that many are, or any is AGAIN, standard input waits.
  * Results are printed in the order in which the tasks end, so each names its line. */
 #include "cli/cli.h"
-#include "os/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -348,7 +347,7 @@ static int64_t ms(int64_t us, int64_t otherwise)
 static bool options(dispatching *d)
 {
     const cli_opts *o = d->cli->opts;
-    int64_t at_us = 0, now_us = (int64_t)(lim__os_linux()->wall_ns(lim__os_linux()) / 1000);
+    int64_t at_us = 0;
     const char *problem =
         o->types.count > 1                    ? "--type: a task has one type; give it once"
         : o->idempotency_key && d->from_lines ? "--idempotency-key: it stands for one task; give the tasks one by one"
@@ -380,7 +379,7 @@ static bool options(dispatching *d)
     d->opts.trace = o->trace;
     d->opts.durable = o->durable;
     if (o->at)
-        d->opts.delay_ms = at_us > now_us ? (at_us - now_us + 999) / 1000 : 0;
+        d->opts.at_wall_us = at_us > 0 ? (uint64_t)at_us : 1;
     return true;
 }
 

@@ -20,6 +20,8 @@ static int run(struct cli *cli)
     cli->command = cli_command_find(&cli->args);
     if (!cli->command)
         return usage(a->problem);
+    if (!a->opts.help && !cli_enter_namespace(cli))
+        return cli->code;
     return a->opts.help ? cli_help_one(&cli->out, cli->command) : cli->command->run(cli);
 }
 

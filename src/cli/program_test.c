@@ -485,6 +485,24 @@ static void test_what_there_is_can_be_listed_and_shown(void **state)
     assert_non_null(strstr(printed(p), "\"version\":\"" LIM_VERSION "\""));
 }
 
+static void test_queues_of_namespaces_are_their_own(void **state) /* proves GR1 */
+{
+    world *w = *state;
+    program *p, *a = start(w, "work q --namespace a --exec 'echo by a' --identity me");
+    until_says(w, a, "working on aion.dispatch.a.q as me");
+    assert_int_equal(run(w, &p, "queue pause q --namespace b"), CLI_DONE);
+    assert_int_equal(run(w, &p, "dispatch q 1 --namespace a --wait"), CLI_DONE);
+    assert_string_equal(printed(p), "by a\n");
+    assert_int_equal(run(w, &p, "queue ls --namespace a --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "aion.dispatch.a.q"));
+    assert_null(strstr(printed(p), "aion.dispatch.b.q"));
+    assert_int_equal(run(w, &p, "worker ls q --namespace b --json"), CLI_DONE);
+    assert_string_equal(printed(p), "");
+    assert_int_equal(run(w, &p, "dispatch q 1 --namespace a.b"), CLI_USAGE);
+    assert_int_equal(run(w, &p, "dispatch q 1 --timeout 50000m"), CLI_DONE);
+    assert_int_equal(run(w, &p, "dispatch q 1 --timeout 2000h"), CLI_USAGE); /* 83 days */
+}
+
 static void test_an_identity_that_is_taken_is_refused(void **state)
 {
     world *w = *state;
@@ -621,6 +639,7 @@ int main(void)
         TEST(test_code_that_does_not_compile_is_told_with_its_place),
         TEST(test_a_native_function_is_deployed_where_the_server_takes_them),
         TEST(test_what_there_is_can_be_listed_and_shown),
+        TEST(test_queues_of_namespaces_are_their_own),
         TEST(test_an_identity_that_is_taken_is_refused),
         TEST(test_rules_of_a_queue_are_words_and_a_mistake_names_the_nearest),
         TEST(test_what_waits_is_listed_shown_and_purged),

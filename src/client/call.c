@@ -93,9 +93,9 @@ lim_err lim__client_may_call(lim_client *c)
 
 uint32_t lim__client_wire_timeout(int64_t timeout_ms)
 {
-    return timeout_ms == LIM_FOREVER       ? LIM__NO_TIMEOUT
-           : timeout_ms >= LIM__NO_TIMEOUT ? LIM__NO_TIMEOUT - 1
-                                           : (uint32_t)timeout_ms;
+    return timeout_ms == LIM_FOREVER         ? LIM__NO_TIMEOUT
+           : timeout_ms > LIM_TIMEOUT_MS_MAX ? (uint32_t)LIM_TIMEOUT_MS_MAX /* inherited of a cause inside a bus */
+                                             : (uint32_t)timeout_ms;
 }
 
 /* ---- endings ---- */
@@ -321,7 +321,7 @@ static lim_err check_ask(const lim_client *c, const char *group, const lim_ask_o
 {
     if (!c || !opts)
         return LIM_E_INVALID;
-    if (opts->size < sizeof *opts || opts->timeout_ms <= 0 || (int)opts->on_crash < 0 ||
+    if (opts->size < sizeof *opts || !lim__client_timeout_ok(opts->timeout_ms) || (int)opts->on_crash < 0 ||
         opts->on_crash > LIM_CRASH_COMPENSATE || (opts->on_crash == LIM_CRASH_COMPENSATE && !opts->compensate))
         return LIM_E_MISUSE;
     bool has_group = group && group[0] != '\0';
@@ -337,9 +337,11 @@ typedef struct asking { /* what the verbs that ask differ in */
     uint64_t *call_out;
 } asking;
 
-static lim_err ask(lim_client *c, const char *group, lim_bytes request, const lim_ask_opts *opts, const asking *how)
+static lim_err ask(lim_client *c, const char *named, lim_bytes request, const lim_ask_opts *opts, const asking *how)
 {
-    lim_err err = lim__client_may_call(c);
+    char room[256];
+    const char *group = lim__in_namespace(opts->ns, named, room);
+    lim_err err = group == NULL && named != NULL ? LIM_E_INVALID : lim__client_may_call(c);
     if (err != LIM_OK)
         return err;
     lim__call *call =
@@ -456,7 +458,7 @@ static lim_err check_dispatch(const lim_client *c, const char *queue, const lim_
 {
     if (!c || !opts || !queue || queue[0] == '\0')
         return LIM_E_INVALID;
-    return opts->size < sizeof *opts || opts->timeout_ms <= 0 ? LIM_E_MISUSE : LIM_OK;
+    return opts->size < sizeof *opts || !lim__client_timeout_ok(opts->timeout_ms) ? LIM_E_MISUSE : LIM_OK;
 }
 
 typedef struct offer {
@@ -466,10 +468,12 @@ typedef struct offer {
     void *ctx;
 } offer;
 
-static lim_err dispatch(lim_client *c, const char *queue, lim_bytes task, const lim_dispatch_opts *opts,
+static lim_err dispatch(lim_client *c, const char *named, lim_bytes task, const lim_dispatch_opts *opts,
                         const offer *how)
 {
-    lim_err err = lim__client_may_call(c);
+    char room[256];
+    const char *queue = lim__in_namespace(opts->ns, named, room);
+    lim_err err = queue == NULL ? LIM_E_INVALID : lim__client_may_call(c);
     if (err != LIM_OK)
         return err;
     lim__call *call = lim__client_call_new(c, LIM__CALL_OFFERED, how->on_outcome, how->ctx);
@@ -492,7 +496,7 @@ lim_err lim_client_dispatch_async(lim_client *c, const char *queue, lim_bytes ta
     offer how = { .on_dispatched = on_dispatched, .on_outcome = on_outcome, .ctx = ctx };
     lim_err err = check_dispatch(c, queue, opts);
     if (err == LIM_OK)
-        err = lim__options_dispatch(&how.options, opts, NULL);
+        err = lim__options_dispatch(&how.options, opts, c->os->wall_ns(c->os) / 1000, NULL);
     if (err == LIM_OK) {
         lim__client_lock(c);
         err = dispatch(c, queue, task, opts, &how);
@@ -525,7 +529,7 @@ lim_err lim_client_dispatch(lim_client *c, const char *queue, lim_bytes task, co
     offer how = { .on_dispatched = lim__client_waiter_on_dispatched, .ctx = &w };
     lim_err err = check_dispatch(c, queue, opts);
     if (err == LIM_OK)
-        err = lim__options_dispatch(&how.options, opts, NULL);
+        err = lim__options_dispatch(&how.options, opts, c->os->wall_ns(c->os) / 1000, NULL);
     if (err == LIM_OK)
         err = dispatch_and_wait(c, queue, task, opts, &w, &how);
     lim__buf_fini(&how.options);
@@ -587,7 +591,9 @@ static bool is_unknown(const lim_outcome *o)
 lim_err lim_client_await(lim_client *c, lim_conv task, int64_t timeout_ms, lim_outcome *out)
 {
     lim__waiter w;
-    lim_err err = !c || !out || task.id == 0 ? LIM_E_INVALID : timeout_ms <= 0 ? LIM_E_MISUSE : LIM_OK;
+    lim_err err = !c || !out || task.id == 0            ? LIM_E_INVALID
+                  : !lim__client_timeout_ok(timeout_ms) ? LIM_E_MISUSE
+                                                        : LIM_OK;
     if (err == LIM_OK)
         err = lim__client_block_enter(c, &w);
     if (err != LIM_OK)

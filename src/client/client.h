@@ -212,6 +212,7 @@ typedef struct lim__reg {
     lim__order order; /* first */
     uint8_t serve_kind; /* LIM__SERVE_* */
     char *group;
+    char ns[256]; /* "": none */
     char identity[256]; /* the server's choice once LIVE, if it was empty */
     uint32_t capacity, live; /* live: requests of this connection not answered yet */
     uint32_t messages;       /* likewise, of conversations: they count against no capacity */
@@ -489,6 +490,10 @@ lim__call *lim__client_call_new(lim_client *c, lim__call_state state, lim_on_out
 void lim__client_call_drop(lim_client *c, lim__call *call);
 /* Any thread, locked. LIM_OK: one more may be made. */
 lim_err lim__client_may_call(lim_client *c);
+static inline bool lim__client_timeout_ok(int64_t timeout_ms)
+{
+    return timeout_ms > 0 && (timeout_ms <= LIM_TIMEOUT_MS_MAX || timeout_ms == LIM_FOREVER);
+}
 uint32_t lim__client_wire_timeout(int64_t timeout_ms);
 
 /* ---- handler.c ---- */

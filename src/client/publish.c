@@ -289,7 +289,7 @@ static lim_err publish(lim_client *c, const char *channel, lim_bytes payload, co
     if (err == LIM_OK)
         err = reserve(&c->pubs);
     if (err == LIM_OK && opts)
-        err = lim__options_publish(&options, opts, NULL);
+        err = lim__options_publish(&options, opts, c->os->wall_ns(c->os) / 1000, NULL);
     if (err == LIM_OK)
         err =
             LIM__SAY(c, publish, .flags = opts && opts->mandatory ? LIM__FLAG_MANDATORY : 0, .corr = c->pubs.next_corr,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * reg.c - registrations: serving a group or working for a queue, and what a participant says beside its answers. */
 #include "client/client.h"
+#include "data/options.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 lim__reg *lim__client_reg_find(lim_client *c, lim_participant registration)
@@ -15,9 +17,10 @@ void lim__client_reg_ask(lim_client *c, lim__reg *reg)
 {
     lim_err err = lim__client_order_stream(c, &reg->order);
     if (err == LIM_OK)
-        err = LIM__SAY(c, serve, .stream = reg->order.stream, .kind = reg->serve_kind, .capacity = reg->capacity,
-                       .group = lim__str(reg->group), .identity = lim__str(reg->identity),
-                       .types = lim__names_view(&reg->types), .tags = lim__names_view(&reg->tags));
+        err =
+            LIM__SAY(c, serve, .stream = reg->order.stream, .kind = reg->serve_kind, .capacity = reg->capacity,
+                     .namespace = lim__str(reg->ns), .group = lim__str(reg->group), .identity = lim__str(reg->identity),
+                     .types = lim__names_view(&reg->types), .tags = lim__names_view(&reg->tags));
     if (err != LIM_OK)
         lim__client_order_end(c, &reg->order, err, lim_err_text(err), strlen(lim_err_text(err)));
 }
@@ -34,9 +37,15 @@ void lim__client_reg_free(lim__reg *reg)
 static lim_err check_opts(const lim_client *c, const char *group, const lim_client_serve_opts *opts, uint8_t kind,
                           lim_diag *diag)
 {
+    char room[256];
     if (!c || !group || group[0] == '\0' || !opts || (opts->identity && strlen(opts->identity) > 255)) {
         lim__diag_set(diag, 0, 0,
                       "a registration needs a client, a group, options, and an identity of at most 255 bytes");
+        return LIM_E_INVALID;
+    }
+    if (lim__in_namespace(opts->ns, group, room) == NULL) {
+        lim__diag_set(diag, 0, 0,
+                      "a namespace, and the name of a group in one, have no dot, and 240 bytes together at most");
         return LIM_E_INVALID;
     }
     if (opts->size < sizeof *opts || opts->capacity == 0 ||
@@ -76,6 +85,8 @@ static lim_err serve(lim_client *c, const char *group, const lim_client_serve_op
     reg->on_credit = opts->on_credit;
     if (opts->identity)
         memcpy(reg->identity, opts->identity, strlen(opts->identity));
+    if (opts->ns)
+        snprintf(reg->ns, sizeof reg->ns, "%s", opts->ns);
     reg->group = strdup(group);
     err = reg->group ? pack_names(&reg->types, opts->types) : LIM_E_NOMEM;
     if (err == LIM_OK)

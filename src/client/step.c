@@ -55,10 +55,10 @@ lim_err lim_client_step_publish(lim_client_step *s, const char *channel, lim_byt
 {
     if (!s || !channel || (opts && opts->size < sizeof *opts))
         return LIM_E_INVALID;
-    if (opts && (opts->on_receipt || opts->delay_ms != 0 || opts->mandatory))
+    if (opts && (opts->on_receipt || opts->delay_ms != 0 || opts->at_wall_us != 0 || opts->mandatory))
         return LIM_E_MISUSE;
     lim__buf options = { 0 };
-    lim_err err = opts ? lim__options_publish(&options, opts, NULL) : LIM_OK;
+    lim_err err = opts ? lim__options_publish(&options, opts, 0, NULL) : LIM_OK;
     lim__f_publish f = { .channel = lim__str(channel), .options = lim__buf_bytes(&options), .payload = payload };
     if (err == LIM_OK)
         err = lim__put_publish(&s->publishes, &f);

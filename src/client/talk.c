@@ -30,7 +30,7 @@ static lim_err check_open(const lim_client *c, const lim_client_conv_opts *opts,
     if (!c || !opts || (opts->group && opts->participant.id != 0) ||
         (opts->attach.id != 0 && (opts->group || opts->participant.id != 0)))
         err = LIM_E_INVALID;
-    else if (opts->size < sizeof *opts || opts->timeout_ms <= 0 || (int)opts->on_crash < 0 ||
+    else if (opts->size < sizeof *opts || !lim__client_timeout_ok(opts->timeout_ms) || (int)opts->on_crash < 0 ||
              opts->on_crash > LIM_CRASH_COMPENSATE || (opts->on_crash == LIM_CRASH_COMPENSATE && !opts->compensate))
         err = LIM_E_MISUSE;
     if (err != LIM_OK)
@@ -241,7 +241,7 @@ lim_err lim_client_conv_receive_async(lim_client *c, lim_conv id, int64_t timeou
 {
     if (!c || !on_outcome)
         return LIM_E_INVALID;
-    if (timeout_ms <= 0)
+    if (!lim__client_timeout_ok(timeout_ms))
         return LIM_E_MISUSE;
     lim__client_lock(c);
     lim__conv *conv = lim__client_conv_find(c, id);
@@ -313,7 +313,9 @@ static lim_err receive_locked(lim_client *c, lim_conv id, int64_t timeout_ms, li
 lim_err lim_client_conv_receive(lim_client *c, lim_conv id, int64_t timeout_ms, lim_outcome *out)
 {
     lim__waiter w;
-    lim_err err = !c || !out ? LIM_E_INVALID : timeout_ms <= 0 ? LIM_E_MISUSE : lim__client_block_enter(c, &w);
+    lim_err err = !c || !out                            ? LIM_E_INVALID
+                  : !lim__client_timeout_ok(timeout_ms) ? LIM_E_MISUSE
+                                                        : lim__client_block_enter(c, &w);
     if (err != LIM_OK)
         return err;
     err = receive_locked(c, id, timeout_ms, &w);
@@ -352,7 +354,7 @@ lim_err lim_client_conv_ask_async(lim_client *c, lim_conv id, lim_participant to
 {
     if (!c || !on_outcome)
         return LIM_E_INVALID;
-    if (timeout_ms <= 0)
+    if (!lim__client_timeout_ok(timeout_ms))
         return LIM_E_MISUSE;
     lim__client_lock(c);
     lim_err err = ask_locked(c, id, to, request, timeout_ms, on_outcome, ctx, call_out);
@@ -364,7 +366,9 @@ lim_err lim_client_conv_ask(lim_client *c, lim_conv id, lim_participant to, lim_
                             lim_outcome *out)
 {
     lim__waiter w;
-    lim_err err = !c || !out ? LIM_E_INVALID : timeout_ms <= 0 ? LIM_E_MISUSE : lim__client_block_enter(c, &w);
+    lim_err err = !c || !out                            ? LIM_E_INVALID
+                  : !lim__client_timeout_ok(timeout_ms) ? LIM_E_MISUSE
+                                                        : lim__client_block_enter(c, &w);
     if (err != LIM_OK)
         return err;
     lim__client_block_room(c);

@@ -5,6 +5,7 @@
 #include "data/data.h"
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static lim_err put(lim__buf *block, const char *key, lim_bytes text, lim_diag *diag)
 {
@@ -46,6 +47,20 @@ static lim_err put_ms(lim__buf *block, const char *key, int64_t ms, lim_diag *di
         return LIM_E_INVALID;
     }
     return put_some(block, key, (uint64_t)ms, diag);
+}
+
+lim_err lim__options_delay(int64_t delay_ms, uint64_t at_wall_us, uint64_t now_wall_us, int64_t *out, lim_diag *diag)
+{
+    *out = delay_ms;
+    if (at_wall_us == 0)
+        return LIM_OK;
+    if (delay_ms != 0) {
+        lim__diag_set(diag, 0, 0, "delay_ms and at_wall_us: give one of them");
+        return LIM_E_INVALID;
+    }
+    uint64_t left_us = at_wall_us > now_wall_us ? at_wall_us - now_wall_us : 0;
+    *out = (int64_t)((left_us + 999) / 1000);
+    return LIM_OK;
 }
 
 static lim_err put_cause(lim__buf *block, const lim_cause *cause, bool trace, lim_diag *diag)
@@ -103,8 +118,10 @@ static lim_err put_priority(lim__buf *block, uint32_t priority, lim_diag *diag)
     return priority == 0 ? LIM_OK : put_u64(block, "priority", priority - 1, diag);
 }
 
-lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_diag *diag)
+lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, uint64_t now_wall_us, lim_diag *diag)
 {
+    int64_t delay_ms;
+    lim_err err = lim__options_delay(o->delay_ms, o->at_wall_us, now_wall_us, &delay_ms, diag);
     const struct {
         const char *key, *text;
     } texts[] = { { "key", o->key },
@@ -115,10 +132,11 @@ lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_d
     const struct {
         const char *key;
         int64_t ms;
-    } times[] = { { "delay_ms", o->delay_ms },
+    } times[] = { { "delay_ms", delay_ms },
                   { "start_to_close_ms", o->start_to_close_ms },
                   { "progress_ms", o->progress_ms } };
-    lim_err err = put_cause(block, &o->cause, o->trace, diag);
+    if (err == LIM_OK)
+        err = put_cause(block, &o->cause, o->trace, diag);
     if (err == LIM_OK)
         err = put_priority(block, o->priority, diag);
     for (size_t i = 0; i < LIM_COUNT(texts) && err == LIM_OK; i++)
@@ -148,15 +166,18 @@ lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *dia
     return err == LIM_OK ? put_some(block, "inbox_max", o->inbox_max, diag) : err;
 }
 
-lim_err lim__options_publish(lim__buf *block, const lim_publish_opts *o, lim_diag *diag)
+lim_err lim__options_publish(lim__buf *block, const lim_publish_opts *o, uint64_t now_wall_us, lim_diag *diag)
 {
-    lim_err err = put_str(block, "key", o->key, diag);
+    int64_t delay_ms;
+    lim_err err = lim__options_delay(o->delay_ms, o->at_wall_us, now_wall_us, &delay_ms, diag);
+    if (err == LIM_OK)
+        err = put_str(block, "key", o->key, diag);
     if (err == LIM_OK)
         err = put_str(block, "idempotency_key", o->idempotency_key, diag);
     if (err == LIM_OK)
         err = put_ms(block, "expires_ms", o->expires_ms, diag);
     if (err == LIM_OK)
-        err = put_ms(block, "delay_ms", o->delay_ms, diag);
+        err = put_ms(block, "delay_ms", delay_ms, diag);
     return err == LIM_OK && o->expect_last ? put_u64(block, "expect_last", o->last, diag) : err;
 }
 
@@ -222,4 +243,16 @@ void lim_cause_of(const lim_delivery *d, lim_cause *out)
 int64_t lim__options_timeout(int64_t timeout_ms, const lim_cause *cause)
 {
     return cause->remaining_ms > 0 && cause->remaining_ms < timeout_ms ? cause->remaining_ms : timeout_ms;
+}
+
+const char *lim__in_namespace(const char *ns, const char *name, char room[256])
+{
+    static const char before[] = "aion.dispatch.";
+    if (ns == NULL || ns[0] == '\0' || name == NULL)
+        return name;
+    if (name[0] == '\0' || strchr(ns, '.') != NULL || strchr(name, '.') != NULL ||
+        sizeof before + strlen(ns) + strlen(name) + 1 > 256)
+        return NULL;
+    snprintf(room, 256, "%s%s.%s", before, ns, name);
+    return room;
 }

@@ -21,14 +21,20 @@
 #include <liminal/liminal.h>
 #include "base/buf.h"
 
-/* Append what differs from the default to `block` (packed headers; stays empty if nothing does). INVALID, TOOBIG, NOMEM:
+/* now_wall_us: by which instants become delays.
+ * Append what differs from the default to `block` (packed headers; stays empty if nothing does). INVALID, TOOBIG, NOMEM:
  * diag says which option and why. `stream`, `all`: it is lim_ask_stream, lim_ask_all. */
 lim_err lim__options_ask(lim__buf *block, const lim_ask_opts *o, bool stream, bool all, lim_diag *diag);
-lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, lim_diag *diag);
+lim_err lim__options_dispatch(lim__buf *block, const lim_dispatch_opts *o, uint64_t now_wall_us, lim_diag *diag);
 lim_err lim__options_open(lim__buf *block, const lim_conv_opts *o, lim_diag *diag);
-lim_err lim__options_publish(lim__buf *block, const lim_publish_opts *o, lim_diag *diag);
+lim_err lim__options_publish(lim__buf *block, const lim_publish_opts *o, uint64_t now_wall_us, lim_diag *diag);
 lim_err lim__options_join(lim__buf *block, bool required);
 lim_err lim__options_subscribe(lim__buf *block, const lim_read_opts *o, bool pull, lim_diag *diag);
+/* The group or queue NAME of a namespace is the group aion.dispatch.NAMESPACE.NAME; without one (NULL, "") it is NAME itself.
+ * The answer is `name`, or in `room`; NULL: a part is empty or has a dot, or it is over 255 bytes. */
+const char *lim__in_namespace(const char *ns, const char *name, char room[256]);
+/* When something is wanted after delay_ms or, as an instant, at at_wall_us: the delay from now on. INVALID: both. */
+lim_err lim__options_delay(int64_t delay_ms, uint64_t at_wall_us, uint64_t now_wall_us, int64_t *out, lim_diag *diag);
 /* timeout_ms, but never more than the cause has left. */
 int64_t lim__options_timeout(int64_t timeout_ms, const lim_cause *cause);
 

@@ -407,7 +407,7 @@ static inline void drop_dead(world *w)
 {
     static const char all[] = "{\"op\":\"dead.drop\",\"all\":true}";
     lim_pid groups[64];
-    size_t count = lim__groups_list(w->bus, groups, LIM_COUNT(groups));
+    size_t count = lim__groups_list(w->bus, lim__bytes(NULL, 0), groups, LIM_COUNT(groups));
     for (size_t i = 0; i < count && i < LIM_COUNT(groups); i++) {
         lim__admin *a = lim__letter_new(NULL, &lim__type_admin, sizeof *a + sizeof all);
         *a = (lim__admin){ .len = sizeof all - 1 };

@@ -17,6 +17,7 @@
  * an answer may be sent: NO_PARTS, or ROOM + that many; KEPT: an ask whose answer is settled like a task's. Who sends
  * more breaks the protocol. */
 #include "server/session.h"
+#include "data/options.h"
 
 #include "bus/durable.h"
 #include "bus/participant.h"
@@ -255,8 +256,8 @@ void lim__session_reg_end(reg_stream *reg)
 static const char *objection(const session *s, const lim__f_serve *f, lim_err *code)
 {
     *code = LIM_E_INVALID;
-    if (f->namespace.len > 0)
-        return "only the default namespace, which has no name, exists";
+    if (f->group.len == 0 && f->namespace.len > 0)
+        return "a namespace, and the name of a group in one, have no dot, and 240 bytes together at most";
     if (!lim__channel_name_ok(f->group))
         return "a group's name is segments of A-Z a-z 0-9 _ - joined by dots";
     if (lim__session_draining(s)) {
@@ -273,6 +274,18 @@ static const char *objection(const session *s, const lim__f_serve *f, lim_err *c
     if (f->capacity == LIM_UNLIMITED && f->kind == LIM__SERVE_QUEUE)
         return "a worker's capacity has a limit";
     return NULL;
+}
+
+/* Of a namespace: the group's whole name, in `room`; none if there can be none of that name. */
+static lim_bytes whole_name(const lim__f_serve *f, char room[256])
+{
+    char ns[256], name[256];
+    if (f->namespace.len == 0)
+        return f->group;
+    snprintf(ns, sizeof ns, "%.*s", (int)f->namespace.len, (const char *)f->namespace.ptr);
+    snprintf(name, sizeof name, "%.*s", (int)f->group.len, (const char *)f->group.ptr);
+    const char *whole = lim__in_namespace(ns, name, room);
+    return whole != NULL ? lim__str(whole) : lim__bytes(NULL, 0);
 }
 
 static lim__join *join_letter(session *s, const lim__f_serve *f, reg_stream *reg)
@@ -380,6 +393,8 @@ void lim__session_serve(session *s, const lim__frame *frame)
     }
     if (!lim__session_stream_free(s, frame))
         return;
+    char room[256];
+    f.group = whole_name(&f, room);
     const char *why = objection(s, &f, &err);
     reg_stream *reg = why == NULL ? lim__alloc(s->porter->sched, sizeof *reg) : NULL;
     if (reg == NULL) {

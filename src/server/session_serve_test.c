@@ -358,6 +358,32 @@ static void test_an_identity_is_taken_once_and_replaced_by_its_own_session(void 
     }
 }
 
+static void test_a_registration_names_its_namespace(void **state) /* proves GR1 */
+{
+    (void)state;
+    EVERY_WORLD(w)
+    {
+        client *a = client_new(w, "a"), *c = client_new(w, "c");
+        lim__f_served served;
+        lim__f_left f;
+        PUT(a, serve, .stream = 1, .kind = LIM__SERVE_GROUP, .capacity = 1, .namespace = lim__str("prod"),
+            .group = lim__str("g"));
+        TAKE(a, served, SERVED, &served);
+        PUT(c, ask, .corr = 1, .timeout_ms = 10000, .on_crash = 1, .group = lim__str("g"));
+        lim__f_outcome o = take_outcome(c);
+        assert_int_equal(o.why, LIM_WHY_NO_PARTICIPANT);
+        PUT(c, ask, .corr = 2, .timeout_ms = 10000, .on_crash = 1, .group = lim__str("aion.dispatch.prod.g"));
+        lim__f_request r = take_request(a);
+        reply(a, 1, &r, "y");
+        o = take_outcome(c);
+        assert_int_equal(o.how, LIM_HOW_REPLY);
+        PUT(a, serve, .stream = 2, .kind = LIM__SERVE_GROUP, .capacity = 1, .namespace = lim__str("pr.od"),
+            .group = lim__str("g"));
+        TAKE(a, left, LEFT, &f);
+        assert_int_equal(f.code, LIM_E_INVALID);
+    }
+}
+
 /* ---- liveness ---- */
 
 static void test_a_stopped_responder_is_found_silent(void **state) /* proves CV4 WI5 */
@@ -660,6 +686,7 @@ int main(void)
         cmocka_unit_test(test_an_ask_that_may_move_on_finds_the_next_one),
         cmocka_unit_test(test_the_same_number_twice_is_a_fault),
         cmocka_unit_test(test_an_identity_is_taken_once_and_replaced_by_its_own_session),
+        cmocka_unit_test(test_a_registration_names_its_namespace),
         cmocka_unit_test(test_a_stopped_responder_is_found_silent),
         cmocka_unit_test(test_a_silent_network_is_found_by_the_kernel),
         cmocka_unit_test(test_a_task_is_taken_done_and_settled),
