@@ -60,7 +60,15 @@ struct lim_bus {
     _Atomic uint64_t next_order; /* of admission of durable tasks and asks */
     _Atomic uint64_t next_name, next_ref; /* participant-<n>; numbers of waits */
     _Atomic uint32_t closing;   /* 1: refuses new work */
+    _Atomic uint64_t lively_ns; /* when somebody wanted something that he waits for */
 };
+
+/* Somebody is served just now: what can wait gives way (lim__job.patient). Any thread. */
+static inline void lim__bus_lively(lim_bus *bus, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&bus->lively_ns, memory_order_relaxed) != now_ns)
+        atomic_store_explicit(&bus->lively_ns, now_ns, memory_order_relaxed);
+}
 
 /* As lim_bus_open over any os table; threads false: the caller drives the schedulers' turns (the simulator). */
 lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime, lim_bus **out);

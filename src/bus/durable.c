@@ -31,6 +31,21 @@
 _Static_assert((int)LIM_CLASS_DISK == (int)LIM__CLASS_DISK && (int)LIM_SYNC_NEVER == (int)LIM__SYNC_NEVER,
                "one numbering");
 
+/* A reading thread, and what it is to do. */
+typedef struct reading {
+    struct lim__durable *durable;
+    lim__thread thread;
+    lim__cond cond;
+    lim__job *jobs, **jobs_last; /* under wake_lock, and: */
+    uint64_t began_ns;           /* the job that it runs; 0: none */
+} reading;
+
+enum {
+    LIVELY_NS = 100000000, /* so long after somebody was served patient jobs give way */
+    STUCK_NS = 20000000,   /* one that took so long did not get the processor: for a while they do not */
+    UNSTUCK_NS = 1000000000
+};
+
 struct lim__durable {
     lim_bus *bus;
     lim__store *store;
@@ -38,13 +53,14 @@ struct lim__durable {
     bool threads;
     lim__sync sync;
     lim__class class;
-    lim__thread writer, reader;
-    lim__mutex lock; /* submitting, and: */
+    lim__thread writer;
+    reading now, patient;
+    uint64_t stuck_ns; /* until then nothing is given to `patient`; under wake_lock */
+    lim__mutex lock;   /* submitting, and: */
     bool stopped;
     lim__mutex wake_lock; /* a leaf; what wakes the threads: */
-    lim__cond write_cond, read_cond;
+    lim__cond write_cond;
     bool ending, write_wanted;
-    lim__job *jobs, **jobs_last;
     void (*poke)(void *ctx);
     void *poke_ctx;
     uint64_t next_due_ns; /* without threads: as the last turn said */
@@ -107,41 +123,68 @@ static void *write_loop(void *arg)
     return NULL;
 }
 
-static lim__job *job_take_locked(lim__durable *d)
+static lim__job *job_take_locked(reading *r)
 {
-    lim__job *job = d->jobs;
+    lim__job *job = r->jobs;
     if (job == NULL)
         return NULL;
-    d->jobs = job->next;
-    if (d->jobs == NULL)
-        d->jobs_last = &d->jobs;
+    r->jobs = job->next;
+    if (r->jobs == NULL)
+        r->jobs_last = &r->jobs;
     return job;
 }
 
-static lim__job *job_take(lim__durable *d)
+static lim__job *job_take(reading *r)
 {
-    pthread_mutex_lock(&d->wake_lock);
-    lim__job *job = job_take_locked(d);
-    pthread_mutex_unlock(&d->wake_lock);
+    pthread_mutex_lock(&r->durable->wake_lock);
+    lim__job *job = job_take_locked(r);
+    pthread_mutex_unlock(&r->durable->wake_lock);
     return job;
+}
+
+static void job_put_locked(reading *r, lim__job *job)
+{
+    job->next = NULL;
+    *r->jobs_last = job;
+    r->jobs_last = &job->next;
+    pthread_cond_signal(&r->cond);
+}
+
+/* What has waited behind a job that took too long goes to the other thread. */
+static void job_ended_locked(reading *r, uint64_t now_ns)
+{
+    lim__durable *d = r->durable;
+    bool stuck = now_ns > r->began_ns + STUCK_NS;
+    r->began_ns = 0;
+    if (r != &d->patient || !stuck)
+        return;
+    d->stuck_ns = now_ns + UNSTUCK_NS;
+    for (lim__job *job; (job = job_take_locked(r)) != NULL;)
+        job_put_locked(&d->now, job);
 }
 
 static void *read_loop(void *arg)
 {
-    lim__durable *d = arg;
+    reading *r = arg;
+    lim__durable *d = r->durable;
+    if (r == &d->patient)
+        lim__thread_give_way();
     pthread_mutex_lock(&d->wake_lock);
     for (;;) {
-        lim__job *job = job_take_locked(d);
+        lim__job *job = job_take_locked(r);
         bool ending = d->ending;
         if (job == NULL && ending)
             break;
         if (job == NULL) {
-            (void)lim__cond_wait_until(&d->read_cond, &d->wake_lock, UINT64_MAX);
+            (void)lim__cond_wait_until(&r->cond, &d->wake_lock, UINT64_MAX);
             continue;
         }
+        r->began_ns = d->os->now_ns(d->os);
         pthread_mutex_unlock(&d->wake_lock);
         job->run(job, ending ? NULL : d->store);
+        uint64_t now_ns = d->os->now_ns(d->os);
         pthread_mutex_lock(&d->wake_lock);
+        job_ended_locked(r, now_ns);
     }
     pthread_mutex_unlock(&d->wake_lock);
     return NULL;
@@ -150,11 +193,11 @@ static void *read_loop(void *arg)
 bool lim__durable_turn(lim_bus *bus)
 {
     lim__durable *d = bus->durable;
-    lim__job *job = job_take(d);
+    lim__job *job = job_take(&d->now);
     if (job != NULL)
         job->run(job, d->store);
     bool more = lim__store_turn(d->store, &d->next_due_ns);
-    return more || d->jobs != NULL;
+    return more || d->now.jobs != NULL;
 }
 
 uint64_t lim__durable_next_due_ns(lim_bus *bus)
@@ -266,20 +309,31 @@ static lim_err store_open(lim__durable *d, lim_diag *diag)
     return err == -ENOMEM ? LIM_E_NOMEM : err == -EAGAIN ? LIM_E_EXISTS : err == -EINVAL ? LIM_E_INVALID : LIM_E_IO;
 }
 
+static void end_threads(lim__durable *d)
+{
+    pthread_mutex_lock(&d->wake_lock);
+    d->ending = true;
+    pthread_cond_signal(&d->write_cond);
+    pthread_cond_signal(&d->now.cond);
+    pthread_cond_signal(&d->patient.cond);
+    pthread_mutex_unlock(&d->wake_lock);
+}
+
 static lim_err start_threads(lim__durable *d)
 {
     lim__cond_init(&d->write_cond);
-    lim__cond_init(&d->read_cond);
+    lim__cond_init(&d->now.cond);
+    lim__cond_init(&d->patient.cond);
     if (!d->threads)
         return LIM_OK;
     if (lim__thread_start(&d->writer, "lim-store", write_loop, d) != 0)
         return LIM_E_NOMEM;
-    if (lim__thread_start(&d->reader, "lim-read", read_loop, d) == 0)
+    bool reads = lim__thread_start(&d->now.thread, "lim-read", read_loop, &d->now) == 0;
+    if (reads && lim__thread_start(&d->patient.thread, "lim-replay", read_loop, &d->patient) == 0)
         return LIM_OK;
-    pthread_mutex_lock(&d->wake_lock);
-    d->ending = true;
-    pthread_cond_signal(&d->write_cond);
-    pthread_mutex_unlock(&d->wake_lock);
+    end_threads(d);
+    if (reads)
+        lim__thread_join(d->now.thread);
     lim__thread_join(d->writer);
     return LIM_E_NOMEM;
 }
@@ -292,7 +346,8 @@ lim_err lim__durable_open(lim_bus *bus, bool threads, lim_diag *diag)
     *d = (lim__durable){
         .bus = bus, .os = bus->os, .threads = threads, .lock = LIM__MUTEX_INIT, .wake_lock = LIM__MUTEX_INIT
     };
-    d->jobs_last = &d->jobs;
+    d->now = (reading){ .durable = d, .jobs_last = &d->now.jobs };
+    d->patient = (reading){ .durable = d, .jobs_last = &d->patient.jobs };
     d->sync = bus->opts.sync != 0 ? (lim__sync)bus->opts.sync : LIM__SYNC_ALWAYS;
     d->class = d->sync == LIM__SYNC_ALWAYS ? LIM__CLASS_DISK : LIM__CLASS_OS;
     lim_err err = store_open(d, diag);
@@ -314,7 +369,7 @@ lim_err lim__durable_open(lim_bus *bus, bool threads, lim_diag *diag)
 
 static void run_what_is_left(lim__durable *d)
 {
-    for (lim__job *job; (job = job_take(d)) != NULL;)
+    for (lim__job *job; (job = job_take(&d->now)) != NULL || (job = job_take(&d->patient)) != NULL;)
         job->run(job, NULL);
 }
 
@@ -326,13 +381,10 @@ void lim__durable_stop(lim_bus *bus)
     pthread_mutex_lock(&d->lock);
     d->stopped = true;
     pthread_mutex_unlock(&d->lock);
-    pthread_mutex_lock(&d->wake_lock);
-    d->ending = true;
-    pthread_cond_signal(&d->write_cond);
-    pthread_cond_signal(&d->read_cond);
-    pthread_mutex_unlock(&d->wake_lock);
+    end_threads(d);
     if (d->threads) {
-        lim__thread_join(d->reader);
+        lim__thread_join(d->patient.thread);
+        lim__thread_join(d->now.thread);
         lim__thread_join(d->writer);
     }
     copy_join(d);
@@ -349,7 +401,8 @@ void lim__durable_free(lim_bus *bus)
     LIM_ASSERT(d->stopped);
     run_what_is_left(d); /* of processes that ended after the stop */
     pthread_cond_destroy(&d->write_cond);
-    pthread_cond_destroy(&d->read_cond);
+    pthread_cond_destroy(&d->now.cond);
+    pthread_cond_destroy(&d->patient.cond);
     free(d);
     bus->durable = NULL;
 }
@@ -487,14 +540,21 @@ lim__store *lim__durable_store(lim_bus *bus)
     return bus->durable->store;
 }
 
+/* Who is to run a patient job? */
+static reading *who_waits_locked(lim__durable *d)
+{
+    uint64_t now = d->os->now_ns(d->os);
+    uint64_t lively = atomic_load_explicit(&d->bus->lively_ns, memory_order_relaxed);
+    bool quiet = lively == 0 || (now > lively && now - lively > LIVELY_NS);
+    bool stuck = now < d->stuck_ns || (d->patient.began_ns != 0 && now > d->patient.began_ns + STUCK_NS);
+    return quiet || stuck ? &d->now : &d->patient;
+}
+
 void lim__durable_read(lim_bus *bus, lim__job *job)
 {
     lim__durable *d = bus->durable;
-    job->next = NULL;
     pthread_mutex_lock(&d->wake_lock);
-    *d->jobs_last = job;
-    d->jobs_last = &job->next;
-    pthread_cond_signal(&d->read_cond);
+    job_put_locked(job->patient && d->threads ? who_waits_locked(d) : &d->now, job);
     pthread_mutex_unlock(&d->wake_lock);
     if (!d->threads)
         poke(d);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * durable.h - the bus's end of the store: one thread that writes, one that reads, and how their answers reach processes.
+ * durable.h - the bus's end of the store: one thread that writes, two that read, and how their answers reach processes.
  *
  *      process --commit(batch, ref)--> store thread --stored{ref, how}--> process        one letter per batch, in the
  *      any thread --submit(batch)----> store thread --on_done on that thread             order of the log
@@ -94,11 +94,15 @@ void lim__durable_stream_seen(lim_bus *bus, uint64_t stream); /* at start-up, fo
 /* From any thread that may wait for the disk: at start-up, and in jobs. Never on a scheduler. */
 lim__store *lim__durable_store(lim_bus *bus);
 typedef struct lim__job {
-    /* On the reading thread, in order of lim__durable_read; owns itself. store NULL: the bus closes, nothing can be read. */
+    /* On a reading thread, in order of lim__durable_read but for patient ones; owns itself. store NULL: the bus closes,
+     * nothing can be read. */
     void (*run)(struct lim__job *job, lim__store *store);
+    bool patient; /* long work that gives way to who is served live: see lim__durable_read */
     struct lim__job *next; /* private */
 } lim__job;
-void lim__durable_read(lim_bus *bus, lim__job *job); /* any thread */
+/* Any thread. While somebody is served live (lim__bus_lively), patient jobs run on a thread that runs only when no other one
+ * wants to; unless that gets nothing done, because the machine is full: then they take part as all others do. */
+void lim__durable_read(lim_bus *bus, lim__job *job);
 
 /* ---- copies ---- */
 /* A copy of this instant that opens as a store, in a directory that is made, or empty (else EXISTS), by a thread of its own

@@ -192,6 +192,8 @@ static bool seat_tell(lim__log *log, lim__log_seat *seat, lim_err why)
 /* Under the lock: what is posted after a seat left would come too late. Posting takes no lock that is held over us. */
 static void ring_locked(lim__log *log)
 {
+    if (!lim__list_empty(&log->waiting))
+        lim__bus_lively(log->bus, log->bus->os->now_ns(log->bus->os));
     LIM__LIST_EACH_SAFE(node, next, &log->waiting) {
         if (!seat_tell(log, LIM_CONTAINER(node, lim__log_seat, waiting), LIM_OK))
             return; /* at the next commit */

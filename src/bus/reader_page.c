@@ -316,6 +316,7 @@ static void start(lim__reader *r, lim__read_job kind, uint64_t from, uint64_t la
                      .max = r->page_messages,
                      .bytes_max = r->page_bytes };
     if (kind == LIM__JOB_PAGE && in_rows(r)) {
+        j->job.patient = true;
         j->rows = r->rows + 1;
         r->rows = j->rows < LIM__READ_ROWS_MAX ? j->rows : LIM__READ_ROWS_MAX - 1; /* the longer it goes on */
     }

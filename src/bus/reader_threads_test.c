@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "bus/durable.h"
 #include <liminal/liminal.h>
 
 #include <pthread.h>
@@ -171,10 +172,54 @@ static void test_readers_publishers_and_acknowledgements_on_many_threads(void **
     assert_int_equal(system(command), 0);
 }
 
+/* ---- who reads ---- */
+
+typedef struct looking {
+    lim__job job; /* first */
+    char thread[16];
+    gate done;
+} looking;
+
+static void look(lim__job *job, lim__store *store)
+{
+    looking *l = (looking *)job;
+    assert_non_null(store);
+    pthread_getname_np(pthread_self(), l->thread, sizeof l->thread);
+    gate_bump(&l->done);
+}
+
+static void expect_thread(bool patient, const char *name)
+{
+    static looking l;
+    l = (looking){ .job = { .run = look, .patient = patient }, .done = GATE };
+    lim__durable_read(bus, &l.job);
+    gate_await(&l.done, 1);
+    assert_string_equal(l.thread, name);
+}
+
+static void test_long_work_gives_way_while_somebody_is_served(void **state)
+{
+    char dir[] = "/tmp/liminal-readers-XXXXXX", command[64];
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    open_bus(dir);
+    atomic_store(&bus->lively_ns, 0);
+    expect_thread(true, "lim-read");
+    lim__bus_lively(bus, bus->os->now_ns(bus->os) + 3600000000000u); /* however slow this machine is */
+    expect_thread(true, "lim-replay");
+    expect_thread(false, "lim-read");
+    lim__bus_lively(bus, 1);
+    expect_thread(true, "lim-read");
+    lim_bus_close(bus);
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_readers_publishers_and_acknowledgements_on_many_threads),
+        cmocka_unit_test(test_long_work_gives_way_while_somebody_is_served),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,6 +105,7 @@ typedef pthread_t lim__thread;
 int lim__thread_start(lim__thread *t, const char *name, void *(*run)(void *), void *arg); /* 0 or -errno; signals blocked */
 void lim__thread_join(lim__thread t);
 void lim__thread_yield(void);
+void lim__thread_give_way(void); /* from here on the caller runs when nobody else wants to, if the system can do that */
 void lim__cond_init(lim__cond *c); /* on the monotonic clock */
 bool lim__cond_wait_until(lim__cond *c, lim__mutex *m, uint64_t deadline_ns); /* false: deadline passed; UINT64_MAX: none */
 unsigned lim__cpu_count(void);

@@ -41,6 +41,12 @@ void lim__thread_join(lim__thread t)
     LIM_ASSERT(err == 0);
 }
 
+/* Not a nice value: those wait for the end of a time slice before they give way. */
+void lim__thread_give_way(void)
+{
+    (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){ .sched_priority = 0 });
+}
+
 void lim__thread_yield(void)
 {
     sched_yield();

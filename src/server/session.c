@@ -342,8 +342,15 @@ static void on_frame(session *s, const lim__frame *frame)
         [LIM__JOIN] = lim__session_talk_join,
         [LIM__DEPART] = lim__session_talk_depart,
     };
+    static const bool waits_for_nothing[256] = { [LIM__HELLO] = true,
+                                                 [LIM__SUBSCRIBE] = true,
+                                                 [LIM__ACK] = true,
+                                                 [LIM__CONFIRM] = true,
+                                                 [LIM__UNSUBSCRIBE] = true };
     if (LIM_NEVER(handlers[frame->type] == NULL))
         return;
+    if (!waits_for_nothing[frame->type])
+        lim__bus_lively(s->porter->bus, lim_now_ns(s->self));
     if (LIM_UNLIKELY(s->logged != NULL))
         lim__session_lot_end(s); /* what was published before goes first */
     handlers[frame->type](s, frame);
@@ -368,6 +375,7 @@ static bool take_frames(session *s, lim__span *in)
         switch (lim__wire_next(&s->wire, in, &frame)) {
         case LIM__WIRE_FRAME:
             if (LIM_LIKELY(frame.type == LIM__PUBLISH)) {
+                lim__bus_lively(s->porter->bus, lim_now_ns(s->self));
                 lim__session_publish(s, &frame);
                 continue;
             }

@@ -55,9 +55,9 @@ static void ended(read_stream *st, lim_err why, const char *detail)
     lim__session_stream_drop(s, &st->base, sizeof *st);
 }
 
-static bool has_room(session *s)
+static bool has_room(session *s, const kept_letter *k)
 {
-    bool room = lim__buf_len(&s->out) < LIM__OUT_DELIVER && !s->over;
+    bool room = lim__buf_len(&s->out) < (k->row != NULL ? LIM__OUT_ROW : LIM__OUT_DELIVER) && !s->over;
     s->starved |= !room;
     return room;
 }
@@ -97,8 +97,10 @@ bool lim__session_read_pump(stream *base)
 {
     read_stream *st = (read_stream *)base;
     session *s = st->base.session;
-    while (!lim__list_empty(&st->letters) && has_room(s)) {
+    while (!lim__list_empty(&st->letters)) {
         kept_letter *k = LIM_CONTAINER(st->letters.next, kept_letter, node);
+        if (!has_room(s, k))
+            break;
         if (!deliver_some(st, k))
             continue;
         lim__list_remove(&k->node);
