@@ -22,6 +22,7 @@
 #include <stdlib.h>
 
 enum { PORT_DEFAULT = 4777, CONNECT_TIMEOUT_MS = 5000, LIVENESS_MS = 4000, CLOSE_TURNS_MAX = 64 };
+enum { QUICK_NS = 20000, HELD_BACK_MAX = 16 * 1024 };
 #define POKE_NS        ((uint64_t)1000000000)
 #define SERVER_DEFAULT "127.0.0.1:4777"
 #define HINT           "; start one with liminald, or name it with --server or LIMINAL_SERVER"
@@ -38,17 +39,40 @@ void lim__client_unlock(lim_client *c)
 {
     if (c->own_loop)
         return;
-    bool wake = c->wake;
-    c->wake = false;
+    bool wake = c->wake, handler_wake = c->handler_wake;
+    c->wake = c->handler_wake = false;
     pthread_mutex_unlock(&c->mutex);
     if (wake)
         c->os->poller_wake(c->os, c->poller);
+    if (handler_wake) /* it would only wait for the mutex before */
+        pthread_cond_signal(&c->handler_cond);
 }
 
 void lim__client_unlock_now(lim_client *c)
 {
     lim__link_write_through(c);
     lim__client_unlock(c);
+}
+
+/* A handler has answered, others are next, and this one and the one before took next to no time: a write for each would
+ * cost more than they did. If the next one takes long after all, the I/O thread writes, which looks soon. */
+static bool may_hold_back(lim_client *c)
+{
+    uint64_t now = c->os->now_ns(c->os), before = c->answered_ns;
+    c->answered_ns = now;
+    return c->patrols && c->wake && running == c && now - before < QUICK_NS && !lim__list_empty(&c->queue) &&
+           lim__buf_len(&c->out) < HELD_BACK_MAX;
+}
+
+void lim__client_unlock_soon(lim_client *c)
+{
+    if (!c->own_loop && may_hold_back(c)) {
+        c->wake = false;
+        c->sleeping = c->patrol_wanted = true;
+        lim__client_unlock(c);
+        return;
+    }
+    lim__client_unlock_now(c);
 }
 
 bool lim__client_inside(const lim_client *c)
@@ -106,7 +130,7 @@ lim_err lim__client_block_enter(lim_client *c, lim__waiter *w)
 static void wake_now(lim_client *c)
 {
     lim__link_write_through(c);
-    if (c->wake) {
+    if (c->wake || c->handler_wake) {
         lim__client_unlock(c);
         lim__client_lock(c);
     }

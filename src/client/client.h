@@ -388,8 +388,11 @@ struct lim_client {
     uint32_t receiving;      /* receives that wait */
     uint64_t receive_due_ns; /* none of them is late before; UINT64_MAX */
     lim__list queue;         /* for the handlers */
-    bool handler_sleeps, handler_stop;
+    bool handler_sleeps, handler_wake, handler_stop; /* wake: to be done when the mutex is released */
     lim__cond handler_cond;
+    bool patrol_wanted;      /* answers may be held back (lim__client_unlock_soon) while the I/O thread... */
+    bool patrols;            /* ...sleeps for PATROL_NS at most, and then looks what there is to write */
+    uint64_t answered_ns;    /* when a handler answered last */
     uint32_t blocked;        /* threads in blocking calls */
     lim__cond room, progress, idle; /* room in `out`; something was answered or the link changed; nobody blocked */
 
@@ -415,6 +418,8 @@ struct lim_client {
 void lim__client_lock(lim_client *c);
 void lim__client_unlock(lim_client *c); /* and wakes the I/O thread if something was put while it slept */
 void lim__client_unlock_now(lim_client *c); /* likewise, but writes what was put itself if that saves the waking */
+/* After an answer. Likewise, unless handlers are so quick that the next answers can go with it. */
+void lim__client_unlock_soon(lim_client *c);
 void lim__client_check(const lim_client *c); /* locked */
 /* LIM_OK, locked and counted: the caller may wait. Else MISUSE or INVALID, not locked. */
 lim_err lim__client_block_enter(lim_client *c, lim__waiter *w);

@@ -9,10 +9,11 @@
 
 void lim__client_queue_push(lim_client *c, lim__item *item)
 {
+    c->patrol_wanted |= !lim__list_empty(&c->queue);
     lim__list_push(&c->queue, &item->node);
     if (c->handler_sleeps) {
         c->handler_sleeps = false;
-        pthread_cond_signal(&c->handler_cond);
+        c->handler_wake = true;
     }
 }
 
@@ -80,6 +81,10 @@ void *lim__client_handler_main(void *client)
     for (;;) {
         lim__client_queue_run(c);
         lim__client_sub_acks(c);
+        if (c->sleeping && lim__buf_len(&c->out) > 0) { /* answers that were held back */
+            c->sleeping = false;
+            c->wake = true;
+        }
         if (c->wake) { /* while waiting nobody would do it */
             lim__client_unlock_now(c);
             lim__client_lock(c);

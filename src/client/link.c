@@ -27,6 +27,7 @@ enum { READ_MIN = 64 * 1024 };
 #endif
 enum { READS_MAX = 4, SENDING_KEEP = 1024 * 1024, GOODBYE_MS = 500 };
 enum { BACKOFF_MIN_MS = 50, BACKOFF_MAX_MS = 2000, STEADY_MS = 200 }; /* UP for STEADY_MS: back off from the start */
+enum { PATROL_NS = 200000 };                                          /* an answer is held back for so long at most */
 enum { QUIET_MS = 2000, PONG_MS = 4000, KERNEL_IDLE_MS = 2000, KERNEL_TIMEOUT_MS = 6000 };
 
 /* ---- deciding ---- */
@@ -731,10 +732,14 @@ void lim__link_turn(lim_client *c, bool may_wait)
         return;
     int64_t timeout = may_wait ? wait_ns(c) : 0;
     c->sleeping = !c->own_loop && timeout != 0;
+    c->patrols = c->sleeping && c->patrol_wanted;
+    c->patrol_wanted = false;
+    if (c->patrols && (timeout < 0 || timeout > PATROL_NS))
+        timeout = PATROL_NS;
     lim__client_unlock(c);
     int n = c->os->poller_wait(c->os, c->poller, events, LIM_COUNT(events), timeout);
     lim__client_lock(c);
-    c->sleeping = false;
+    c->sleeping = c->patrols = false;
     if (n > 0 && c->fd >= 0)
         ready(c, events[0].ready);
     look_at_the_clock(c);

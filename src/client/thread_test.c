@@ -736,6 +736,40 @@ static void test_a_slow_handler_delays_neither_taken_nor_pong(void **state) /* p
     host_stop(h);
 }
 
+/* Quick answers, but the last one is slow: until the others were heard of. */
+static lim_done on_quick_then_slow(lim_client *c, const lim_delivery *d, void *ctx)
+{
+    enum { QUICK = 63 };
+    notes *n = ctx;
+    if (++n->messages % (QUICK + 1) == 0)
+        await_count(n->h, &n->outcomes, n->messages - 1);
+    LIM_ASSERT(lim_client_reply(c, d, d->payload) == LIM_OK);
+    return LIM_DONE;
+}
+
+static void test_answers_do_not_wait_for_a_slow_handler_behind_them(void **state)
+{
+    (void)state;
+    host *h = host_start();
+    lim_client *c = connect_to(h);
+    notes n = { .h = h, .c = c };
+    lim_ask_opts opts = { .size = sizeof opts, .timeout_ms = 60000 };
+    lim_client_serve_opts serve = { .size = sizeof serve,
+                                    .capacity = 100,
+                                    .handler = { on_quick_then_slow, on_end, &n } };
+    lim_participant p;
+    assert_int_equal(lim_client_work(c, "work", &serve, NULL, &p), LIM_OK);
+    for (uint64_t round = 1; round <= 50; round++) {
+        for (int i = 0; i < 64; i++)
+            assert_int_equal(lim_client_ask_async(c, "work", TEXT("x"), &opts, on_outcome, &n, NULL), LIM_OK);
+        await_count(h, &n.outcomes, 64 * round);
+    }
+    lim_client_close(c);
+    assert_int_equal(n.messages, 64 * 50);
+    assert_int_equal(n.ends, 1);
+    host_stop(h);
+}
+
 static void *call_much(void *arg)
 {
     caller *me = arg;
@@ -937,6 +971,7 @@ int main(void)
         cmocka_unit_test(test_a_participant_joins_a_conversation_once),
         cmocka_unit_test(test_threads_pull_requests),
         cmocka_unit_test(test_a_slow_handler_delays_neither_taken_nor_pong),
+        cmocka_unit_test(test_answers_do_not_wait_for_a_slow_handler_behind_them),
         cmocka_unit_test(test_many_threads_share_one_client),
         cmocka_unit_test(test_breaks_under_use_end_everything_once_and_heal),
         cmocka_unit_test(test_closing_releases_those_who_wait),

@@ -206,7 +206,7 @@ static lim_err answer_to(lim_client *c, uint64_t self, uint64_t conv, uint64_t l
     lim__client_lock(c);
     lim__request *request = lease == 0 ? NULL : find(c, self, conv, lease); /* 0: nothing was asked */
     lim_err err = request ? answer(c, request, how, content) : LIM_E_GONE;
-    lim__client_unlock_now(c);
+    lim__client_unlock_soon(c);
     return err;
 }
 
