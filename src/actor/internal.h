@@ -31,6 +31,7 @@
 enum {
     LIM__CHUNK_SLOTS = 16,
     LIM__EVENTS_MAX = 2,
+    LIM__INTAKE_MAX = 1,
     LIM__TURN_SIGNALS_MAX = 8,
     LIM__SLICE_SIGNALS_MAX = 1,
     LIM__SLICE_OUTPUT_MAX = 256,
@@ -43,7 +44,8 @@ enum {
 #else
 enum {
     LIM__CHUNK_SLOTS = 1024,      /* 32 KiB of slots at a time */
-    LIM__EVENTS_MAX = 256,        /* readiness events taken per turn */
+    LIM__EVENTS_MAX = 256,        /* readiness events fetched at a time */
+    LIM__INTAKE_MAX = 32,         /* letters that end the serving of events in a turn */
     LIM__TURN_SIGNALS_MAX = 4096, /* signals handled per turn */
     LIM__SLICE_SIGNALS_MAX = 64,  /* signals one process handles before the next one's turn */
     LIM__SLICE_OUTPUT_MAX = 64 * 1024, /* bytes, each message with its header, that end a process's slice */

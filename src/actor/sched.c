@@ -4,7 +4,7 @@
  *   1 wait      nothing to run: spin a little (if configured), then sleep until an event, a wake or the next timer
  *   2 inbox     everything other threads sent, in order, once per turn: before sockets, so that what was acknowledged
  *               to one connection is visible to what the next one reads
- *   3 sockets   on_ready of every ready watch (loop.c)
+ *   3 sockets   on_ready of ready watches (loop.c), until LIM__INTAKE_MAX letters came of it; the rest in the next turn
  *   4 timers    those due go to their mailboxes
  *   5 processes round robin, until the queue is empty or the turn's budget is spent. A slice is what was in the mailbox
  *               when it began, 64 signals and 64 KiB of output at most. Between slices outboxes are pushed when three
@@ -93,15 +93,22 @@ static bool inbox_empty(lim__sched *s)
     return atomic_load(&s->inbox) == NULL; /* seq_cst: M5 */
 }
 
+static bool has_events(const lim__sched *s)
+{
+    return s->event_next < s->event_count;
+}
+
 static bool has_work(lim__sched *s)
 {
-    return s->run_head || s->flush_head || s->outbox_mask || !inbox_empty(s);
+    return has_events(s) || s->run_head || s->flush_head || s->outbox_mask || !inbox_empty(s);
 }
 
 static void poll_events(lim__sched *s, int64_t timeout_ns)
 {
+    LIM_ASSERT(!has_events(s));
     int n = s->os->poller_wait(s->os, s->poller, s->events, LIM__EVENTS_MAX, timeout_ns);
     s->event_count = n > 0 ? n : 0;
+    s->event_next = 0;
     s->since_poll = 0;
     s->turns_since_poll = 0;
 }
@@ -215,14 +222,13 @@ static void sleep_until(lim__sched *s, int64_t timeout_ns)
 
 static void wait_for_work(lim__sched *s, int64_t max_wait_ns)
 {
-    s->event_count = s->event_next = 0;
     if (!s->rt->threads)
         s->looked_ns = s->busy_from_ns = s->os->now_ns(s->os); /* between turns the caller was elsewhere */
     bool ready = has_work(s);
     if (ready || max_wait_ns == 0) {
         if (!s->rt->threads) /* else it was cleared by who slept; others read it with each push */
             atomic_store_explicit(&s->sleeping, 0, memory_order_relaxed);
-        if (!ready || !may_skip_poll(s))
+        if (!has_events(s) && (!ready || !may_skip_poll(s)))
             poll_events(s, 0);
         s->now_ns = s->os->now_ns(s->os);
         lim__look(s, s->now_ns);
@@ -429,9 +435,10 @@ bool lim__sched_turn(lim__sched *s, int64_t max_wait_ns)
     phase_begin(s);
     busy_note(s, s->now_ns);
     lim__inbox_deal(s);
+    bool events = has_events(s);
     lim__watches_serve(s);
     lim__timers_fire(s);
-    s->worked = s->event_count > 0 || s->run_head;
+    s->worked = events || s->run_head;
     run_processes(s);
     lim__outboxes_push(s);
     lim__spin_end(s);

@@ -14,7 +14,7 @@ typedef struct socketeer {
     int act; /* what on_ready does besides counting */
     lim_process *self;
 } socketeer;
-enum { ACT_NOTHING, ACT_CLEAR_OTHER, ACT_EXIT, ACT_EXIT_VICTIM, ACT_NARROW };
+enum { ACT_NOTHING, ACT_CLEAR_OTHER, ACT_EXIT, ACT_EXIT_VICTIM, ACT_NARROW, ACT_SEND_MUCH };
 
 static socketeer *socketeer_of(lim_process *p)
 {
@@ -31,6 +31,8 @@ static void on_ready(lim_process *owner, lim__watch *watch, uint32_t ready)
         assert_int_equal(lim__watch_set(owner, &s->watch[watch == s->watch], 0, 0), 0);
     if (s->act == ACT_NARROW)
         assert_int_equal(lim__watch_set(owner, &s->watch[1], s->watch[1].fd, LIM__IO_WRITE), 0);
+    for (int i = 0; s->act == ACT_SEND_MUCH && i < LIM__INTAKE_MAX; i++)
+        assert_int_equal(lim_send(owner, lim_self(owner), 3, lim__bytes(NULL, 0)), LIM_OK);
     if (s->act == ACT_EXIT)
         lim_exit(owner, LIM_LOST);
     if (s->act == ACT_EXIT_VICTIM && s->victim) {
@@ -167,6 +169,29 @@ static void test_a_watch_callback_may_end_its_process_or_another(void **state)
         world_close(w);
         socketeer_free(a), socketeer_free(b);
     }
+}
+
+/* And what is left of the batch is still struck when its watch goes. */
+static void test_what_many_letters_came_of_is_acted_on_before_more_is_read(void **state)
+{
+    (void)state;
+    world *w = world_open(1);
+    socketeer *a = socketeer_new(w, 10), *b = socketeer_new(w, 20);
+    a->act = ACT_SEND_MUCH;
+    make_ready(w, a, 0);
+    make_ready(w, a, 1);
+    make_ready(w, b, 0);
+    assert_true(step(w, 0)); /* it does not sleep on events */
+    assert_int_equal(a->ready[0] + a->ready[1] + b->ready[0], 1);
+    if (LIM__TURN_SIGNALS_MAX > LIM__INTAKE_MAX + 1)
+        assert_int_equal(a->p->count, 1 + LIM__INTAKE_MAX);
+    a->act = ACT_EXIT;
+    settle(w);
+    assert_int_equal(a->ready[0] + a->ready[1], 2);
+    assert_int_equal(a->p->ends, 1);
+    assert_int_equal(b->ready[0], 1);
+    world_close(w);
+    socketeer_free(a), socketeer_free(b);
 }
 
 static void test_a_descriptor_that_cannot_be_watched_is_an_error(void **state)
@@ -652,6 +677,7 @@ int main(void)
         cmocka_unit_test(test_a_watch_cleared_in_the_same_batch_does_not_fire),
         cmocka_unit_test(test_a_watch_is_told_only_what_it_still_wants),
         cmocka_unit_test(test_a_watch_callback_may_end_its_process_or_another),
+        cmocka_unit_test(test_what_many_letters_came_of_is_acted_on_before_more_is_read),
         cmocka_unit_test(test_a_descriptor_that_cannot_be_watched_is_an_error),
         cmocka_unit_test(test_a_flush_runs_once_at_the_end_of_the_turn),
         cmocka_unit_test(test_a_flush_of_a_process_that_ended_does_not_run),

@@ -137,7 +137,8 @@ static inline bool idle(world *w)
 {
     for (uint32_t i = 0; i < w->schedulers; i++) {
         lim__sched *s = lim__sched_at(w->rt, i);
-        if (s->run_head || s->flush_head || s->outbox_mask || s->poller->ready_count || atomic_load(&s->inbox))
+        if (s->run_head || s->flush_head || s->outbox_mask || s->event_next < s->event_count ||
+            s->poller->ready_count || atomic_load(&s->inbox))
             return false;
     }
     return true;
