@@ -6,8 +6,8 @@
 #
 # What is run is a list of jobs (below): every program DIR/bench/bench-X that needs no server, and bench-tcp's workloads
 # against liminald, which is started here on a free port: `one` with one scheduler, `two` with two and connections put on
-# them in turn, `kept` with its data in a directory of $DURABLE_DIR (/var/tmp: put it on the disk to be measured), where
-# its peers have theirs, too. WHAT keeps the jobs whose name contains it; those of the server `own` start one themselves,
+# them in turn, `still` with one that does not spin before it sleeps, `kept` with its data in a directory of $DURABLE_DIR
+# (/var/tmp: put it on the disk to be measured), where its peers have theirs, too. WHAT keeps the jobs whose name contains it; those of the server `own` start one themselves,
 # take long, and are run only when WHAT is their name. A program prints lines "RESULT name value unit [class]"; all jobs
 # are run N times (default 5), one round after the other, and each name is reported with its median, minimum and maximum.
 #
@@ -15,6 +15,7 @@
 # each of its runs right after ours, so that a change of the machine's mood meets both. The ratio is turned so that more
 # than 1 always means that liminal is better: higher is better for units that end with /s and for x, lower for all others.
 # Work that is dispatched has two peers, beanstalkd and gearmand, each in jobs of its own (bench/dispatch.c).
+# The client library's peer is libnats, where that was there when the benches were built (bench/library.c).
 # A routing decision's peer is a function in redis-server (bench/routing.c). The runtime's is Erlang/OTP (bench/erlang),
 # pinned to the same processors with as many schedulers. What is kept has redis-server (appendfsync always), nats-server
 # with JetStream (which acknowledges before it syncs) and beanstalkd (-f 0), each with jobs of its own.
@@ -51,7 +52,7 @@ replayed=1000000 # messages that durable.replay and durable.live find there
 jobs() {
     for program in $(find "$build/bench" -maxdepth 1 -type f -perm -u+x -name 'bench-*' | sort); do
         case ${program##*/bench-} in
-        tcp | runtime | routing | dispatch | durable_tcp) ;;
+        tcp | runtime | routing | dispatch | durable_tcp | library) ;;
         *) echo "${program##*/bench-} none -" ;;
         esac
     done
@@ -67,6 +68,7 @@ tcp.pubsub.1x10.128B one pubsub 128 1000000 10 | pubsub 128 400000 10
 tcp.pubsub.1x10.1024B one pubsub 1024 200000 10 | pubsub 1024 80000 10
 tcp.ask.w1.c1.one one ask 1 8000 1 one
 tcp.ask.w1.c1.two two ask 1 8000 1 two
+tcp.ask.w1.c1.still still ask 1 8000 1 still
 tcp.ask.w64.c1.one one ask 64 300000 1 one | ask 64 200000 1 one
 tcp.ask.w64.c1.two two ask 64 300000 1 two | ask 64 200000 1 two
 tcp.ask.w1.c64.one one ask 1 60000 64 one | ask 1 40000 64 one
@@ -75,6 +77,9 @@ tcp.rate.50000 one rate 50000 0.6
 tcp.crash one crash 200 | -
 tcp.slow one slow 100000 | slow 40000
 tcp.idle one idle 50 1
+tcp.library.w64.loop one loop 64 100000 | callbacks 64 20000 loop
+tcp.library.w64.callbacks one callbacks 64 100000 | callbacks 64 20000
+tcp.library.w64.threads one threads 64 20000
 durable.tcp.w1.redis kept publish 1 1000 redis
 durable.tcp.w1.jetstream kept publish 1 1000 jetstream
 durable.tcp.w100.redis kept publish 100 50000 redis | publish 100 20000 redis
@@ -219,14 +224,15 @@ erlang() { # erlang one|two
 needs_job() { cut -d ' ' -f 1 "$work/jobs" | grep -q "$1"; }
 needs_server() { cut -d ' ' -f 2 "$work/jobs" | grep -qx "$1"; }
 [ -z "$peers" ] || ! needs_server erlang || compile_erlang
-if needs_server one || needs_server two || needs_server kept || needs_server own; then
+if needs_server one || needs_server two || needs_server still || needs_server kept || needs_server own; then
     [ -x "$build/liminald" ] || { echo "bench: there is no $build/liminald" >&2 && exit 1; }
 fi
 ! needs_server one || start_liminald one --schedulers 1
 ! needs_server two || start_liminald two --schedulers 2 --spread
+! needs_server still || start_liminald still --schedulers 1 --spin 0
 ! needs_server kept || start_liminald kept --schedulers 1 --data "$kept/liminald"
 if [ -n "$peers" ]; then
-    ! { needs_server one || needs_server two; } || start_nats nats
+    ! { needs_server one || needs_server two || needs_server still; } || start_nats nats
     ! needs_job '^dispatch\..*\.beanstalkd$' || start_other beanstalkd beanstalkd -l 127.0.0.1 -p
     ! needs_job '^dispatch\..*\.gearmand$' || start_other gearmand gearmand -L 127.0.0.1 -l stderr -p
     ! needs_server redis || start_other redis redis-server --bind 127.0.0.1 --save '' --appendonly no --dir "$work" --port
@@ -314,6 +320,14 @@ round() {
             broken "$server" || SERVER_PID=$pid measure "$server" "$build/bench/bench-dispatch" --peer "$server" "$port" $theirs
             continue
             ;;
+        tcp.library.*)
+            # shellcheck disable=SC2086
+            broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-library" "$port" $ours
+            { [ -n "$peers" ] && "$build/bench/bench-library" --peer libnats has; } || continue
+            # shellcheck disable=SC2086
+            broken libnats || SERVER_PID=$pid_nats measure libnats "$build/bench/bench-library" --peer libnats "$port_nats" $theirs
+            continue
+            ;;
         esac
         # shellcheck disable=SC2086
         broken ours || SERVER_PID=$pid measure ours "$build/bench/bench-tcp" "$port" $ours
@@ -337,7 +351,9 @@ awk -v json="$json" -v peers="$peers" '
 # Targets: of the ratio to the peer (at least), or of the value (at most, at least).
 function target(name) {
     if (name ~ /^tcp\.pubsub\.1x[0-9]+\.[0-9]+B$/) return "ratio >= 2"
-    if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 1.33"
+    if (name == "tcp.ask.w1.c1.still.p50") return "ratio >= 1.33"
+    if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 2"
+    if (name ~ /^tcp\.library\.w64\.(loop|callbacks)\.rate$/) return "ratio >= 5"
     if (name ~ /^tcp\.dispatch\.one\..*\.rate$/) return "ratio >= 1.5"
     if (name == "tcp.dispatch.pipe100.beanstalkd.rate") return "ratio >= 5"
     if (name ~ /^tcp\.dispatch\.crash_to_next\..*\.p99$/) return "value <= 2000"
