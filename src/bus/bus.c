@@ -30,6 +30,7 @@ enum { PAYLOAD_MAX = 1 << 20, PAYLOAD_LIMIT = 1 << 28 };
 static void bus_free(lim_bus *bus)
 {
     lim__channels_close(bus->channels);
+    lim__schedules_free(bus->schedules); /* fires on their way know their logs */
     lim__logs_free(bus->logs);
     lim__groups_free(bus->groups);
     lim__artifacts_free(bus->artifacts);
@@ -37,7 +38,6 @@ static void bus_free(lim_bus *bus)
     lim__histories_free(bus->histories);
     lim__boxes_free(bus->boxes);
     lim__held_free(bus->held);
-    lim__schedules_free(bus->schedules);
     lim__sagas_free(bus->sagas);
     lim__slot_rows_free(bus->slot_rows);
     lim__over_free(bus->over);
