@@ -15,7 +15,8 @@
 
 #include <stdlib.h>
 
-enum { LOT_BYTES_MAX = 256 << 10 };
+/* While one is being synced the next is decoded: so what a window of a thousand brings at once should be more than one. */
+enum { LOT_BYTES_MAX = 128 << 10 };
 
 typedef struct shipment { /* a lot, until it is answered */
     lim__log *log;        /* the lot's reference */
