@@ -9,8 +9,9 @@
  *   bench-durable_tcp start LIMINALD DIR COUNT how long it takes to start after a kill, with so much in DIR
  *
  * Messages have 128 bytes. With one unanswered at a time, and for asks, the disk alone is measured in turns with the
- * server, in $BENCH_DISK (a directory): `syncs` is the median in such writes. Latencies of `live` are from the moment
- * of sending until the message has been read by its subscriber. TAG is appended to the names. */
+ * server, in $BENCH_DISK (a directory): `syncs` is the median in such writes. With more at a time `to_floor` is our
+ * rate in that of the least that a server can do there (durable_floor.c), measured right behind it. Latencies of `live`
+ * are from the moment of sending until the message has been read by its subscriber. TAG is appended to the names. */
 #include "peer.h"
 
 #include <errno.h>
@@ -151,6 +152,26 @@ static void raw_close(raw *r, const char *name, double p50_us)
     bench_disk_close(&r->disk);
 }
 
+/* The same of a server that does nothing else, right behind it: what can be had here, now. */
+static void beside_floor(const char *name, uint32_t window, uint64_t count, double rate)
+{
+    const bench_peer *ours = peer;
+    uint16_t our_port = port;
+    flow f;
+    pid_t pid = bench_floor_start(getenv("BENCH_DISK"), &port);
+    peer = &bench_floor;
+    flow_open(&f, log_name);
+    uint64_t then = bench_now_ns();
+    (void)pump(&f, window, count, NULL);
+    double floor = (double)count / (double)(bench_now_ns() - then) * 1e9;
+    flow_close(&f);
+    bench_floor_stop(pid);
+    peer = ours;
+    port = our_port;
+    bench_result(floor, "msg/s", "%s.floor.rate", name);
+    bench_result(rate / floor, "x", "%s.to_floor", name);
+}
+
 static void publish(uint32_t window, uint64_t count)
 {
     flow f;
@@ -168,12 +189,15 @@ static void publish(uint32_t window, uint64_t count)
     }
     cpu_ns = bench_server_cpu_ns() - cpu_ns;
     snprintf(name, sizeof name, "durable.tcp.w%u%s", window, tag);
-    bench_result((double)(each * turns) / (double)took_ns * 1e9, "msg/s", "%s.rate", name);
+    double rate = (double)(each * turns) / (double)took_ns * 1e9;
+    bench_result(rate, "msg/s", "%s.rate", name);
     if (cpu_ns > 0)
         bench_result((double)cpu_ns / (double)(each * turns), "ns/msg", "%s.server_cpu", name);
     bench_percentiles(ns, each * turns, name);
     if (disk != NULL)
         raw_close(disk, name, (double)ns[each * turns / 2] / 1e3);
+    else if (peer == &bench_liminal && getenv("BENCH_DISK") != NULL)
+        beside_floor(name, window, count, rate);
     free(ns);
     flow_close(&f);
 }

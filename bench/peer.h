@@ -120,6 +120,11 @@ void bench_disk_open(bench_disk *d, const char *dir); /* a file in that director
 void bench_disk_write(bench_disk *d);                 /* one block of 4 KiB, synced */
 void bench_disk_close(bench_disk *d);                 /* and removes it */
 
+/* ---- the least that a server can do which answers when it is on the disk (durable_floor.c) ---- */
+extern const bench_peer bench_floor;
+pid_t bench_floor_start(const char *dir, uint16_t *port); /* a process of its own, for one connection; its file is in dir */
+void bench_floor_stop(pid_t pid);
+
 /* Of the server, whose process id is in $SERVER_PID; 0 without it. */
 uint64_t bench_server_cpu_ns(void); /* of all its threads that live */
 uint64_t bench_server_wakes(void);  /* voluntary switches of all its threads */
