@@ -380,6 +380,7 @@ function target(name) {
     if (name == "durable.tcp.w1.redis.rate") return "ratio >= 1.15"
     if (name ~ /^durable\.tcp\.w1\.[a-z]+\.syncs$/) return "value <= 1.8"
     if (name == "durable.tcp.w100.redis.rate") return "ratio >= 2.5"
+    if (name ~ /^durable\.tcp\.w100\.[a-z]+\.to_floor$/) return "value >= 0.9"
     if (name ~ /^durable\.tcp\.w1000\.[a-z]+\.rate$/) return "ratio >= 5"
     if (name == "durable.replay.redis.rate") return "ratio >= 3"
     if (name == "durable.replay.jetstream.rate") return "ratio >= 5"
