@@ -119,7 +119,7 @@ typedef struct lim_outcome { /* OBJECT in memory you give: end it with lim_outco
     lim_conv conv;             /* the conversation, or task; may be gone */
     lim_bytes payload;         /* REPLY */
     lim_bytes detail;          /* text for people */
-    lim_bytes participant;     /* identity of who answered, or died last */
+    lim_bytes participant;     /* identity of who answered, or died last; CLOSED: by whom: opener, bus or client */
     uint32_t excluded_count;   /* past whom it was rerouted: those that died with it in hand, oldest first */
     const lim_excluded *excluded;
     lim_bytes router;          /* version that chose: short hash, or the name of a built-in strategy */

@@ -46,7 +46,7 @@ lim_outcome lim__api_no_letter(lim__wait_end end, lim_pid conv)
     if (end == LIM__WAIT_CLOSING) {
         o.how = LIM_HOW_CLOSED;
         o.detail = lim__str("the bus was closed");
-        o.participant = lim__bytes(NULL, 0);
+        o.participant = lim__str("bus");
         o.reason = LIM_REASON_NONE;
     } else if (end == LIM__WAIT_FORGOTTEN) {
         o.how = LIM_HOW_TIMEOUT;

@@ -180,10 +180,18 @@ void lim__talk_late(talk *t, lim_process *self, uint64_t timer)
     }
 }
 
+/* Nobody else closes one: what anybody may do is to cancel it. */
+static ending closed(void)
+{
+    return (ending){ .how = LIM_HOW_CLOSED, .who = lim__str("opener") };
+}
+
 void lim__talk_calls_end(talk *t, lim_process *self, lim_how how)
 {
     char text[24];
-    ending e = how == LIM_HOW_CRASHED ? crashed(t, (lim_pid){ 0 }, text) : (ending){ .how = how };
+    ending e = how == LIM_HOW_CRASHED  ? crashed(t, (lim_pid){ 0 }, text)
+               : how == LIM_HOW_CLOSED ? closed()
+                                       : (ending){ .how = how };
     while (!lim__list_empty(&t->calls))
         call_end(t, self, LIM_CONTAINER(t->calls.next, call, node), &e);
 }
@@ -378,7 +386,7 @@ void lim__talk_calls_disown(talk *t, lim_process *self)
             continue;
         c->from = (lim_pid){ 0 };
         if (c->lease == 0)
-            call_end(t, self, c, &(ending){ .how = LIM_HOW_CLOSED });
+            call_end(t, self, c, &(ending){ .how = LIM_HOW_CLOSED, .who = lim__str("opener") });
         else
             lim__keep_call(t, c);
     }

@@ -658,6 +658,8 @@ static void test_the_end_of_its_owner_is_its_end(void **state) /* proves CV14 */
     wait_heard(&g[0], 1);
     lim_runtime_exit(bus->rt, pid, LIM_KILL);
     asking_end(&ask, LIM_HOW_CLOSED);
+    assert_int_equal(ask.outcome.participant.len, 6);
+    assert_memory_equal(ask.outcome.participant.ptr, "opener", 6); /* by whom */
     lim_outcome_fini(&ask.outcome);
     talk_gone(bus, c);
     guests_go(bus, g);

@@ -87,6 +87,8 @@ static void why_text(lim__buf *b, const lim_outcome *o)
         break;
     case LIM_HOW_CLOSED:
         lim__buf_text(b, "the conversation was closed");
+        if (o->participant.len > 0)
+            lim__buf_format(b, " by its %.*s", TEXT(o->participant));
         break;
     case LIM_HOW_LOST:
         lim__buf_text(b, "the connection to the server broke, what became of it is unknown");

@@ -128,6 +128,13 @@ static void test_everybody_it_was_rerouted_past_is_told_and_when(void **state) /
     lim__doc_free(doc);
 }
 
+static void test_a_close_says_by_whom(void **state) /* proves CV3 */
+{
+    lim_outcome o = { .how = LIM_HOW_CLOSED, .handed_over = LIM_HANDED_NO, .participant = lim__str("opener") };
+    (void)state;
+    assert_string_equal(line(&o), "closed: the conversation was closed by its opener; it did not run");
+}
+
 static void test_json_says_null_for_what_does_not_apply(void **state)
 {
     lim__doc *doc = lim__doc_new();
@@ -151,6 +158,7 @@ int main(void)
         cmocka_unit_test(test_every_outcome_has_its_exit_code),
         cmocka_unit_test(test_every_outcome_is_told_as_what_why_and_what_to_do),
         cmocka_unit_test(test_a_crash_names_who_died_and_why),
+        cmocka_unit_test(test_a_close_says_by_whom),
         cmocka_unit_test(test_everybody_it_was_rerouted_past_is_told_and_when),
         cmocka_unit_test(test_a_refusal_names_its_limit_and_when_to_come_back),
         cmocka_unit_test(test_a_failure_says_what_the_participant_said),

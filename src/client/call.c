@@ -293,6 +293,7 @@ void lim__client_call_break(lim_client *c, lim_how how, const char *detail)
                                 .handed_over = left ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO,
                                 .conv = call->task,
                                 .crashed_wall_us = how == LIM_HOW_LOST ? c->os->wall_ns(c->os) / 1000 : 0,
+                                .participant = lim__str(how == LIM_HOW_CLOSED ? "client" : NULL),
                                 .detail = lim__str(detail) };
         if (call->state == LIM__CALL_OFFERED)
             dispatched(c, call, LIM_E_CLOSED, NULL, (lim_conv){ 0 }, &outcome);

@@ -68,6 +68,7 @@ lim_outcome lim__client_over_outcome(const lim__conv *conv)
                           .handed_over = LIM_HANDED_NO,
                           .reason = conv->over_reason,
                           .conv = { conv->id },
+                          .participant = lim__str(conv->over_how == LIM_HOW_CLOSED ? "opener" : NULL),
                           .detail = lim__str(conv->detail) };
 }
 
@@ -147,6 +148,7 @@ static void tell_receive(lim_client *c, lim__receive *r)
                             .handed_over = LIM_HANDED_NO,
                             .reason = r->reason,
                             .conv = { r->id },
+                            .participant = lim__str(r->how == LIM_HOW_CLOSED ? "opener" : NULL),
                             .detail = lim__str(r->detail) };
     if (r->letter)
         outcome = lim__client_letter_outcome(r->id, r->letter);

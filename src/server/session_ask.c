@@ -87,6 +87,7 @@ void lim__session_refuse(session *s, uint64_t corr, const refusal *r)
                          .why = (uint8_t)r->why,
                          .limit = r->limit,
                          .current = r->current,
+                         .participant = lim__str(r->how == LIM_HOW_CLOSED ? "opener" : NULL), /* its own stream */
                          .detail = lim__str(r->detail) };
     if (r->how == LIM_HOW_REFUSED)
         f.verdict = LIM_REJECT;

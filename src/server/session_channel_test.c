@@ -266,6 +266,7 @@ static void test_a_conversation_carries_messages_and_asks(void **state)
         PUT(c, close, .stream = 5);
         TAKE(c, outcome, OUTCOME, &o);
         assert_int_equal(o.how, LIM_HOW_CLOSED);
+        assert_text(o.participant, "opener");
         lim__f_closed f;
         TAKE(c, closed, CLOSED, &f);
         assert_int_equal(f.phase, LIM_PHASE_ENDED);
@@ -312,6 +313,7 @@ static void test_a_conversation_with_nobody_is_refused(void **state)
         lim__f_outcome o;
         TAKE(c, outcome, OUTCOME, &o);
         assert_int_equal(o.how, LIM_HOW_CLOSED);
+        assert_text(o.participant, "opener");
     }
 }
 
