@@ -43,8 +43,8 @@ typedef struct lim__logged {
 /* Consecutive ones from `from` on, as far as they are still in memory (at most 1024 messages or 1 MiB of a channel); answers
  * how many, each with a reference. 0: `from` is not among them: read the store. Any thread. */
 uint32_t lim__log_tail(lim__log *log, uint64_t from, lim__logged *out, uint32_t max);
-/* What one publisher had stored in one step, as it lies in the log; nobody changes it. Messages first, first + 1 ... of its log,
- * none of which has a key or expires, all of wall_ns. Walk it:
+/* What one publisher had stored in one step, as it lies in the log; nobody changes it. Messages first, first + 1 ... of its
+ * log, none of which has a key or expires, all of wall_ns. Walk it:
  *      lim__log_view v;
  *      for (size_t pos = 0; lim__log_block_next(block, &pos, &v);) ... */
 typedef struct lim__log_block {

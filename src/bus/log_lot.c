@@ -15,7 +15,7 @@
 
 #include <stdlib.h>
 
-/* While one is being synced the next is decoded: so what a window of a thousand brings at once should be more than one. */
+/* While one is being synced the next is decoded: a window of a thousand should be more than one. */
 enum { LOT_BYTES_MAX = 128 << 10 };
 
 typedef struct shipment { /* a lot, until it is answered */

@@ -132,9 +132,8 @@ static void say_stored(session *s, const ticket *t)
     for (uint32_t i = 0; i < t->count; i += row)
         LIM__SAY(s, stored, .corr = t->corr + i, .count = row, .verdict = (uint8_t)a->verdict, .why = (uint8_t)a->why,
                  .class = (uint8_t)r->durability, .duplicate = r->duplicate, .seq = r->seq, .at_us = r->at_wall_us,
-                 .due_us = r->delayed ? r->due_wall_us : 0,
-                 .matched = a->matched, .limit = a->limit, .current = a->current, .retry_after_ms = a->retry_after_ms,
-                 .detail = lim__str(t->detail));
+                 .due_us = r->delayed ? r->due_wall_us : 0, .matched = a->matched, .limit = a->limit,
+                 .current = a->current, .retry_after_ms = a->retry_after_ms, .detail = lim__str(t->detail));
 }
 
 static void answer_in_order(session *s)

@@ -75,8 +75,8 @@ void lim__batch_sync(lim__batch *b, lim__sync sync); /* default ALWAYS: done onl
 uint64_t lim__batch_seq(const lim__batch *b, uint32_t i);
 uint32_t lim__batch_appends(const lim__batch *b);
 lim_bytes lim__batch_record(const lim__batch *b, uint32_t i, uint64_t *stream, lim_bytes *key); /* as it was appended */
-/* The data of the append at *pos (0: of the first), which then is that of the next; false: there is none. Of a committed batch any
- * thread may walk. */
+/* The data of the append at *pos (0: of the first), which then is that of the next; false: there is none. Any thread may walk a
+ * committed batch. */
 bool lim__batch_next(const lim__batch *b, size_t *pos, uint64_t *seq, lim_bytes *data);
 size_t lim__batch_bytes(const lim__batch *b);
 void lim__batch_reserve(lim__batch *b, size_t bytes); /* about so many more will come */
