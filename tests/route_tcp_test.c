@@ -168,6 +168,13 @@ static void test_a_client_puts_a_function_before_a_channel(void **state)
     assert_memory_equal(before.b, first.b, sizeof before.b);
     GOOD(lim_client_channel_rollback(w.c, "jobs", NULL, "ann", &w.diag, &before));
     assert_memory_equal(before.b, turns.b, sizeof before.b);
+    GOOD(lim_client_channel_deploy(
+        w.c, "jobs", &turns, OPTS(lim_deploy_opts, .trial = LIM_TRIAL_RAMP, .ramp_where = "n > 1"), &w.diag, NULL));
+    GOOD(lim_client_channel_stop(w.c, "jobs", "ann", &w.diag));
+    GOOD(lim_client_channel_deploy(w.c, "jobs", &turns, OPTS(lim_deploy_opts, .trial = LIM_TRIAL_SHADOW), &w.diag,
+                                   NULL));
+    GOOD(lim_client_channel_promote(w.c, "jobs", "ann", &w.diag, &before));
+    assert_memory_equal(before.b, first.b, sizeof before.b);
     GOOD(lim_client_channel_undeploy(w.c, "jobs", &w.diag));
     assert_int_equal(lim_client_channel_undeploy(w.c, "jobs", &w.diag), LIM_E_NOTFOUND);
 }

@@ -284,6 +284,13 @@ LIM_API lim_err lim_client_channel_rollback(lim_client *c, const char *channel, 
                                             lim_hash *previous);                                                        /* B */
 LIM_API lim_err lim_client_channel_rollback_async(lim_client *c, const char *channel, const char *to, const char *by,
                                                   int64_t timeout_ms, lim_on_routed *on_routed, void *ctx);             /* A */
+LIM_API lim_err lim_client_channel_promote(lim_client *c, const char *channel, const char *by, lim_diag *diag,
+                                           lim_hash *previous);                                                         /* B */
+LIM_API lim_err lim_client_channel_promote_async(lim_client *c, const char *channel, const char *by, int64_t timeout_ms,
+                                                 lim_on_routed *on_routed, void *ctx);                                  /* A */
+LIM_API lim_err lim_client_channel_stop(lim_client *c, const char *channel, const char *by, lim_diag *diag);            /* B */
+LIM_API lim_err lim_client_channel_stop_async(lim_client *c, const char *channel, const char *by, int64_t timeout_ms,
+                                              lim_on_routed *on_routed, void *ctx);                                     /* A */
 LIM_API lim_err lim_client_channel_undeploy(lim_client *c, const char *channel, lim_diag *diag);                        /* B */
 LIM_API lim_err lim_client_channel_undeploy_async(lim_client *c, const char *channel, int64_t timeout_ms,
                                                   lim_on_routed *on_routed, void *ctx);                                 /* A */

@@ -663,15 +663,19 @@ LIM_API lim_err lim_trial_promote(lim_bus *bus, const char *group, const char *b
                                   lim_hash *previous);                                                /* B */
 LIM_API lim_err lim_trial_stop(lim_bus *bus, const char *group, const char *by, lim_diag *diag);      /* B */
 
-/* A function in front of a channel: it chooses the one subscription that gets a message, or nobody (Accept with matched 0;
- * Reject{router_chose_none} with mandatory). Candidates are the matching subscriptions: max_in_flight is the window,
- * buffer_depth the backlog. A publish does not wait: what is not decided within a slice (200 us) is a fault, and a fault is
- * Reject{routing_fault} unless on_fault says otherwise. MISUSE: native functions, and trials. Functions of the program may
- * run on any thread that publishes, several at once; functions of contract B are refused there (MISUSE). */
+/* A function in front of a channel: it chooses the subscriptions that get a message: one, some (in Lua a list of candidates),
+ * all (true; LIM_ROUTE_EVERYBODY), or nobody (Accept with matched 0; Reject{router_chose_none} with mandatory). Candidates are
+ * the matching subscriptions: max_in_flight is the window, buffer_depth the backlog. A publish does not wait: what is not
+ * decided within a slice (200 us) is a fault, and a fault is Reject{routing_fault} unless on_fault says otherwise. It is
+ * compiled for every scheduler before anything is changed. MISUSE: native and isolated functions. Functions of the program
+ * may run on any thread that publishes, several at once; functions of contract B are refused there (MISUSE). */
 LIM_API lim_err lim_channel_deploy(lim_bus *bus, const char *channel, const lim_hash *artifact, const lim_deploy_opts *opts,
                                    lim_diag *diag, lim_hash *previous); /* B */
 LIM_API lim_err lim_channel_rollback(lim_bus *bus, const char *channel, const lim_hash *to, const char *by, lim_diag *diag,
                                      lim_hash *previous); /* B */
+LIM_API lim_err lim_channel_promote(lim_bus *bus, const char *channel, const char *by, lim_diag *diag,
+                                    lim_hash *previous);                                           /* B: as lim_trial_promote */
+LIM_API lim_err lim_channel_stop(lim_bus *bus, const char *channel, const char *by, lim_diag *diag); /* B: as lim_trial_stop */
 /* Every subscription gets everything again; versions and history are gone. NOTFOUND: nothing is deployed. */
 LIM_API lim_err lim_channel_undeploy(lim_bus *bus, const char *channel, lim_diag *diag); /* B */
 
@@ -689,7 +693,8 @@ typedef struct lim_route_message { /* VIEW */
 /* Answers the place of one of the candidates, or LIM_ROUTE_NOBODY. */
 typedef int64_t lim_route_decide(void *ctx, const lim_route_message *message, const lim_candidate *candidates,
                                  uint32_t count);
-#define LIM_ROUTE_NOBODY INT64_C(-1)
+#define LIM_ROUTE_NOBODY    INT64_C(-1)
+#define LIM_ROUTE_EVERYBODY INT64_C(-2) /* in front of a channel: every subscription */
 typedef struct lim_route_host_opts {
     size_t size;
     bool isolated; /* each call runs on a thread of the pool (lim_bus_opts.blocking_max), where it may block and call anything

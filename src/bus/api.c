@@ -406,6 +406,16 @@ lim_err lim_channel_rollback(lim_bus *bus, const char *channel, const lim_hash *
     return channel_command(bus, channel, LIM__DEPLOY_ROLLBACK, to, by, diag, previous);
 }
 
+lim_err lim_channel_promote(lim_bus *bus, const char *channel, const char *by, lim_diag *diag, lim_hash *previous)
+{
+    return channel_command(bus, channel, LIM__DEPLOY_PROMOTE, NULL, by, diag, previous);
+}
+
+lim_err lim_channel_stop(lim_bus *bus, const char *channel, const char *by, lim_diag *diag)
+{
+    return channel_command(bus, channel, LIM__DEPLOY_STOP, NULL, by, diag, NULL);
+}
+
 lim_err lim_channel_undeploy(lim_bus *bus, const char *channel, lim_diag *diag)
 {
     return channel_command(bus, channel, LIM__DEPLOY_REMOVE, NULL, NULL, diag, NULL);

@@ -145,6 +145,7 @@ lim_err lim__bus_open(const lim_bus_opts *opts, const lim__runtime_opts *runtime
     if (err == LIM_OK && opts->data_dir != NULL)
         err = open_data(bus, runtime->threads);
     if (err != LIM_OK) {
+        atomic_store(&bus->closing, 2);
         lim__durable_stop(bus);
         lim_runtime_close(bus->rt);
         bus_free(bus);

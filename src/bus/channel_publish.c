@@ -12,8 +12,8 @@
  * Step 1 is skipped when the table has no hold subscription. A subscription that ends between the steps simply does not
  * count; one that appears after step 0 (the count was read) is for the next message.
  *
- * With a function in front of the channel (channel_slot.h) there is a step before these: it names one subscription, and
- * the others are not there for this message.
+ * With a function in front of the channel (channel_slot.h) there is a step before these: it names some subscriptions,
+ * and the others are not there for this message.
  *
  * On a scheduler a publish is covered by the scheduler's turn, on a host thread by `host_lock`: see channel_inside.h.
  */
@@ -53,15 +53,16 @@ typedef struct offer {
     lim__sched *sched; /* NULL: a host thread */
     lim__tally *tally;
     lim__sub_table *table;
-    uint32_t first; /* 0; of a channel with a function in front of it: the place that was chosen */
-    uint32_t count; /* places of the table that existed when the publish began; or the one behind `first` */
+    uint32_t count;         /* places of the table that existed when the publish began; or how many were chosen */
+    const uint32_t *chosen; /* of a channel with a function in front of it: places; NULL: all of them */
     lim_bytes payload, headers;
     lim__msg *msg; /* made when the first one keeps it */
 } offer;
 
 static lim__sub *offer_sub(const offer *o, uint32_t i)
 {
-    lim__sub *sub = atomic_load_explicit(&o->table->subs[i], memory_order_relaxed);
+    uint32_t place = LIM_UNLIKELY(o->chosen != NULL) ? o->chosen[i] : i;
+    lim__sub *sub = atomic_load_explicit(&o->table->subs[place], memory_order_relaxed);
     /* acquire: pairs with the stores of `state` under the subscription's lock */
     bool open = sub && atomic_load_explicit(&sub->state, memory_order_acquire) == LIM__SUB_OPEN;
     return open ? sub : NULL;
@@ -100,7 +101,7 @@ static bool place_take(lim__sub *sub, uint32_t *current)
 
 static void places_give_back(offer *o, uint32_t end)
 {
-    for (uint32_t i = o->first; i < end; i++) {
+    for (uint32_t i = 0; i < end; i++) {
         lim__sub *sub = offer_sub(o, i);
         if (sub && sub->policy == LIM_HOLD_BACK) /* open now, so it was open when its place was taken */
             atomic_fetch_sub_explicit(&sub->places, 1, memory_order_relaxed);
@@ -116,7 +117,7 @@ static void reject_full(const offer *o, const lim__sub *sub, uint32_t current, l
         .current = current < sub->limit ? current : sub->limit,
         .retry_after_ms = LIM__RETRY_AFTER_MS,
     };
-    for (uint32_t i = o->first; i < o->count; i++)
+    for (uint32_t i = 0; i < o->count; i++)
         out->matched += offer_sub(o, i) != NULL;
 }
 
@@ -124,7 +125,7 @@ static void reject_full(const offer *o, const lim__sub *sub, uint32_t current, l
 static lim_err reserve(offer *o, lim_admission *out, bool *rejected)
 {
     bool keeps = false;
-    for (uint32_t i = o->first; i < o->count; i++) {
+    for (uint32_t i = 0; i < o->count; i++) {
         lim__sub *sub = offer_sub(o, i);
         if (!sub || sub->policy != LIM_HOLD_BACK)
             continue;
@@ -214,16 +215,17 @@ static void nobody(bool mandatory, lim_admission *out)
 }
 
 /* The function in front of the channel says who gets it. False: nobody does, and `out` says why. */
-__attribute__((noinline, cold)) static bool routed(offer *o, lim__chan_slot *slot, bool mandatory, lim_admission *out)
+__attribute__((noinline, cold)) static bool routed(offer *o, lim__chan_slot *slot, bool mandatory,
+                                                   lim__chan_choice *choice, lim_admission *out)
 {
     const lim__route_msg msg = { .payload = o->payload, .headers = o->headers, .keep = o->msg };
-    uint32_t seat = o->sched ? lim__sched_index(o->sched) : o->ch->all->sched_count, place = 0;
-    lim__chose chose = lim__channel_choose(slot, seat, o->table, o->count, &msg, &place);
-    if (chose == LIM__CHOSE_ONE) {
-        o->first = place;
-        o->count = place + 1;
+    uint32_t seat = o->sched ? lim__sched_index(o->sched) : o->ch->all->sched_count;
+    lim__chose chose = lim__channel_choose(slot, seat, o->table, o->count, &msg, choice);
+    if (chose == LIM__CHOSE_SOME) {
+        o->chosen = choice->places;
+        o->count = choice->count;
     }
-    if (chose == LIM__CHOSE_ONE || chose == LIM__CHOSE_ALL)
+    if (chose == LIM__CHOSE_SOME || chose == LIM__CHOSE_ALL)
         return true;
     nobody(false, out);
     if (chose == LIM__CHOSE_FAULT || mandatory)
@@ -233,17 +235,8 @@ __attribute__((noinline, cold)) static bool routed(offer *o, lim__chan_slot *slo
     return false;
 }
 
-static lim_err publish(offer *o, bool mandatory, lim_admission *out)
+static lim_err publish_to(offer *o, bool mandatory, lim_admission *out)
 {
-    /* acquire: pairs with the release in table_replace, and in table_append */
-    o->table = atomic_load_explicit(&o->ch->table, memory_order_acquire);
-    o->count = atomic_load_explicit(&o->table->count, memory_order_acquire);
-    /* acquire: pairs with the release of lim__channels_slot_set */
-    lim__chan_slot *slot = atomic_load_explicit(&o->ch->slot, memory_order_acquire);
-    if (LIM_UNLIKELY(slot) && !routed(o, slot, mandatory, out)) {
-        count(o, out);
-        return LIM_OK;
-    }
     nobody(false, out);
     bool rejected = false;
     if (atomic_load_explicit(&o->table->holds, memory_order_acquire) > 0) {
@@ -251,7 +244,7 @@ static lim_err publish(offer *o, bool mandatory, lim_admission *out)
         if (err != LIM_OK)
             return err;
     }
-    for (uint32_t i = o->first; i < o->count && !rejected; i++) {
+    for (uint32_t i = 0; i < o->count && !rejected; i++) {
         lim__sub *sub = offer_sub(o, i);
         if (sub)
             offer_to(o, sub, out);
@@ -260,6 +253,29 @@ static lim_err publish(offer *o, bool mandatory, lim_admission *out)
         nobody(true, out);
     count(o, out);
     return LIM_OK;
+}
+
+__attribute__((noinline, cold)) static lim_err publish_routed(offer *o, lim__chan_slot *slot, bool mandatory,
+                                                              lim_admission *out)
+{
+    lim__chan_choice choice = { .places = choice.few };
+    lim_err err = LIM_OK;
+    if (routed(o, slot, mandatory, &choice, out))
+        err = publish_to(o, mandatory, out);
+    else
+        count(o, out);
+    lim__chan_choice_fini(&choice);
+    return err;
+}
+
+static lim_err publish(offer *o, bool mandatory, lim_admission *out)
+{
+    /* acquire: pairs with the release in table_replace, and in table_append */
+    o->table = atomic_load_explicit(&o->ch->table, memory_order_acquire);
+    o->count = atomic_load_explicit(&o->table->count, memory_order_acquire);
+    /* acquire: pairs with the release of lim__channels_slot_set */
+    lim__chan_slot *slot = atomic_load_explicit(&o->ch->slot, memory_order_acquire);
+    return LIM_UNLIKELY(slot) ? publish_routed(o, slot, mandatory, out) : publish_to(o, mandatory, out);
 }
 
 lim_err lim__publish_covered(lim__channels *all, lim_process *self, lim__sched *sched, lim__channel *ch,
@@ -286,16 +302,18 @@ void lim__publish_stored(lim__channel *ch, lim__msg *msg, lim_admission *out)
     o.count = atomic_load_explicit(&o.table->count, memory_order_acquire);
     /* acquire: as in publish */
     lim__chan_slot *slot = atomic_load_explicit(&ch->slot, memory_order_acquire);
-    if (LIM_UNLIKELY(slot) && !routed(&o, slot, false, out))
+    lim__chan_choice choice = { .places = choice.few };
+    if (LIM_UNLIKELY(slot) && !routed(&o, slot, false, &choice, out))
         o.count = 0; /* it is stored, which is what was asked for */
     nobody(false, out);
-    for (uint32_t i = o.first; i < o.count; i++) {
+    for (uint32_t i = 0; i < o.count; i++) {
         lim__sub *sub = offer_sub(&o, i);
         if (sub && sub->policy != LIM_HOLD_BACK) /* a durable channel allows none */
             offer_to(&o, sub, out);
     }
     out->verdict = LIM_ACCEPT;
     count(&o, out);
+    lim__chan_choice_fini(&choice);
 }
 
 bool lim__publish_unheard(lim__channel *ch, uint32_t count)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bus/bus.h"
+#include "bus/channel_slot.h"
 
 #define OPTS(type, ...) (&(type){ .size = sizeof(type), __VA_ARGS__ })
 #define BYTES(lit)      ((lim_bytes){ (lit), sizeof(lit) - 1 })
@@ -240,10 +241,11 @@ static void test_what_a_channel_cannot_have_is_refused(void **state)
     (void)state;
     lim_diag diag = { 0 };
     lim_hash hash = load(FIRST);
-    assert_int_equal(
-        lim_channel_deploy(bus, "jobs.a", &hash, OPTS(lim_deploy_opts, .trial = LIM_TRIAL_SHADOW), &diag, NULL),
-        LIM_E_MISUSE);
-    assert_non_null(strstr(diag.text, "shadows"));
+    assert_int_equal(lim_channel_deploy(bus, "jobs.a", &hash,
+                                        OPTS(lim_deploy_opts, .trial = LIM_TRIAL_RAMP, .ramp_where = "n ="), &diag,
+                                        NULL),
+                     LIM_E_INVALID);
+    assert_non_null(strstr(diag.text, "line 1, column 3"));
     assert_int_equal(lim_channel_deploy(bus, "jobs.*", &hash, OPTS(lim_deploy_opts), &diag, NULL), LIM_E_INVALID);
     assert_int_equal(lim_channel_deploy(bus, "$sys.events", &hash, OPTS(lim_deploy_opts), &diag, NULL), LIM_E_INVALID);
     assert_int_equal(lim_channel_rollback(bus, "none", NULL, NULL, &diag, NULL), LIM_E_NOTFOUND);
@@ -311,6 +313,196 @@ static void test_a_function_that_publishes_on_a_thread_of_the_program_does_not_w
         assert_int_equal(publish("{}", true).verdict, LIM_ACCEPT);
     await_got(0, 5);
     await_got(1, 5);
+}
+
+/* ---- several ---- */
+
+static void test_a_list_is_everybody_in_it_once(void **state) /* proves RF12 */
+{
+    (void)state;
+    static const struct {
+        const char *code;
+        uint32_t matched;
+        lim_verdict verdict;
+    } all[] = {
+        { "return function(m, c) return { c[1], c[3], c[1] } end", 2, LIM_ACCEPT },
+        { "return function(m, c) return { c[3].id, c[2] } end", 2, LIM_ACCEPT },
+        { "return function(m, c) return c end", 3, LIM_ACCEPT },
+        { "return function(m, c) return true end", 3, LIM_ACCEPT },
+        { "return function(m, c) return {} end", 0, LIM_ACCEPT },
+        { "return function(m, c) return false end", 0, LIM_REJECT },
+        { "return function(m, c) return { c[1], {} } end", 0, LIM_REJECT },
+        { "return function(m, c) return { c[1], 7 } end", 0, LIM_REJECT },
+        { "return function(m, c) local r = {} for i = 1, #c do if i ~= m.n then r[#r + 1] = c[i] end end return r end",
+          2, LIM_ACCEPT },
+    };
+    for (uint32_t i = 0; i < SUBS; i++)
+        subscribe(i, "jobs.a", 100);
+    for (size_t i = 0; i < LIM_COUNT(all); i++) {
+        deploy(all[i].code, .breaker_faults = LIM_UNLIMITED);
+        lim_admission a = publish("{\"n\":2}", false);
+        if (a.verdict != all[i].verdict || a.matched != all[i].matched)
+            fail_msg("%s: verdict %d, matched %u", all[i].code, a.verdict, a.matched);
+    }
+    expect(SHOW, "nor a list of some");
+    await_got(0, 4);
+    await_got(1, 3);
+    await_got(2, 5);
+}
+
+static int64_t everybody(void *ctx, const lim_route_message *message, const lim_candidate *all, uint32_t count)
+{
+    (void)ctx, (void)message, (void)all, (void)count;
+    return LIM_ROUTE_EVERYBODY;
+}
+
+static void test_more_than_a_few_are_chosen_by_a_function_of_the_program(void **state)
+{
+    (void)state;
+    static lim_sub many[100];
+    lim_diag diag = { 0 };
+    lim_hash hash;
+    for (uint32_t i = 0; i < LIM_COUNT(many); i++)
+        assert_int_equal(lim_subscribe(bus, "jobs.a",
+                                       OPTS(lim_sub_opts, .policy = LIM_DROP_NEWEST,
+                                            .handler = { .on_message = on_got, .ctx = &sinks[0] }),
+                                       &many[i]),
+                         LIM_OK);
+    assert_int_equal(lim_route_host_load(bus, BYTES("everybody"), "all", everybody, NULL, NULL, &hash), LIM_OK);
+    assert_int_equal(lim_channel_deploy(bus, "jobs.a", &hash, OPTS(lim_deploy_opts), &diag, NULL), LIM_OK);
+    assert_int_equal(publish("{}", true).matched, 100);
+    await_got(0, 100);
+}
+
+/* ---- trials ---- */
+
+static void test_a_ramp_decides_about_its_messages_and_is_promoted(void **state) /* proves RF8 */
+{
+    (void)state;
+    lim_diag diag = { 0 };
+    uint32_t second = 0;
+    subscribe(0, "jobs.a", 1000);
+    subscribe(1, "jobs.a", 1000);
+    deploy(FIRST);
+    deploy(SECOND, .trial = LIM_TRIAL_RAMP, .ramp_where = "tier == \"gold\"");
+    for (uint32_t i = 0; i < 10; i++) {
+        publish("{\"tier\":\"gold\"}", true);
+        publish("{\"tier\":\"silver\"}", true);
+    }
+    await_got(0, 10);
+    await_got(1, 10);
+    expect(SHOW, "\"where\":\"tier == \\\"gold\\\"\"");
+    deploy(SECOND, .trial = LIM_TRIAL_RAMP, .ramp = 5000, .ramp_key = "user"); /* another share of the same one */
+    for (uint32_t i = 0; i < 200; i++) {
+        char json[32];
+        snprintf(json, sizeof json, "{\"user\":%u}", i / 2);
+        uint64_t before = atomic_load(&sinks[1].got);
+        publish(json, true);
+        while (atomic_load(&sinks[0].got) + atomic_load(&sinks[1].got) < 21 + i)
+            sched_yield();
+        bool met = atomic_load(&sinks[1].got) > before;
+        if (i % 2 == 1)
+            assert_int_equal(met, second & 1); /* one user always meets one version */
+        second = second * 2 + met;
+    }
+    assert_in_range(atomic_load(&sinks[1].got), 10 + 60, 10 + 140);
+    expect(SHOW, "\"state\":\"ramp\"");
+    assert_int_equal(lim_channel_promote(bus, "jobs.a", "ann", &diag, NULL), LIM_OK);
+    uint64_t got = atomic_load(&sinks[1].got);
+    publish("{\"user\":1}", true);
+    await_got(1, got + 1);
+    assert_int_equal(lim_channel_stop(bus, "jobs.a", "ann", &diag), LIM_E_NOTFOUND);
+}
+
+static void test_a_shadow_is_compared_and_decides_nothing(void **state) /* proves RF8 */
+{
+    (void)state;
+    lim_diag diag = { 0 };
+    subscribe(0, "jobs.a", 100);
+    subscribe(1, "jobs.a", 100);
+    deploy(FIRST);
+    deploy("return function(m, c) if m.n == 3 then error('three') end return m.n == 2 and c or c[1] end",
+           .trial = LIM_TRIAL_SHADOW);
+    for (uint32_t i = 0; i < 2; i++)
+        publish("{\"n\":1}", true);
+    publish("{\"n\":2}", true);
+    publish("{\"n\":3}", true);
+    await_got(0, 4);
+    assert_int_equal(atomic_load(&sinks[1].got), 0);
+    expect(SHOW, "\"agreed\":2,\"differed\":1,\"live_faults\":0,\"shadow_faults\":1");
+    while (strstr(ask(SHOW), "three") == NULL) /* its control has to hear of it */
+        sched_yield();
+    expect(SHOW, "\"message\":\"{\\\"n\\\":2}\"");
+    expect(SHOW, "\"calls\":4,\"decided\":3,\"none\":0,\"faults\":1,");
+    assert_int_equal(lim_channel_stop(bus, "jobs.a", "ann", &diag), LIM_OK);
+    publish("{\"n\":2}", true);
+    await_got(0, 5);
+    expect("{\"op\":\"history\",\"channel\":\"jobs.a\"}", "\"kind\":\"trial_stop\"");
+}
+
+static void
+test_a_ramp_that_fails_is_ended_by_the_breaker_and_meanwhile_the_live_one_decides(void **state) /* proves RF11 */
+{
+    (void)state;
+    subscribe(0, "jobs.a", 1000);
+    deploy(FIRST);
+    deploy(BAD, .trial = LIM_TRIAL_RAMP, .ramp_where = "true", .breaker_faults = 3, .on_fault = LIM_ON_FAULT_PREVIOUS);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(publish("{}", true).verdict, LIM_ACCEPT);
+    while (strstr(ask(SHOW), "\"trial\":{") != NULL)
+        sched_yield();
+    expect("{\"op\":\"history\",\"channel\":\"jobs.a\"}", "\"kind\":\"breaker\"");
+    publish("{}", true);
+    await_got(0, 4);
+    expect(SHOW, "\"calls\":4,\"decided\":4,");
+}
+
+/* ---- before a swap, and after a death ---- */
+
+static void test_it_is_compiled_for_every_scheduler_before_anything_is_changed(void **state) /* proves RF6 */
+{
+    (void)state;
+    lim_diag diag = { 0 };
+    lim_hash first, bad = { 0 };
+    subscribe(0, "jobs.a", 100);
+    deploy(FIRST);
+    const lim__chan_slot *slot = lim__smap_get(&bus->channels->slots, lim__str("jobs.a"));
+    const lim__chan_rule *rule = atomic_load(&slot->rule);
+    for (uint32_t i = 0; i <= bus->channels->sched_count; i++)
+        assert_non_null(rule->made[i].routers[LIM__CHAN_LIVE]);
+    publish("{}", true); /* a thread of the program takes the last seat's */
+    assert_null(rule->made[bus->channels->sched_count].routers[LIM__CHAN_LIVE]);
+    assert_int_equal(lim_artifact_load(bus, LIM_LUA, BYTES("return function(\n"), "f.lua", &diag, &bad), LIM_E_CODE);
+    first = load("local t = {} for i = 1, 20000 do t[i] = i end return function(m, c) return c[1] end");
+    assert_int_not_equal(
+        lim_channel_deploy(bus, "jobs.a", &first, OPTS(lim_deploy_opts, .memory_bytes_max = 64 << 10), &diag, NULL),
+        LIM_OK);
+    assert_ptr_equal(atomic_load(&slot->rule), rule);
+    publish("{}", true);
+    await_got(0, 2);
+}
+
+static void test_a_control_that_is_killed_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    lim_diag diag = { 0 };
+    subscribe(0, "jobs.a", 1000);
+    subscribe(1, "jobs.a", 1000);
+    deploy(FIRST, .by = "ann");
+    deploy(SECOND, .by = "bob");
+    for (uint32_t i = 1; i <= 20; i++) {
+        lim_pid before = lim__chan_slot_find(bus, lim__str("jobs.a"));
+        lim_runtime_exit(bus->rt, before, LIM_KILL);
+        assert_int_equal(publish("{}", true).matched, 1);
+        await_got(1, i);
+        while (lim__chan_slot_find(bus, lim__str("jobs.a")).id == before.id)
+            sched_yield();
+    }
+    expect(SHOW, "\"calls\":20,\"decided\":20,");
+    expect("{\"op\":\"history\",\"channel\":\"jobs.a\"}", "\"by\":\"ann\"");
+    assert_int_equal(lim_channel_rollback(bus, "jobs.a", NULL, "cy", &diag, NULL), LIM_OK);
+    publish("{}", true);
+    await_got(0, 1);
 }
 
 static void test_what_it_prints_is_in_the_log(void **state)
@@ -406,6 +598,13 @@ int main(void)
         T(test_what_a_channel_cannot_have_is_refused),
         T(test_a_function_of_the_program_and_strategies_choose_too),
         T(test_a_function_that_publishes_on_a_thread_of_the_program_does_not_wait_for_itself),
+        T(test_a_list_is_everybody_in_it_once),
+        T(test_more_than_a_few_are_chosen_by_a_function_of_the_program),
+        T(test_a_ramp_decides_about_its_messages_and_is_promoted),
+        T(test_a_shadow_is_compared_and_decides_nothing),
+        T(test_a_ramp_that_fails_is_ended_by_the_breaker_and_meanwhile_the_live_one_decides),
+        T(test_it_is_compiled_for_every_scheduler_before_anything_is_changed),
+        T(test_a_control_that_is_killed_goes_on_where_it_was),
         T(test_what_it_prints_is_in_the_log),
         T(test_swaps_under_load_lose_no_publish),
     };

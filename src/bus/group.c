@@ -138,7 +138,7 @@ static void forget_name(group *g)
 
 static bool idle(const group *g)
 {
-    return !g->slot.deployed && !g->keeping && !g->configured && lim__list_empty(&g->answers) &&
+    return !g->slot.deployed && !g->change.keeping && !g->configured && lim__list_empty(&g->answers) &&
            lim__list_empty(&g->members) && g->watched.count == 0 && g->dead_count == 0 &&
            (g->retired || lim__list_empty(&g->onces)); /* without its name nobody asks for those */
 }

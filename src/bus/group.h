@@ -178,13 +178,7 @@ struct group {
     int64_t front, back;
     uint64_t stamp, *slots; /* slots: one bit each, as many as there are places for candidates */
     lim__slot slot;
-    lim__slot_plan plan;      /* what waits for its commit; zeroed: nothing, or something without a plan */
-    lim__deploy_what planned; /* which, and who is answered */
-    lim_pid planned_by;       /* {0}: nobody is */
-    uint64_t planned_ref, keep_ref;
-    bool has_plan, applying;  /* the commit that is under way is the plan's; what changes now is stored already */
-    bool keeping, slot_dirty; /* a commit of the slot is under way; it has changed since */
-    lim__stash deploys;       /* what came meanwhile */
+    lim__slot_change change;
     bool resuming; /* a resume letter is on its way */
     bool more;     /* there was more to hand out than one turn may take */
     const lim__candidate **candidates; /* scratch */

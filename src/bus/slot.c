@@ -419,12 +419,11 @@ void lim__slot_fini(lim__slot *s)
         lim__slot_version_free(LIM_CONTAINER(s->versions.next, lim__version, node));
     lim__slot_version_free(s->trial);
     lim__router_unref(s->fallback);
-    lim__doc_free(s->doc);
-    lim__pred_reader_fini(&s->reader);
-    lim__buf_fini(&s->scratch);
+    lim__ramp_reader_fini(&s->reader);
     free(s->diffs);
     free(s->named);
     free(s->named_before);
+    lim__slot_receipt_fini(s);
     lim__slot_book_fini(s);
     *s = (lim__slot){ 0 };
 }

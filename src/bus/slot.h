@@ -11,6 +11,7 @@
  *   slot_run.c   calls: who decides about this message; shadows; what is unfinished
  *   slot_book.c  what happened: history, what functions printed
  *   slot_show.c  what people see of it
+ *   slot_change.c  one change after the other: planned, stored, carried out, answered
  *   slot_keep.c  what survives a restart; slot_restore.c takes it from there again
  *
  * A slot belongs to one owner (a group's process; a channel's router, under its lock) and has no lock of its own. One
@@ -27,6 +28,7 @@
 
 #include "base/list.h"
 #include "bus/bus.h"
+#include "bus/durable.h"
 #include "route/predicate.h"
 #include "route/route.h"
 
@@ -94,6 +96,19 @@ typedef struct lim__slot_plan {
     char by[64], detail[200];
 } lim__slot_plan;
 
+/* Does this message meet the trial? Chance plays no part: `key` is hashed, or what the message has at `by`, with `seed`. */
+typedef struct lim__ramp {
+    uint64_t seed;        /* the beginning of the version's hash */
+    uint32_t share;       /* of LIM__SLOT_RAMP_WHOLE */
+    const char *by;       /* a field; "": `key` */
+    const lim__pred *where; /* NULL: any message */
+} lim__ramp;
+typedef struct lim__ramp_reader { /* reads messages for it; zeroed at first */
+    lim__doc *doc;
+    lim__buf scratch;
+    lim__pred_reader reader;
+} lim__ramp_reader;
+
 typedef struct lim__slot_compare { /* a decision and its shadow's, until both are there */
     lim__list node;
     uint64_t id;               /* the shadow's call context */
@@ -152,9 +167,7 @@ struct lim__slot {
     bool untidy;               /* something is to be closed or forgotten */
     uint32_t busy;             /* V3: so deep inside calls and resumes */
     uint64_t counter, shadow_counter;
-    lim__doc *doc;             /* for ramp_key; made when first needed */
-    lim__pred_reader reader;   /* for ramp_where */
-    lim__buf scratch;
+    lim__ramp_reader reader;
     char last_fault[200];
     /* the shadow's comparison */
     lim__list compares;
@@ -169,6 +182,7 @@ struct lim__slot {
     /* code that its stored row names; before: while a commit is under way */
     uint8_t (*named)[LIM__SLOT_CODE_KEY], (*named_before)[LIM__SLOT_CODE_KEY];
     uint32_t named_count, named_before_count;
+    struct lim__slot_receipt *receipt; /* of the commit that is under way, or was the last; NULL: there was none */
 };
 
 /* ---- slot.c, slot_plan.c ---- */
@@ -198,6 +212,10 @@ void lim__slot_tidy(lim__slot *s); /* closes what has no more calls, forgets wha
 /* private to slot*.c */
 lim_err lim__slot_open_router(lim__slot *s, lim__version *v, lim_diag *diag);
 lim__router *lim__slot_fallback(lim__slot *s);                           /* NULL: no memory */
+bool lim__ramp_takes(const lim__ramp *ramp, lim__ramp_reader *r, const lim__route_msg *msg, uint64_t key);
+void lim__ramp_reader_fini(lim__ramp_reader *r);
+/* A difference between live and shadow, for people: what both said, about which message. */
+void lim__slot_diff_add(lim__slot *s, const char *live, const char *shadow, lim_bytes about);
 /* Who is asked instead when `v` failed; compiled. NULL: nobody. */
 lim__version *lim__slot_other(lim__slot *s, const lim__version *v);
 lim__version *lim__slot_version_new(lim__slot *s, lim__artifact *a, const lim__slot_terms *terms); /* NULL: no memory */
@@ -242,11 +260,51 @@ struct lim__deployed;
 void lim__slot_answer(lim_process *self, const lim__slot *s, lim_pid to, const struct lim__deployed *what,
                       const lim_hash *previous);
 
+/* ---- slot_change.c: one change after the other, from the letter `deploy` to its answer ---- */
+struct lim__deploy;
+struct lim__slot_stored;
+typedef struct lim__slot_change_ops {
+    /* Is this possible here? On an error diag says why not. */
+    lim_err (*may)(void *owner, const struct lim__deploy *d, lim_diag *diag);
+    /* Makes ready what must not fail later; NULL: nothing. `discard` (may be NULL) takes it back. */
+    lim_err (*prepare)(void *owner, const lim__slot_plan *p, lim_diag *diag);
+    void (*discard)(void *owner);
+    void (*before)(void *owner);    /* right before the plan is applied; NULL: nothing */
+    void (*installed)(void *owner); /* right after it, before anybody is told; NULL: nothing */
+    /* what: a lim__deploy_what. It is answered; but REMOVE: before that, and the owner forgets the slot now. */
+    void (*done)(void *owner, int what);
+} lim__slot_change_ops;
+typedef struct lim__slot_change {
+    lim__slot *s;
+    const lim__slot_change_ops *ops;
+    void *owner;
+    lim__slot_plan plan;   /* what waits for its commit; zeroed: nothing, or something without a plan */
+    int what;              /* lim__deploy_what: which, */
+    lim_pid by;            /* and who is answered; {0}: nobody is */
+    uint64_t by_ref, ref;  /* ref: of the commit */
+    bool kept;             /* there is a store */
+    bool has_plan;         /* the commit that is under way is the plan's */
+    bool keeping, dirty;   /* a commit is under way; the slot has changed since */
+    bool applying;         /* what changes now is stored already */
+    lim__stash waiting;
+} lim__slot_change;
+void lim__slot_change_init(lim__slot_change *ch, lim__slot *s, const lim__slot_change_ops *ops, void *owner, bool kept);
+void lim__slot_change_fini(lim__slot_change *ch); /* zeroed memory is fine */
+void lim__slot_change_begin(lim__slot_change *ch, const lim_signal *signal); /* a letter `deploy` */
+/* A letter `slot_stored`. Then come those that waited: on_signal(self, each, state). */
+void lim__slot_change_stored(lim__slot_change *ch, const struct lim__slot_stored *k, lim_on_signal *on_signal, void *state);
+void lim__slot_change_keep(lim__slot_change *ch);    /* stores the slot as it is; nobody waits */
+void lim__slot_change_noticed(lim__slot_change *ch); /* for on_change: it has changed by itself, unless a plan did that */
+/* The owner's process died and this is another one: goes on with what was under way. False: its commit is not through yet. */
+bool lim__slot_change_again(lim__slot_change *ch, lim_on_signal *on_signal, void *state);
+
 /* ---- slot_keep.c, slot_restore.c: buses with a store ---- */
 /* Commits the slot as it will be once the plan is applied (NULL: as it is; forget: not at all). The owner gets one letter
  * `slot_stored` with this ref, and then calls lim__slot_kept; one commit at a time. On an error none comes. */
 lim_err lim__slot_keep(lim__slot *s, const lim__slot_plan *p, bool forget, lim_pid owner, uint64_t ref);
 void lim__slot_kept(lim__slot *s, bool stored);
+/* The same as the letter says, for whoever cannot get it any more. False: the commit is under way. */
+bool lim__slot_keep_outcome(const lim__slot *s, lim_err *out);
 /* A slot that is new takes what was stored of it. True: it is not as its row says, and wants to be kept anew. */
 bool lim__slot_restore(lim__slot *s);
 /* Functions of the program, by the hash of their identity; the first one of a hash stays. Any thread. */

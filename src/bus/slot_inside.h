@@ -36,6 +36,7 @@ typedef struct slot__row { /* as it was at the start */
     uint8_t bytes[]; /* key, value */
 } slot__row;
 
+void lim__slot_receipt_fini(lim__slot *s);
 lim_bytes lim__slot_key(const lim__slot *s, uint8_t key[256]);
 void lim__slot_code_key(const lim__artifact *a, uint8_t key[LIM__SLOT_CODE_KEY]);
 /* How many rows name it, one more or less; UINT32_MAX: no memory. Under the rows' mutex, or at the start. */

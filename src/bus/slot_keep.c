@@ -285,7 +285,45 @@ uint32_t lim__slot_count_use(struct lim__slot_rows *rows, const uint8_t *key, in
 
 /* ---- storing ---- */
 
+/* What became of a commit; held by the slot and by the commit. */
+struct lim__slot_receipt {
+    _Atomic uint32_t holders;
+    _Atomic int outcome; /* a lim_err; -1: not known yet */
+};
+
+static void receipt_unref(struct lim__slot_receipt *r)
+{
+    if (r != NULL && atomic_fetch_sub(&r->holders, 1) == 1)
+        free(r);
+}
+
+static struct lim__slot_receipt *receipt_new(void)
+{
+    struct lim__slot_receipt *r = malloc(sizeof *r);
+    if (r == NULL)
+        return NULL;
+    atomic_init(&r->holders, 1);
+    atomic_init(&r->outcome, -1);
+    return r;
+}
+
+bool lim__slot_keep_outcome(const lim__slot *s, lim_err *out)
+{
+    LIM_ASSERT(s->receipt != NULL);
+    /* acquire: pairs with the release in on_stored */
+    int outcome = atomic_load_explicit(&s->receipt->outcome, memory_order_acquire);
+    *out = outcome < 0 ? LIM_OK : (lim_err)outcome;
+    return outcome >= 0;
+}
+
+void lim__slot_receipt_fini(lim__slot *s)
+{
+    receipt_unref(s->receipt);
+    s->receipt = NULL;
+}
+
 typedef struct keeping { /* a commit that is under way */
+    struct lim__slot_receipt *receipt;
     lim_bus *bus;
     lim_pid owner;
     lim__slot_stored *letter; /* made beforehand: it is sent, whatever happens */
@@ -297,6 +335,7 @@ static void keeping_free(keeping *k)
 {
     if (k->letter != NULL)
         lim__letter_free(NULL, k->letter);
+    receipt_unref(k->receipt);
     free(k->before);
     free(k->after);
     free(k);
@@ -329,6 +368,8 @@ static void on_stored(void *ctx, lim__batch *batch, const lim__committed *what)
         pthread_mutex_unlock(&k->bus->slot_rows->mutex);
     }
     k->letter->err = what->how == LIM__COMMITTED ? LIM_OK : what->how == LIM__COMMIT_FULL ? LIM_E_FULL : LIM_E_IO;
+    /* release: the counts above come first */
+    atomic_store_explicit(&k->receipt->outcome, (int)k->letter->err, memory_order_release);
     (void)!lim__post_reserved(k->bus->rt, k->owner, k->letter);
     k->letter = NULL;
     keeping_free(k);
@@ -347,17 +388,22 @@ static lim_err submit(lim__slot *s, keeping *k, lim__batch *batch, lim__artifact
     if (named != NULL)
         memcpy(named, k->after, k->after_count * sizeof *named);
     uint32_t count = k->after_count;
-    pthread_mutex_lock(&rows->mutex); /* who counts first is stored first */
+    struct lim__slot_receipt *receipt = k->receipt;
+    atomic_fetch_add(&receipt->holders, 1); /* for the slot */
+    pthread_mutex_lock(&rows->mutex);       /* who counts first is stored first */
     count_all(rows, k, 1, batch, artifacts);
     lim_err err = lim__durable_submit(bus, batch, on_stored, k);
     if (err != LIM_OK)
         count_all(rows, k, -1, NULL, NULL);
     pthread_mutex_unlock(&rows->mutex);
     if (err != LIM_OK) {
+        receipt_unref(receipt);
         keeping_free(k);
         free(named);
         return err;
     }
+    receipt_unref(s->receipt);
+    s->receipt = receipt;
     s->named_before = s->named; /* lim__slot_kept says which of the two it is */
     s->named_before_count = s->named_count;
     s->named = named;
@@ -385,7 +431,8 @@ static keeping *keeping_new(lim__slot *s, lim_pid owner, uint64_t ref)
     k->letter = lim__letter_new(NULL, &lim__type_slot_stored, sizeof *k->letter);
     k->before = malloc((s->named_count + 1) * sizeof *k->before);
     k->after = malloc(NAMED_MAX * sizeof *k->after);
-    if (k->before == NULL || k->after == NULL || k->letter == NULL) {
+    k->receipt = receipt_new();
+    if (k->before == NULL || k->after == NULL || k->letter == NULL || k->receipt == NULL) {
         keeping_free(k);
         return NULL;
     }

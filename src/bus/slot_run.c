@@ -20,29 +20,38 @@ static bool is_fault(lim__route_how how)
 
 /* ---- ramps ---- */
 
+bool lim__ramp_takes(const lim__ramp *ramp, lim__ramp_reader *r, const lim__route_msg *msg, uint64_t key)
+{
+    lim_bytes value;
+    if (ramp->where != NULL) {
+        lim__pred_reader_begin(&r->reader, msg->payload, msg->headers);
+        if (!lim__pred_match(ramp->where, &r->reader))
+            return false;
+    }
+    if (ramp->by[0] == '\0')
+        return ramp->share == LIM__SLOT_RAMP_WHOLE ||
+               lim__hash_u64(key, ramp->seed) % LIM__SLOT_RAMP_WHOLE < ramp->share;
+    if (r->doc == NULL && (r->doc = lim__doc_new()) == NULL)
+        return false;
+    if (!lim__route_field(r->doc, &r->scratch, msg, lim__str(ramp->by), &value))
+        return false; /* who has no key stays where everybody was */
+    return lim__hash_bytes(value, ramp->seed) % LIM__SLOT_RAMP_WHOLE < ramp->share;
+}
+
+void lim__ramp_reader_fini(lim__ramp_reader *r)
+{
+    lim__doc_free(r->doc);
+    lim__buf_fini(&r->scratch);
+    lim__pred_reader_fini(&r->reader);
+    *r = (lim__ramp_reader){ 0 };
+}
+
 static bool in_ramp(lim__slot *s, const lim__route_msg *msg, uint64_t key)
 {
     const lim__version *v = s->trial;
-    uint64_t seed, hash;
-    lim_bytes value;
-    if (v->where != NULL) {
-        lim__pred_reader_begin(&s->reader, msg->payload, msg->headers);
-        if (!lim__pred_match(v->where, &s->reader))
-            return false;
-    }
-    if (v->terms.ramp == LIM__SLOT_RAMP_WHOLE && v->terms.ramp_key[0] == '\0')
-        return true;
-    memcpy(&seed, v->artifact->hash, sizeof seed);
-    if (v->terms.ramp_key[0] == '\0') {
-        hash = lim__hash_u64(key, seed);
-    } else {
-        if (s->doc == NULL && (s->doc = lim__doc_new()) == NULL)
-            return false;
-        if (!lim__route_field(s->doc, &s->scratch, msg, lim__str(v->terms.ramp_key), &value))
-            return false; /* who has no key stays where everybody was */
-        hash = lim__hash_bytes(value, seed);
-    }
-    return hash % LIM__SLOT_RAMP_WHOLE < v->terms.ramp;
+    lim__ramp ramp = { .share = v->terms.ramp, .by = v->terms.ramp_key, .where = v->where };
+    memcpy(&ramp.seed, v->artifact->hash, sizeof ramp.seed);
+    return lim__ramp_takes(&ramp, &s->reader, msg, key);
 }
 
 /* ---- shadows ---- */
@@ -78,18 +87,25 @@ static void answer_text(const struct lim__slot_answer *a, char *to, size_t size)
         snprintf(to, size, "none");
 }
 
-static void keep_diff(lim__slot *s, const lim__slot_compare *c)
+void lim__slot_diff_add(lim__slot *s, const char *live, const char *shadow, lim_bytes about)
 {
     if (s->diffs == NULL && (s->diffs = calloc(LIM__SLOT_DIFFS, sizeof *s->diffs)) == NULL)
         return;
     lim__slot_diff *d = &s->diffs[s->diff_count++ % LIM__SLOT_DIFFS];
-    lim_bytes about = c->msg != NULL ? lim__msg_bytes(c->msg) : lim__str(c->about);
     *d = (lim__slot_diff){ .wall_ns = s->o.bus->os->wall_ns(s->o.bus->os) };
-    answer_text(&c->live, d->live, sizeof d->live);
-    answer_text(&c->shadow, d->shadow, sizeof d->shadow);
+    snprintf(d->live, sizeof d->live, "%s", live);
+    snprintf(d->shadow, sizeof d->shadow, "%s", shadow);
     if (about.len > 0)
         snprintf(d->about, sizeof d->about, "%.*s",
                  (int)(about.len < sizeof d->about ? about.len : sizeof d->about - 1), (const char *)about.ptr);
+}
+
+static void keep_diff(lim__slot *s, const lim__slot_compare *c)
+{
+    char live[sizeof s->diffs->live], shadow[sizeof s->diffs->shadow];
+    answer_text(&c->live, live, sizeof live);
+    answer_text(&c->shadow, shadow, sizeof shadow);
+    lim__slot_diff_add(s, live, shadow, c->msg != NULL ? lim__msg_bytes(c->msg) : lim__str(c->about));
 }
 
 static void compare(lim__slot *s, const lim__slot_compare *c)

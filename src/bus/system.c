@@ -130,8 +130,8 @@ static const lim__sys_op ops[] = {
     { LIM__SYS_ROUTES, "deploy", DEPLOY, lim__sys_group_deploy },
     { LIM__SYS_ROUTES, "rollback", "group channel version by", lim__sys_route_command },
     { LIM__SYS_ROUTES, "rm", "channel", lim__sys_route_command },
-    { LIM__SYS_ROUTES, "promote", "group by", lim__sys_route_command },
-    { LIM__SYS_ROUTES, "stop", "group by", lim__sys_route_command },
+    { LIM__SYS_ROUTES, "promote", "group by channel", lim__sys_route_command },
+    { LIM__SYS_ROUTES, "stop", "group by channel", lim__sys_route_command },
 };
 
 /* ---- requests ---- */

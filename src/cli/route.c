@@ -173,16 +173,28 @@ int cli_run_rollback(struct cli *cli)
     return cli_finish(cli);
 }
 
+static lim_err promote_async(cli_routed *w)
+{
+    lim_client *c = w->cli->client;
+    const char *by = cli_by(w->cli);
+    return w->cli->opts->channel ? lim_client_channel_promote_async(c, w->what, by, w->timeout_ms, cli_on_routed, w)
+                                 : lim_client_trial_promote_async(c, w->what, by, w->timeout_ms, cli_on_routed, w);
+}
+
+static lim_err stop_async(cli_routed *w)
+{
+    lim_client *c = w->cli->client;
+    const char *by = cli_by(w->cli);
+    return w->cli->opts->channel ? lim_client_channel_stop_async(c, w->what, by, w->timeout_ms, cli_on_routed, w)
+                                 : lim_client_trial_stop_async(c, w->what, by, w->timeout_ms, cli_on_routed, w);
+}
+
 /* promote, stop */
 int cli_run_route_trial(struct cli *cli)
 {
-    cli_routed w = { .cli = cli, .what = cli_word(cli, 0) };
     bool promote = strcmp(cli->args.words[1], "promote") == 0;
-    if (cli_routed_begin(&w) &&
-        cli_routed_end(
-            &w, promote
-                    ? lim_client_trial_promote_async(cli->client, w.what, cli_by(cli), w.timeout_ms, cli_on_routed, &w)
-                    : lim_client_trial_stop_async(cli->client, w.what, cli_by(cli), w.timeout_ms, cli_on_routed, &w)))
+    cli_routed w = { .cli = cli, .what = cli_word(cli, 0) };
+    if (cli_routed_begin(&w) && cli_routed_end(&w, promote ? promote_async(&w) : stop_async(&w)))
         now_lines(&w);
     return cli_finish(cli);
 }

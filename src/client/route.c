@@ -383,6 +383,18 @@ lim_err lim_client_channel_rollback_async(lim_client *c, const char *channel, co
     return command(c, "rollback", "channel", channel, to, by, timeout_ms, on_routed, ctx);
 }
 
+lim_err lim_client_channel_promote_async(lim_client *c, const char *channel, const char *by, int64_t timeout_ms,
+                                         lim_on_routed *on_routed, void *ctx)
+{
+    return command(c, "promote", "channel", channel, NULL, by, timeout_ms, on_routed, ctx);
+}
+
+lim_err lim_client_channel_stop_async(lim_client *c, const char *channel, const char *by, int64_t timeout_ms,
+                                      lim_on_routed *on_routed, void *ctx)
+{
+    return command(c, "stop", "channel", channel, NULL, by, timeout_ms, on_routed, ctx);
+}
+
 lim_err lim_client_channel_undeploy_async(lim_client *c, const char *channel, int64_t timeout_ms,
                                           lim_on_routed *on_routed, void *ctx)
 {
@@ -492,6 +504,19 @@ lim_err lim_client_channel_rollback(lim_client *c, const char *channel, const ch
 {
     WAIT_FOR(lim_client_channel_rollback_async(c, channel, to, by, TIMEOUT_MS, on_waited, &wt));
     return give_previous(&wt, previous);
+}
+
+lim_err lim_client_channel_promote(lim_client *c, const char *channel, const char *by, lim_diag *diag,
+                                   lim_hash *previous)
+{
+    WAIT_FOR(lim_client_channel_promote_async(c, channel, by, TIMEOUT_MS, on_waited, &wt));
+    return give_previous(&wt, previous);
+}
+
+lim_err lim_client_channel_stop(lim_client *c, const char *channel, const char *by, lim_diag *diag)
+{
+    WAIT_FOR(lim_client_channel_stop_async(c, channel, by, TIMEOUT_MS, on_waited, &wt));
+    return LIM_OK;
 }
 
 lim_err lim_client_channel_undeploy(lim_client *c, const char *channel, lim_diag *diag)

@@ -42,6 +42,8 @@ struct lim__router {
     void (*on_ready)(void *ctx);
     void *ctx;
     struct lim__native *native;
+    bool sets;
+    uint32_t *set, set_cap;  /* scratch: lim__router_set_* */
     bool only_checked; /* it is closed because that was all it was opened for */
     lim__host host;
     uint64_t log_since_ns; /* when the second began in which log_bytes were printed */
@@ -54,6 +56,10 @@ struct lim__router {
 
 /* A candidate as a program's function sees it; it borrows the texts. */
 void lim__host_view(const lim__candidate *c, struct lim_candidate *out);
+/* A set is marked, one by one, and then written to a result: NONE if nobody is in it. False: no memory. */
+bool lim__router_set_begin(lim__router *r, uint32_t n);
+void lim__router_set_mark(lim__router *r, uint32_t index);
+lim__route_how lim__router_set_end(lim__router *r, uint32_t n, lim__route_result *out); /* id is the caller's to write */
 /* Counts a result that goes to the owner. */
 void lim__router_count(lim__router *r, const lim__route_result *result);
 /* A line that a function printed: to the owner, or dropped and counted. */

@@ -83,6 +83,20 @@ static void watch(lim__router *r, uint64_t took_ns)
     lim__router_log(r, line, strlen(line));
 }
 
+static lim__route_how everybody(lim__router *r, const lim__candidate *const *candidates, uint32_t n,
+                                lim__route_result *result)
+{
+    if (!lim__router_set_begin(r, n)) {
+        result->text = "out of memory";
+        return result->how = LIM__ROUTE_NOT_STARTED;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        lim__router_set_mark(r, i);
+    (void)lim__router_set_end(r, n, result);
+    result->id = candidates[0]->id;
+    return result->how;
+}
+
 static lim__route_how host_call(lim__router *r, const lim__route_msg *msg, const lim__candidate *const *candidates,
                                 uint32_t n, void *call_ctx, lim__route_result *result)
 {
@@ -101,6 +115,8 @@ static lim__route_how host_call(lim__router *r, const lim__route_msg *msg, const
     watch(r, r->os->now_ns(r->os) - start);
     if (index == LIM_ROUTE_NOBODY)
         return result->how = LIM__ROUTE_NONE;
+    if (index == LIM_ROUTE_EVERYBODY && r->sets)
+        return everybody(r, candidates, n, result);
     if (index < 0 || index >= n) {
         snprintf(r->text, sizeof r->text, "%s: answered %" PRId64 ", which is none of the %u candidates", r->name,
                  index, n);

@@ -56,29 +56,85 @@ static lim__route_how decide(lim__lua_call *c, uint32_t index, lim__route_result
     return LIM__ROUTE_DECIDED;
 }
 
-static lim__route_how decide_by_table(lim__lua_call *c, lim__route_result *out)
+static bool is_item(const lim__lua_list *list, uint32_t i, const void *table, const char *name, size_t len)
 {
-    const void *table = lua_topointer(c->co, -1);
-    const lim__lua_list *list = c->list;
-    for (uint32_t i = 0; i < list->count; i++) {
-        if (list->items[i].table == table)
-            return decide(c, i, out);
-    }
-    if (LIM__MUTATION("stranger_chosen"))
-        return decide(c, 0, out);
-    return lim__lua_nonsense(c, out);
+    if (table != NULL)
+        return list->items[i].table == table;
+    return list->items[i].name_len == len && (len == 0 || memcmp(list->names + list->items[i].name, name, len) == 0);
 }
 
-static lim__route_how decide_by_name(lim__lua_call *c, lim__route_result *out)
+/* The candidate that the value on top is, or names; looked for from *from on, and all around. False: none, and what was
+ * looked at is in *steps. */
+static bool find_candidate(lim__lua_call *c, uint32_t *from, uint32_t *steps)
 {
-    size_t len;
-    const char *name = lua_tolstring(c->co, -1, &len);
+    size_t len = 0;
+    const void *table = lua_istable(c->co, -1) ? lua_topointer(c->co, -1) : NULL;
+    const char *name = lua_type(c->co, -1) == LUA_TSTRING ? lua_tolstring(c->co, -1, &len) : NULL;
     const lim__lua_list *list = c->list;
-    for (uint32_t i = 0; i < list->count; i++) {
-        if (list->items[i].name_len == len && (len == 0 || memcmp(list->names + list->items[i].name, name, len) == 0))
-            return decide(c, i, out);
+    if (table == NULL && name == NULL)
+        return false;
+    for (uint32_t n = 0, i = *from; n < list->count; n++, i = i + 1 < list->count ? i + 1 : 0) {
+        ++*steps;
+        if (!is_item(list, i, table, name, len))
+            continue;
+        *from = i;
+        return true;
     }
-    return lim__lua_nonsense(c, out);
+    return false;
+}
+
+static lim__route_how end_set(lim__lua_call *c, lim__route_result *out)
+{
+    if (lim__router_set_end(c->lua->router, c->list->count, out) == LIM__ROUTE_DECIDED)
+        out->id = c->list->items[out->index].id;
+    return out->how;
+}
+
+static lim__route_how no_room(lim__lua_call *c, lim__route_result *out)
+{
+    lim__router *r = c->lua->router;
+    (void)lim__lua_nonsense(c, out);
+    snprintf(r->text, sizeof r->text, "%s: there was no memory to read what it returned", r->name);
+    return out->how;
+}
+
+static lim__route_how everybody(lim__lua_call *c, lim__route_result *out)
+{
+    if (!lim__router_set_begin(c->lua->router, c->list->count))
+        return no_room(c, out);
+    for (uint32_t i = 0; i < c->list->count; i++)
+        lim__router_set_mark(c->lua->router, i);
+    return end_set(c, out);
+}
+
+/* A list of candidates and names, on top. It may take as many steps as a library function may: in the order of the
+ * candidates that is one for each. */
+static lim__route_how decide_by_list(lim__lua_call *c, lim__route_result *out)
+{
+    enum { STEPS_MAX = 1 << 20 };
+    uint32_t from = 0, steps = 0;
+    size_t count = lua_rawlen(c->co, -1);
+    if (!lua_checkstack(c->co, 2) || !lim__router_set_begin(c->lua->router, c->list->count))
+        return no_room(c, out);
+    for (size_t i = 1; i <= count; i++) {
+        lua_rawgeti(c->co, -1, (lua_Integer)i);
+        bool found = steps < STEPS_MAX && find_candidate(c, &from, &steps);
+        lua_pop(c->co, 1);
+        if (!found)
+            return lim__lua_nonsense(c, out);
+        lim__router_set_mark(c->lua->router, from);
+    }
+    return end_set(c, out);
+}
+
+static lim__route_how decide_by_value(lim__lua_call *c, lim__route_result *out)
+{
+    uint32_t at = 0, steps = 0;
+    if (find_candidate(c, &at, &steps))
+        return decide(c, at, out);
+    if (LIM__MUTATION("stranger_chosen"))
+        return decide(c, 0, out);
+    return c->lua->router->sets && lua_istable(c->co, -1) ? decide_by_list(c, out) : lim__lua_nonsense(c, out);
 }
 
 /* The call ended well; what it returned stands above its three arguments. */
@@ -88,9 +144,10 @@ static lim__route_how answer(lim__lua_call *c, int top, lim__route_result *out)
         lua_settop(c->co, CO__ARRAY + 1);
     switch (lua_type(c->co, -1)) {
     case LUA_TTABLE:
-        return decide_by_table(c, out);
     case LUA_TSTRING:
-        return decide_by_name(c, out);
+        return decide_by_value(c, out);
+    case LUA_TBOOLEAN:
+        return c->lua->router->sets && lua_toboolean(c->co, -1) ? everybody(c, out) : lim__lua_nonsense(c, out);
     case LUA_TNIL:
         *out = (lim__route_result){ .how = LIM__ROUTE_NONE, .text = "", .hash = c->lua->router->artifact->hash };
         return LIM__ROUTE_NONE;

@@ -153,7 +153,8 @@ lim__route_how lim__lua_nonsense(lim__lua_call *c, lim__route_result *out)
     if (v != NULL || lua_type(L, -1) == LUA_TSTRING)
         snprintf(r->text, sizeof r->text, "%s: chose %s, which is not among the candidates", r->name, chosen);
     else if (lua_type(L, -1) == LUA_TTABLE)
-        snprintf(r->text, sizeof r->text, "%s: returned a table that is not one of the candidates", r->name);
+        snprintf(r->text, sizeof r->text, "%s: returned a table that is %s of the candidates%s", r->name,
+                 r->sets ? "neither one" : "not one", r->sets ? " nor a list of some" : "");
     else
         snprintf(r->text, sizeof r->text, "%s: returned a %s; a candidate, the id of one, or nil is expected", r->name,
                  luaL_typename(L, -1));

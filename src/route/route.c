@@ -96,6 +96,7 @@ static lim__router *router_new(const lim__router_opts *opts)
     r->on_log = opts->on_log;
     r->on_ready = opts->on_ready;
     r->native = opts->native;
+    r->sets = opts->sets;
     r->host = opts->host;
     r->ctx = opts->ctx;
     take_name(r->name, sizeof r->name, opts->name ? opts->name : opts->artifact->name);
@@ -108,6 +109,7 @@ static void router_free(lim__router *r)
     if (r->state != NULL)
         r->ops->close(r);
     lim__artifact_unref(r->artifact);
+    free(r->set);
     free(r);
 }
 
@@ -157,6 +159,55 @@ void lim__router_unref(lim__router *r)
     LIM_ASSERT(r->refs > 0);
     if (--r->refs == 0)
         router_free(r);
+}
+
+void lim__router_adopt(lim__router *r, void *ctx, uint64_t *counter)
+{
+    LIM_ASSERT(r->ops->pending(r) == 0);
+    r->ctx = ctx;
+    r->counter = counter;
+}
+
+/* ---- sets: room for the indices, and behind them a byte for each candidate ---- */
+
+static uint8_t *marks(lim__router *r)
+{
+    return (uint8_t *)(r->set + r->set_cap);
+}
+
+bool lim__router_set_begin(lim__router *r, uint32_t n)
+{
+    if (n > r->set_cap) {
+        uint32_t *room = malloc(n * (sizeof *room + 1));
+        if (room == NULL)
+            return false;
+        free(r->set);
+        r->set = room;
+        r->set_cap = n;
+    }
+    memset(marks(r), 0, n);
+    return true;
+}
+
+void lim__router_set_mark(lim__router *r, uint32_t index)
+{
+    LIM_ASSERT(index < r->set_cap);
+    marks(r)[index] = 1;
+}
+
+lim__route_how lim__router_set_end(lim__router *r, uint32_t n, lim__route_result *out)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (marks(r)[i])
+            r->set[count++] = i;
+    *out = (lim__route_result){ .how = count > 0 ? LIM__ROUTE_DECIDED : LIM__ROUTE_NONE,
+                                .index = count > 0 ? r->set[0] : 0,
+                                .set = r->set,
+                                .set_count = count,
+                                .text = "",
+                                .hash = r->artifact->hash };
+    return out->how;
 }
 
 /* ---- calling ---- */

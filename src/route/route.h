@@ -51,6 +51,9 @@ typedef struct lim__route_result {
     uint64_t id;          /* DECIDED: that candidate's id (it may have ended since, when the call was pending) */
     uint64_t after_ns;    /* TIMED_OUT: processor time, or time since the call when that was the limit */
     int line;             /* CRASHED: in the source; 0: not known */
+    const uint32_t *set;  /* DECIDED, with opts.sets: all that were chosen, in order, `index` the first; a VIEW as text is.
+                           * NULL: only index */
+    uint32_t set_count;
     const char *text;     /* VIEW, never NULL: until the next call of a function of this router */
     const uint8_t *hash;  /* of the version: CRASHED, TIMED_OUT; 32 bytes */
 } lim__route_result;
@@ -97,6 +100,8 @@ typedef struct lim__router_opts {
      * The owner calls lim__router_resume in a turn of its own. */
     void (*on_ready)(void *ctx);
     void *ctx;
+    bool sets;                   /* several may be chosen: a Lua function may answer a list of candidates, or true for all,
+                                  * and a host function LIM_ROUTE_EVERYBODY */
     lim__host host;              /* what a HOST artifact stands for; zeroed: it is not there (NOTFOUND) */
     struct lim__native *native;  /* native.h: what a NATIVE artifact needs; NULL: the engine is off (MISUSE) */
 } lim__router_opts;
@@ -123,6 +128,8 @@ uint32_t lim__router_runnable(const lim__router *r);
 void lim__router_batch(lim__router *r, bool on);
 /* Drops the unfinished calls without a word; for an owner that ends. Answers how many; unref comes after. */
 uint32_t lim__router_abandon(lim__router *r);
+/* For a router that somebody else opened: what its callbacks get, and its counter, from now on. Nothing is unfinished. */
+void lim__router_adopt(lim__router *r, void *ctx, uint64_t *counter);
 
 typedef struct lim__router_stats {
     uint64_t calls, decided, none, crashed, timed_out, not_started;
