@@ -52,7 +52,7 @@ bool cli_duration(const char *text, int64_t *us, const char **why)
     }
     uint64_t n;
     const char *unit;
-    if (!digits(text, INT64_MAX / 86400000000, &n, &unit)) {
+    if (!digits(text, INT64_MAX, &n, &unit)) {
         *why = "not a duration; write 250ms, 2s, 5m or forever";
         return false;
     }
@@ -60,11 +60,14 @@ bool cli_duration(const char *text, int64_t *us, const char **why)
         *why = "a bare number could be seconds or milliseconds; write 250ms, 2s or 5m";
         return false;
     }
-    *us = (int64_t)n * unit_us(unit);
+    int64_t one = unit_us(unit);
+    bool fits = one > 0 && n <= (uint64_t)(INT64_MAX / one);
+    *us = fits ? (int64_t)n * one : 0;
     if (*us > 0)
         return true;
-    *why = n == 0 ? "zero leaves no time at all; write 250ms, 2s, 5m or forever"
-                  : "not a unit of time; write us, ms, s, m, h or d";
+    *why = n == 0    ? "zero leaves no time at all; write 250ms, 2s, 5m or forever"
+           : one > 0 ? "more than there is; write forever"
+                     : "not a unit of time; write us, ms, s, m, h or d";
     return false;
 }
 
