@@ -28,6 +28,7 @@ typedef struct stage {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool ready;
+    uint16_t port; /* 0: any */
 } stage;
 
 static lim_client *connect_to(const stage *s, const char *name)
@@ -47,10 +48,11 @@ static void server_open(stage *s)
     lim_diag diag = { 0 };
     lim_bus_opts bus = { .size = sizeof bus, .scheduler_count = 2, .data_dir = s->dir, .diag = &diag };
     bus.data_segment_bytes = 1 << 20;
-    lim__server_opts server = { .host = "127.0.0.1", .spread = true };
+    lim__server_opts server = { .host = "127.0.0.1", .port = s->port, .spread = true };
     if (lim_bus_open(&bus, &s->bus) != LIM_OK)
         fail_msg("%s", diag.text);
     assert_int_equal(lim__server_open(s->bus, &server, &diag, &s->server), LIM_OK);
+    s->port = lim__server_port(s->server);
 }
 
 static lim_done on_request(lim_client *c, const lim_delivery *d, void *ctx)
@@ -77,6 +79,14 @@ static void on_ready(void *ctx, const char *identity)
     pthread_mutex_unlock(&s->mutex);
 }
 
+static void await_worker(stage *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    while (!s->ready)
+        pthread_cond_wait(&s->changed, &s->mutex);
+    pthread_mutex_unlock(&s->mutex);
+}
+
 static void worker_open(stage *s)
 {
     lim_participant reg;
@@ -88,10 +98,7 @@ static void worker_open(stage *s)
     s->ready = false;
     s->worker = connect_to(s, "worker");
     assert_int_equal(lim_client_serve(s->worker, "g", &opts, NULL, &reg), LIM_OK);
-    pthread_mutex_lock(&s->mutex);
-    while (!s->ready)
-        pthread_cond_wait(&s->changed, &s->mutex);
-    pthread_mutex_unlock(&s->mutex);
+    await_worker(s);
 }
 
 static void stage_open(stage *s)
@@ -105,16 +112,19 @@ static void stage_open(stage *s)
     worker_open(s);
 }
 
-/* As a server that is stopped and started again: nothing of it is told to end first. */
+/* As a server that is stopped and started again: nothing of it is told to end first. The worker comes back by itself.
+ */
 static void again(stage *s)
 {
+    pthread_mutex_lock(&s->mutex);
+    s->ready = false;
+    pthread_mutex_unlock(&s->mutex);
     lim_bus_close(s->bus);
     lim__server_close(s->server);
     lim_client_close(s->owner);
-    lim_client_close(s->worker);
     server_open(s);
     s->owner = connect_to(s, "owner");
-    worker_open(s);
+    await_worker(s);
 }
 
 static void stage_close(stage *s)

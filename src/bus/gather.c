@@ -246,8 +246,10 @@ static void member_list(gather *g, lim_process *self, const lim_signal *signal)
     g->open_count = g->count;
     lim__open_carry_trace(g->open); /* once, not for each */
     const char *at = g->list->text;
-    for (uint32_t i = 0; i < g->count; i++)
+    for (uint32_t i = 0; i < g->count; i++) {
         g->asked[i].identity = lim__name_get(&at);
+        at += sizeof((lim__assigned *)NULL)->session;
+    }
     judge(g, self); /* fewer than are wanted are there */
     for (uint32_t i = 0; i < g->count && g->state == WAITING; i++) {
         note(g, self, "asked", g->asked[i].identity, "", 0);

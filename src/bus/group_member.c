@@ -422,7 +422,7 @@ void lim__group_members(group *g, const lim__members *ask)
         const member *m = LIM_CONTAINER(node, member, node);
         if (count < MEMBERS_ASKED_MAX && lim__member_serves(m, false, type)) {
             count++;
-            text += 1 + identity(m).len;
+            text += 1 + identity(m).len + sizeof m->join->session;
         }
     }
     lim__member_list *list = lim__letter_new(s, &lim__type_member_list, sizeof *list + text);
@@ -443,6 +443,8 @@ void lim__group_members(group *g, const lim__members *ask)
             continue;
         list->who[n++] = m->pid;
         at += lim__name_put(at, identity(m));
+        memcpy(at, m->join->session, sizeof m->join->session);
+        at += sizeof m->join->session;
     }
     (void)!lim__send_reserved(g->self, ask->reply_to, list);
 }

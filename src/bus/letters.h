@@ -254,7 +254,7 @@ typedef struct lim__dead {
 } lim__dead;
 /* Who serves it now, and this type: for those who ask everybody. */
 typedef struct lim__members { lim_pid reply_to; uint64_t ref; uint8_t type_len; char type[]; } lim__members;
-typedef struct lim__member_list { /* text: count x (u8 length, identity), in the order of `who` */
+typedef struct lim__member_list { /* text: count x (u8 length, identity, 16 bytes of its session), in the order of `who` */
     uint64_t ref;
     uint32_t count;
     lim_pid *who;          /* owned: lim__alloc of count places and one byte */

@@ -5,8 +5,8 @@
  *   a death:   on_end --> (what it had submitted is stored) --> reading thread --rows--> the same
  *
  * Whoever took part is linked again. One whose process is gone, which after a restart all are, is away: its asks wait,
- * and what is said to it is kept. Its group is looked at again and again; when its identity is there, it takes part
- * again under its new id, and gets everything that it had not answered, under the leases that it had. When the grace is
+ * and what is said to it is kept. Its group is looked at again and again; when its identity is there, under the session
+ * that it had (like a lease: another program of that name is somebody else), it takes part again under its new id, and gets everything that it had not answered, under the leases that it had. When the grace is
  * over it counts as crashed. Who took part without a group cannot be found, and is away for no time at all. */
 #include "bus/ended.h"
 #include "bus/talk_over.h"
@@ -186,10 +186,13 @@ void lim__back_members(talk *t, lim_process *self, const lim__member_list *m)
     const char *at = m->text;
     for (uint32_t i = 0; i < m->count; i++) {
         lim_bytes identity = lim__name_get(&at);
+        const char *session = at;
+        at += sizeof((lim__assigned *)NULL)->session;
         LIM__LIST_EACH_SAFE(n, tmp, &lim__talk_keep(t)->away) {
             away *a = LIM_CONTAINER(n, away, node);
-            if (!lim__bytes_eq(identity, lim__bytes(a->assigned->text, a->assigned->identity_len)))
-                continue;
+            if (!lim__bytes_eq(identity, lim__bytes(a->assigned->text, a->assigned->identity_len)) ||
+                memcmp(session, a->assigned->session, sizeof a->assigned->session) != 0)
+                continue; /* somebody else of that name, perhaps: it knows nothing of this */
             rejoin(t, self, a, m->who[i]);
             break;
         }
@@ -263,7 +266,7 @@ static void read_open(reading *r, lim_bytes value)
 }
 
 /* An assignment as the group would have sent it, without a place in the group. */
-static lim__assigned *assignment(reading *r, lim_pid pid, lim_bytes identity)
+static lim__assigned *assignment(reading *r, lim_pid pid, lim_bytes identity, lim_bytes session)
 {
     lim__assigned *a = identity.len > 255 ? NULL : lim__letter_new(r->s, &lim__type_assigned, sizeof *a + identity.len);
     r->bad |= a == NULL;
@@ -271,6 +274,8 @@ static lim__assigned *assignment(reading *r, lim_pid pid, lim_bytes identity)
         return NULL;
     *a = (lim__assigned){ .participant = pid, .identity_len = (uint8_t)identity.len };
     memcpy(a->text, identity.ptr, identity.len);
+    if (session.len == sizeof a->session)
+        memcpy(a->session, session.ptr, sizeof a->session);
     return a;
 }
 
@@ -278,9 +283,9 @@ static party read_party(reading *r, lim__unpack *u)
 {
     party p = { .pid = { lim__unpack_u64(u) } };
     uint8_t flags = lim__unpack_u8(u);
-    lim_bytes identity = lim__unpack_bytes(u);
+    lim_bytes identity = lim__unpack_bytes(u), session = lim__unpack_bytes(u);
     p.required = flags & 1;
-    p.assigned = (flags & 2) != 0 && !u->bad ? assignment(r, p.pid, identity) : NULL;
+    p.assigned = (flags & 2) != 0 && !u->bad ? assignment(r, p.pid, identity, session) : NULL;
     return p;
 }
 
@@ -639,6 +644,8 @@ static lim_err gather_all(lim_bus *bus, lim__store *store, lim_bytes prefix)
 lim_err lim__talks_restore(lim_bus *bus, lim_diag *diag)
 {
     lim_err err = gather_all(bus, lim__durable_store(bus), lim__bytes(NULL, 0));
+    if (err == LIM_OK)
+        err = lim__over_start(bus);
     if (err != LIM_OK)
         lim__diag_set(diag, 0, 0, "the durable conversations could not be brought back: %s", lim_err_text(err));
     return err;

@@ -202,6 +202,8 @@ static lim_done on_request(lim_bus *bus, const lim_delivery *d, void *ctx)
     return LIM_DONE;
 }
 
+static uint8_t helper_session; /* of its connection, in every byte; 0: of this program */
+
 static void helper(const char *identity)
 {
     lim_pid group;
@@ -210,6 +212,7 @@ static void helper(const char *identity)
     assert_int_equal(lim__participant_spawn(w.bus, &handler, LIM__MEMBER_SERVE, group, &helper_pid), LIM_OK);
     lim__join *j = lim__join_new(NULL, helper_pid, LIM__MEMBER_SERVE, lim__str(identity), 16, NULL, NULL);
     assert_non_null(j);
+    memset(j->session, helper_session, sizeof j->session);
     j->reply_to = helper_pid;
     assert_int_equal(lim__post_reserved(w.bus->rt, group, j), LIM_OK);
 }
@@ -230,6 +233,7 @@ static void begin(uint64_t seed)
     given_count = 0;
     next_ref = 0;
     silent = false;
+    helper_session = 0;
     open_ms = ask_ms = 0;
     how_to_open = (lim_conv_opts){ 0 };
     live();
@@ -437,6 +441,31 @@ static void test_who_does_not_come_back_in_time_has_crashed(void **state) /* pro
     durable_close(&w);
 }
 
+static void test_who_comes_back_is_known_by_its_session_too(void **state) /* proves CV15 */
+{
+    (void)state;
+    for (int same = 0; same < 2; same++) {
+        begin(14);
+        how_to_open.group = "g";
+        helper_session = 7;
+        silent = true;
+        helper("p");
+        durable_settle(&w, 10 * MS);
+        assert_int_equal(and_done(open_it), LIM_OK);
+        do_now(ask_it);
+        durable_settle(&w, SECOND);
+        assert_int_equal(given_count, 1);
+        die();
+        helper_session = same ? 7 : 8; /* another program that calls itself p knows nothing of it */
+        helper("p");
+        assert_int_equal(and_done(attach_it), LIM_OK);
+        durable_settle(&w, 12 * SECOND);
+        assert_int_equal(given_count, same ? 2 : 1);
+        assert_int_equal(info().phase, same ? LIM_PHASE_ACTIVE : LIM_PHASE_BROKEN);
+        durable_close(&w);
+    }
+}
+
 static void test_what_is_said_to_one_that_is_away_waits_for_it(void **state) /* proves CV15 */
 {
     (void)state;
@@ -569,15 +598,24 @@ static void test_what_ended_can_be_looked_at_for_ten_minutes(void **state)
     lim__buf_fini(&b);
     assert_int_equal(rows(), 2);
     (void)entries;
-    durable_settle(&w, 601 * SECOND);
-    assert_int_equal(and_done(open_it), LIM_OK); /* whenever another one ends */
+    durable_settle(&w, 300 * SECOND);
+    assert_int_equal(and_done(open_it), LIM_OK);
+    do_now(close_it);
+    durable_settle(&w, SECOND);
+    assert_int_equal(rows(), 4);
+    durable_settle(&w, 361 * SECOND); /* by itself, nothing else happens */
+    assert_int_equal(rows(), 2);
+    durable_settle(&w, 301 * SECOND);
+    assert_int_equal(rows(), 0);
+    assert_int_equal(and_done(open_it), LIM_OK);
     do_now(close_it);
     durable_settle(&w, SECOND);
     assert_int_equal(rows(), 2);
+    durable_kill(&w);
     durable_settle(&w, 601 * SECOND);
-    die();
+    durable_start(&w);
     durable_settle(&w, SECOND);
-    assert_int_equal(rows(), 0);
+    assert_int_equal(rows(), 0); /* at the start, too */
     durable_close(&w);
 }
 
@@ -652,6 +690,7 @@ int main(void)
         cmocka_unit_test(test_an_ask_is_asked_again_until_it_is_answered_and_never_after),
         cmocka_unit_test(test_deadlines_run_on_while_the_bus_is_away),
         cmocka_unit_test(test_who_does_not_come_back_in_time_has_crashed),
+        cmocka_unit_test(test_who_comes_back_is_known_by_its_session_too),
         cmocka_unit_test(test_what_is_said_to_one_that_is_away_waits_for_it),
         cmocka_unit_test(test_a_process_that_is_killed_comes_back_as_it_was),
         cmocka_unit_test(test_one_that_died_while_it_was_answered_is_not_asked_again),

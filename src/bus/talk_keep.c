@@ -165,6 +165,7 @@ static void pack_party(lim__buf *b, lim_pid pid, bool required, const lim__assig
     lim__pack_u64(b, pid.id);
     lim__pack_u8(b, (uint8_t)((required ? 1 : 0) | (a != NULL ? 2 : 0)));
     lim__pack_bytes(b, identity(a));
+    lim__pack_bytes(b, a != NULL ? lim__bytes(a->session, sizeof a->session) : lim__bytes("", 0));
 }
 
 static void pack_parties(const talk *t, lim__buf *b)
@@ -291,6 +292,8 @@ static void commit(talk *t, lim_process *self)
 
 lim_err lim__keep_post(talk *t, lim_process *self, lim_pid to, void *letter)
 {
+    if (LIM__MUTATION("talk_told_before_stored"))
+        return lim__send_reserved(self, to, letter);
     parcel *p = lim__alloc(lim__proc_sched(self), sizeof *p);
     if (p == NULL) {
         lim__letter_free(lim__proc_sched(self), letter);
