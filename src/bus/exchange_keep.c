@@ -95,7 +95,7 @@ void lim__ex_send(exchange *x, lim_process *self, lim_pid to, void *letter)
 {
     if (letter == NULL)
         return;
-    if (x->durable)
+    if (x->durable && !LIM__MUTATION("told_before_stored"))
         later_add(x, self, (later){ .kind = LATER_SEND, .to = to, .letter = letter });
     else
         (void)!lim__send_reserved(self, to, letter);
@@ -231,7 +231,7 @@ static void put_const(const exchange *x, lim_process *self, lim__batch *b)
     part_key(key, k->id);
     lim__batch_put(b, LIM__TABLE_TASKS, lim__bytes(key, 9), lim__buf_bytes(&row));
     lim__buf_fini(&row);
-    if (x->open->mark != 0) {
+    if (x->open->mark != 0 && !LIM__MUTATION("fire_unmarked")) {
         lim__schedule_mark_key(key, x->open->mark);
         lim__batch_put(b, LIM__TABLE_SCHEDULES, lim__bytes(key, 9), lim__bytes(&(uint8_t){ 1 }, 1));
     }
