@@ -6,8 +6,9 @@
  *
  * Whoever took part is linked again. One whose process is gone, which after a restart all are, is away: its asks wait,
  * and what is said to it is kept. Its group is looked at again and again; when its identity is there, under the session
- * that it had (like a lease: another program of that name is somebody else), it takes part again under its new id, and gets everything that it had not answered, under the leases that it had. When the grace is
- * over it counts as crashed. Who took part without a group cannot be found, and is away for no time at all. */
+ * that it had (like a lease: another program of that name is somebody else), it takes part again under its new id, and
+ * gets everything that it had not answered, under the leases that it had. When the grace is over it counts as crashed.
+ * Who took part without a group cannot be found, and is away for no time at all. */
 #include "bus/ended.h"
 #include "bus/talk_over.h"
 #include "bus/talk.h"
