@@ -140,6 +140,7 @@ static lim_err reserve(shipment *p, lim__batch *batch)
     lim__unlock(&log->lock);
     if (!gone && p->trimmed != 0)
         lim__batch_trim(batch, log->stream, p->trimmed);
+    lim__batch_fit(batch); /* it will be kept */
     return gone ? LIM_E_CLOSED : LIM_OK;
 }
 

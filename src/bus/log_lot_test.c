@@ -218,6 +218,24 @@ static void test_a_lot_is_full_at_some_bytes_but_takes_any_first_one(void **stat
     log_world_close(&w);
 }
 
+static void test_a_small_lot_keeps_no_room_for_a_large_one(void **state)
+{
+    (void)state;
+    start(65, NULL);
+    lim__log *log = find("orders");
+    lim__log_lot lot;
+    assert_true(lim__log_lot_begin(log, 100000, &lot));
+    add(&lot, 0, 10);
+    assert_int_equal(lim__log_lot_publish(&lot, on_logged, &w), LIM_OK);
+    w.offered++;
+    log_world_wait(&w);
+    assert_in_range(log->tail_bytes, 10, 4096);
+    assert_int_equal(log_world_look(&w, "orders"), 10);
+    assert_string_equal(w.texts[9], "m9");
+    lim__log_unref(log);
+    log_world_close(&w);
+}
+
 static void test_a_lot_to_a_channel_that_was_deleted_is_not_taken(void **state)
 {
     (void)state;
@@ -273,6 +291,7 @@ int main(void)
         cmocka_unit_test(test_a_lot_makes_its_own_room_where_only_so_many_are_kept),
         cmocka_unit_test(test_a_channel_that_refuses_what_is_beyond_a_limit_takes_one_by_one),
         cmocka_unit_test(test_a_lot_is_full_at_some_bytes_but_takes_any_first_one),
+        cmocka_unit_test(test_a_small_lot_keeps_no_room_for_a_large_one),
         cmocka_unit_test(test_a_lot_to_a_channel_that_was_deleted_is_not_taken),
         cmocka_unit_test(test_a_full_disk_refuses_a_lot_as_a_whole),
     };

@@ -49,6 +49,7 @@ struct lim__logged_state { /* the session's */
     size_t bytes;
     lim__log_lot lot;  /* being gathered; log NULL: none is */
     ticket *gathering; /* its ticket, in `order` */
+    size_t lot_bytes;  /* of the last one: the next is likely to be as large */
 };
 
 static const lim__letter_type type_box = { "stored_box", NULL };
@@ -262,6 +263,7 @@ void lim__session_lot_end(session *s)
     if (l->lot.log == NULL)
         return;
     t->count = l->lot.count;
+    l->lot_bytes = lim__batch_bytes(l->lot.batch);
     weigh(s, t, l->lot.bytes);
     lim_err err = lim__log_lot_publish(&l->lot, on_logged, t);
     if (err == LIM_E_CLOSED)
@@ -273,8 +275,8 @@ void lim__session_lot_end(session *s)
 static void lot_begin(session *s, lim__log *log, const lim__f_publish *f)
 {
     struct lim__logged_state *l = s->logged;
-    size_t left = (size_t)(s->read_end - (const uint8_t *)f->payload.ptr);
-    if (!lim__log_lot_begin(log, LOT_HEAD + left + left / 4, &l->lot))
+    size_t left = (size_t)(s->read_end - (const uint8_t *)f->payload.ptr), likely = LOT_HEAD + left + left / 4;
+    if (!lim__log_lot_begin(log, likely < l->lot_bytes ? likely : l->lot_bytes, &l->lot))
         return;
     l->gathering = take_ticket(s, f->corr, 0);
     if (l->gathering == NULL)

@@ -305,6 +305,18 @@ void lim__batch_reserve(lim__batch *b, size_t bytes)
         (void)grow(&b->ops, bytes, b->room); /* without memory it is tried again when it is needed */
 }
 
+void lim__batch_fit(lim__batch *b)
+{
+    enum { MUCH = 4096 };
+    if (b->ops.ptr == b->room || b->ops.cap / 2 < b->ops.len || b->ops.cap - b->ops.len < MUCH)
+        return;
+    uint8_t *ptr = realloc(b->ops.ptr, b->ops.len);
+    if (ptr == NULL)
+        return;
+    b->ops.ptr = ptr;
+    b->ops.cap = b->ops.len;
+}
+
 size_t lim__batch_memory(const lim__batch *b)
 {
     return sizeof *b + (b->ops.ptr != b->room ? b->ops.cap : 0) + b->expects.cap;

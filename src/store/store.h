@@ -80,6 +80,7 @@ lim_bytes lim__batch_record(const lim__batch *b, uint32_t i, uint64_t *stream, l
 bool lim__batch_next(const lim__batch *b, size_t *pos, uint64_t *seq, lim_bytes *data);
 size_t lim__batch_bytes(const lim__batch *b);
 void lim__batch_reserve(lim__batch *b, size_t bytes); /* about so many more will come */
+void lim__batch_fit(lim__batch *b);                   /* gives back what is not needed, if it is much */
 size_t lim__batch_memory(const lim__batch *b);        /* bytes that it takes */
 
 /* Hands the batch over; on_done runs exactly once, on the store's thread, in the order of the log, and then owns the
