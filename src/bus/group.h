@@ -8,7 +8,7 @@
  *   group_slot.c   its router slot (slot.h): deploy, unfinished calls
  *   group_dead.c   tasks that ended without a result
  *   group_store.c  what of this is also on disk, and after a restart here again
- *   group_admin.c  what operators ask and change; group_show.c what they see
+ *   group_admin.c  what operators ask and change; group_config.c a queue's rules; group_show.c what they see
  *
  * Everything here belongs to one process and changes one signal at a time. */
 #ifndef LIM__GROUP_H
@@ -274,13 +274,14 @@ void lim__group_sweep_now(group *g);
 void lim__group_purge_go_on(group *g);
 void lim__group_replay_go_on(group *g);
 void lim__group_store_fini(group *g);
+void lim__dead_json(const dead *d, const char *queue, bool full, lim__json *j);
+
+/* group_config.c */
+void lim__group_config_init(group *g);
 /* The configuration as a row, and from one. */
 void lim__group_config_pack(const group *g, lim__buf *out);
 lim_err lim__group_config_unpack(group *g, lim_bytes row);
-void lim__dead_json(const dead *d, const char *queue, bool full, lim__json *j);
-
 /* group_admin.c */
-void lim__group_config_init(group *g);
 void lim__group_admin(group *g, const lim__admin *a);
 
 /* group_show.c */
