@@ -351,8 +351,8 @@ awk -v json="$json" -v peers="$peers" '
 # Targets: of the ratio to the peer (at least), or of the value (at most, at least).
 function target(name) {
     if (name ~ /^tcp\.pubsub\.1x[0-9]+\.[0-9]+B$/) return "ratio >= 2"
-    if (name == "tcp.ask.w1.c1.still.p50") return "ratio >= 1.33"
-    if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 2"
+    if (name == "tcp.ask.w1.c1.one.p50") return "ratio >= 2"
+    if (name ~ /^tcp\.ask\.w1\.c1\.[a-z]+\.p50$/) return "ratio >= 1.33"
     if (name ~ /^tcp\.library\.w64\.(loop|callbacks)\.rate$/) return "ratio >= 5"
     if (name ~ /^tcp\.dispatch\.one\..*\.rate$/) return "ratio >= 1.5"
     if (name == "tcp.dispatch.pipe100.beanstalkd.rate") return "ratio >= 5"
