@@ -80,10 +80,19 @@ void lim__letter_replay(lim_process *self, const lim_signal *signal, void *body,
 
 lim__sched *lim__proc_sched(const lim_process *self);
 void *lim__proc_state(const lim_process *self);
+size_t lim__proc_state_bytes(const lim_process *self);
+lim_pid lim__state_pid(const void *state); /* whose state that is */
 uint32_t lim__pid_scheduler(lim_pid pid);
 /* What its spawner says that a process is, before it tells anybody its pid; 0: nothing. Any thread; 0 for the dead. */
 void lim__pid_mark(lim_runtime *rt, lim_pid pid, uint8_t mark);
 uint8_t lim__pid_marked(lim_runtime *rt, lim_pid pid);
+
+/* ---- the deadline of a process ----
+ * One at most: set again, it moves. When it is due the process is shown LIM_SIGNAL_TIMER with this tag and ref 0. It takes a
+ * place in the heap of timers and nothing else, so its letter is made when it is due: without memory it is shown as soon as
+ * there is some. Not for blocking ones. NOMEM: not set. */
+enum { LIM__TAG_DEADLINE = INT32_MAX };
+lim_err lim__deadline_set(lim_process *self, uint64_t delay_ns);
 
 /* ---- a process's sockets ----
  * on_ready runs in the reading step of a turn, as the process `owner`: it may do what a handler may, lim_exit

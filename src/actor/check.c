@@ -15,10 +15,11 @@ static void check_mailbox(const lim_process *p) /* M3 */
         counted += l->flags & LIM__COUNTED ? 1 : 0;
         reserved += l->flags & LIM__RESERVED ? 1 : 0;
     }
-    uint32_t local = atomic_load_explicit(&p->inner->local, memory_order_relaxed);
+    uint32_t local = atomic_load_explicit(&lim__inner_of(p->sched, p->pid)->local, memory_order_relaxed);
     uint64_t far = atomic_load_explicit(&lim__slot_of(p->sched, p->pid)->far, memory_order_relaxed);
     LIM_ASSERT(l ? counted <= local : counted == local);
-    LIM_ASSERT(reserved <= lim__far_taken(far) - atomic_load_explicit(&p->inner->ended, memory_order_relaxed));
+    LIM_ASSERT(reserved <= lim__far_taken(far) -
+                               atomic_load_explicit(&lim__inner_of(p->sched, p->pid)->ended, memory_order_relaxed));
     LIM_ASSERT((int32_t)(lim__far_granted(far) - lim__far_taken(far)) >= 0);
     LIM_ASSERT((p->head == NULL) == (p->tail == &p->head));
 }
@@ -28,10 +29,11 @@ static void check_links(const lim_process *p) /* S1 */
     uint32_t seen = 0;
     const lim__node *n = p->links;
     for (; n && seen < WALK_MAX; n = n->next, seen++) {
-        const lim__link_end *e = LIM_CONTAINER(n, lim__link_end, node);
-        LIM_ASSERT(e->phase == LIM__LINKED || e->phase == LIM__MUTED);
+        const lim__link *k = lim__link_of(n);
+        LIM_ASSERT(lim__link_phase_of(k) == LIM__LINKED || lim__link_phase_of(k) == LIM__MUTED);
         LIM_ASSERT(*n->prev == n);
-        LIM_ASSERT(e->other.id != p->pid.id);
+        LIM_ASSERT((lim__link_is_first(n) ? k->a : k->b).id == p->pid.id && lim__link_other(n).id != p->pid.id);
+        LIM_ASSERT(lim__link_is_first(n) || (k->link & (LIM__LINK_NEAR | LIM__LINK_POSTED)) == LIM__LINK_NEAR);
     }
     LIM_ASSERT(n || seen == p->link_count);
 }
@@ -39,8 +41,8 @@ static void check_links(const lim_process *p) /* S1 */
 static void check_monitors(const lim_process *p) /* S4 */
 {
     uint32_t seen = 0;
-    for (const lim__node *n = p->monitors; n && seen < WALK_MAX; n = n->next, seen++) {
-        const lim__monitor *m = LIM_CONTAINER(n, lim__monitor, node);
+    for (const lim__node *n = p->rare ? p->rare->monitors : NULL; n && seen < WALK_MAX; n = n->next, seen++) {
+        const lim__monitor *m = (const lim__monitor *)n;
         lim__ref_kind kind;
         LIM_ASSERT(lim__refs_find(p->sched, m->letter.ref, &kind) == m);
         LIM_ASSERT(kind == LIM__REF_MONITOR || (kind == LIM__REF_REQUEST));
@@ -52,10 +54,9 @@ static void check_timers(const lim_process *p) /* T2 */
 {
     uint32_t seen = 0;
     for (const lim__node *n = p->timers; n && seen < WALK_MAX; n = n->next, seen++) {
-        const lim__timer *t = LIM_CONTAINER(n, lim__timer, node);
+        const lim__timer *t = (const lim__timer *)n;
         LIM_ASSERT(t->owner == p);
-        LIM_ASSERT(t->heap_index == LIM__FIRED ||
-                   (t->heap_index < p->sched->heap_count && p->sched->heap[t->heap_index].timer == t));
+        LIM_ASSERT(t->heap_index < p->sched->heap_count && p->sched->heap[t->heap_index].what == (uintptr_t)t);
     }
 }
 
@@ -64,13 +65,16 @@ void lim__proc_check(const lim_process *p)
     LIM_ASSERT(p->phase >= LIM__IDLE && p->phase <= LIM__GHOST);
     if (p->phase == LIM__GHOST)
         return;
-    LIM_ASSERT(atomic_load_explicit(&p->inner->process, memory_order_relaxed) == p);
+    LIM_ASSERT(atomic_load_explicit(&lim__inner_of(p->sched, p->pid)->process, memory_order_relaxed) == p);
     LIM_ASSERT(p->phase != LIM__IDLE || !p->head);
     LIM_ASSERT(p->blocking || (p->phase != LIM__AWAY && p->phase != LIM__AWAY_ENDING)); /* B1 */
     check_mailbox(p);
     check_links(p);
     check_monitors(p);
     check_timers(p);
+    LIM_ASSERT(lim__ending(p) || p->deadline == 0 ||
+               (p->deadline <= p->sched->heap_count &&
+                p->sched->heap[p->deadline - 1].what == (uintptr_t)p + LIM__HEAP_DEADLINE));
 }
 
 void lim__sched_check(const lim__sched *s)
@@ -82,7 +86,9 @@ void lim__sched_check(const lim__sched *s)
         lim__proc_check(p);
     }
     for (uint32_t i = 1; i < s->heap_count && i < WALK_MAX; i++) { /* T1 */
-        LIM_ASSERT(s->heap[i].timer->heap_index == i);
+        uintptr_t what = s->heap[i].what;
+        LIM_ASSERT((what & LIM__HEAP_DEADLINE ? ((lim_process *)(what - LIM__HEAP_DEADLINE))->deadline - 1
+                                              : ((lim__timer *)what)->heap_index) == i);
         LIM_ASSERT(s->heap[i].due_ns >= s->heap[(i - 1) / 4].due_ns);
     }
     seen = 0;

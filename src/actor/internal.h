@@ -76,12 +76,12 @@ enum {
 };
 #define LIM__BODY_BYTES_MAX (1u << 30)
 
-/* ---- pool ---- classes 0..16 are 32 c + 24 bytes (a glibc chunk wastes nothing), then coarser; beyond: malloc */
+/* ---- pool ---- classes 0..32 are 16 c + 24 bytes (a glibc chunk wastes nothing), then coarser; beyond: malloc */
 enum {
-    LIM__CLASS_SMALL_MAX = 16,
-    LIM__CLASS_COUNT = 27,
+    LIM__CLASS_SMALL_MAX = 32,
+    LIM__CLASS_COUNT = 43,
     LIM__CLASS_HUGE = 255,
-    LIM__SMALL_BYTES_MAX = 32 * LIM__CLASS_SMALL_MAX + 24,
+    LIM__SMALL_BYTES_MAX = 16 * LIM__CLASS_SMALL_MAX + 24,
 };
 typedef struct lim__block { /* a free block outside a magazine */
     struct lim__block *next;
@@ -125,6 +125,7 @@ typedef enum lim__kind {
     LIM__MONITOR,                        /* the block is the target's end of the monitor */
     LIM__DEMONITOR,                      /* ref: the target's end; the block was the watcher's */
     LIM__TIMEOUT,                        /* ref: the request; the letter is the timer's own block */
+    LIM__DUE,                            /* the deadline of the process */
     LIM__VOID,                           /* taken back while it waited in the mailbox */
     LIM__HOME,                           /* a lim__job on its way to the scheduler; in no mailbox */
 } lim__kind;
@@ -134,19 +135,23 @@ enum {
     LIM__RESERVED = 2, /* has a far place */
 };
 
+/* A signal that is no message uses only what comes before `type`: a block of LIM__SHORT_LETTER bytes will do for it, and
+ * until it is posted its fields are room for others. */
 typedef struct lim__letter {
     struct lim__letter *next;
-    lim_pid to, from;
-    uint64_t ref;
-    const lim__letter_type *type;
     union {
         uint64_t at_ns;
         const struct lim__letter *earlier; /* in an outbox or inbox: one to be fetched while this is read; or NULL */
     };
+    lim_pid to, from;
+    uint32_t reason; /* TIMER: its tag */
+    uint8_t kind, flags, klass;
+    uint8_t link;    /* of a link (link.c) */
+    uint64_t ref;
+    const lim__letter_type *type;
     uint32_t tag, len; /* len: of the body, which follows */
-    uint32_t reason;
-    uint8_t kind, flags, klass, unused;
 } lim__letter;
+#define LIM__SHORT_LETTER offsetof(lim__letter, type)
 static_assert(sizeof(lim__letter) == 64, "a letter's header is one cache line, its body 16-aligned");
 
 /* For an exit sent by hand; NULL: no memory, and LIM__SPARE_LETTERS under way already. */
@@ -183,44 +188,102 @@ typedef struct lim__slot_list { /* FIFO of free slots, by index + 1 */
     uint32_t first, last;
 } lim__slot_list;
 
-/* ---- links and monitors (signal.c) ---- */
+/* ---- links (link.c) and monitors (signal.c) ---- */
 typedef struct lim__node { /* in a list whose head is a plain pointer */
     struct lim__node *next, **prev;
 } lim__node;
 
+/* A link, or a process's end of one that goes to another scheduler; link.c has the picture. Once posted it is a letter:
+ * an EXIT, or LINK, UNLINK, UNLINKED; then `first` is still the place in the list of who will get the EXIT of a near one. */
+typedef union lim__link {
+    lim__letter letter; /* all but its last word, which is not there */
+    struct {
+        union {
+            lim__node second;       /* near: in b's list */
+            union lim__link *peer;  /* far: a cookie that only the peer's owner may follow; in a LINK it is `ref` */
+        };
+        lim_pid a, b;               /* far: a is the owner */
+        uint32_t unused;
+        uint8_t kind, flags, klass;
+        uint8_t link;               /* lim__link_phase, and lim__link_is */
+        lim__node first;            /* in a's list */
+    };
+} lim__link;
+enum { LIM__LINK_BYTES = 56 };
 typedef enum lim__link_phase {
     LIM__LINKED = 1,
-    LIM__UNLINKING, /* the block travels as UNLINK, in no list; UNLINKED brings it home */
-    LIM__MUTED,     /* the peer's EXIT is on its way and will be swallowed */
+    LIM__UNLINKING, /* far: travels as UNLINK, in no list; UNLINKED brings it home */
+    LIM__MUTED,     /* the peer's EXIT is on its way, or about to be, and will be swallowed */
+    LIM__LINK_PHASE = 3,
 } lim__link_phase;
-typedef struct lim__link_end {
-    lim__letter letter; /* becomes the EXIT (or UNLINK) to the peer: dying and unlinking allocate nothing */
-    lim__node node;     /* in owner->links */
-    struct lim__link_end *peer; /* a cookie: only the peer's owner may follow it */
-    lim_pid other;
-    uint32_t phase;
-    bool mine;       /* made by lim_link of this side; both sides may have linked at the same time */
-    bool supervised; /* the peer is the supervisor that this process was born to */
-} lim__link_end;
+typedef enum lim__link_is {
+    LIM__LINK_NEAR = 4,
+    LIM__LINK_POSTED = 8,      /* near: b is dead, and this is its EXIT in a's mailbox */
+    LIM__LINK_MINE = 16,       /* far: made by lim_link of this side; both sides may have linked at the same time */
+    LIM__LINK_SUPERVISED = 32, /* near: a is the supervisor that b was born to; far: the peer of this end is */
+} lim__link_is;
+static_assert(offsetof(lim__link, a) == offsetof(lim__letter, to) && offsetof(lim__link, b) == offsetof(lim__letter, from) &&
+                  offsetof(lim__link, link) == offsetof(lim__letter, link) &&
+                  offsetof(lim__link, first) == offsetof(lim__letter, ref) &&
+                  offsetof(lim__link, first) + sizeof(lim__node) == LIM__LINK_BYTES,
+              "a near link lies under its EXIT, of which the last three words are free");
+/* The link of a place in a process's list, and whether that is its first: blocks are 16-aligned, and `first` is not. */
+static inline bool lim__link_is_first(const lim__node *n)
+{
+    return ((uintptr_t)n & 8) != 0;
+}
+static inline lim__link *lim__link_of(const lim__node *n)
+{
+    return (lim__link *)((uintptr_t)n - (lim__link_is_first(n) ? offsetof(lim__link, first) : 0));
+}
+static inline lim_pid lim__link_other(const lim__node *n)
+{
+    return lim__link_is_first(n) ? lim__link_of(n)->b : lim__link_of(n)->a;
+}
+/* Of a SUPERVISED one: is that the child's place? */
+static inline bool lim__link_is_child(const lim__node *n)
+{
+    return !lim__link_is_first(n) || (lim__link_of(n)->link & (LIM__LINK_NEAR | LIM__LINK_POSTED)) != LIM__LINK_NEAR;
+}
+static inline lim__link_phase lim__link_phase_of(const lim__link *k)
+{
+    return (lim__link_phase)(k->link & LIM__LINK_PHASE);
+}
 
-typedef struct lim__timer {
-    lim__letter letter;  /* TIMER or TIMEOUT once fired */
-    lim__node node;      /* in owner->timers, from start until its letter is taken */
-    lim_process *owner;
-    uint32_t heap_index; /* LIM__FIRED: in the mailbox */
+typedef union lim__timer {
+    lim__letter letter; /* TIMER or TIMEOUT once fired; all but its last word, which is not there */
+    struct {
+        lim__node node;      /* in owner->timers while it is in the heap */
+        lim_pid to;
+        uint64_t heap_index; /* LIM__FIRED: in the mailbox */
+        uint64_t words[2];   /* tag, kind; ref */
+        lim_process *owner;
+    };
 } lim__timer;
+enum { LIM__TIMER_BYTES = 56 };
+static_assert(offsetof(lim__timer, heap_index) == offsetof(lim__letter, from) &&
+                  offsetof(lim__timer, owner) == LIM__SHORT_LETTER &&
+                  offsetof(lim__timer, owner) + sizeof(lim_process *) == LIM__TIMER_BYTES,
+              "a timer needs nothing of its letter but what is told");
 #define LIM__FIRED UINT32_MAX
 
-typedef struct lim__watcher { /* at the target; becomes the DOWN */
+typedef union lim__watcher { /* at the target; becomes the DOWN */
     lim__letter letter;
-    lim__node node; /* in target->watchers */
+    lim__node node; /* in target->watchers, until it is posted */
 } lim__watcher;
 typedef struct lim__monitor { /* at the watcher; becomes the DEMONITOR */
-    lim__letter letter; /* .to target, .from watcher, .ref its own number until it travels */
-    lim__node node;     /* in watcher->monitors */
-    lim__watcher *far;  /* a cookie: only the target's scheduler may follow it */
-    lim__timer *timer;  /* requests with a deadline */
+    union {
+        lim__letter letter; /* .to target, .from watcher, .ref its own number until it travels */
+        struct {
+            lim__node node; /* in watcher->monitors, until it travels */
+            uint64_t words[4];
+            lim__watcher *far; /* a cookie: only the target's scheduler may follow it */
+            lim__timer *timer; /* requests with a deadline */
+        };
+    };
 } lim__monitor;
+static_assert(offsetof(lim__monitor, far) == LIM__SHORT_LETTER && sizeof(lim__monitor) == sizeof(lim__letter),
+              "a monitor lies under its letter");
 
 /* Numbers for timers, monitors and requests: generation 32 | index + 1 32, one table per scheduler. */
 typedef enum lim__ref_kind { LIM__REF_FREE = 0, LIM__REF_TIMER, LIM__REF_MONITOR, LIM__REF_REQUEST } lim__ref_kind;
@@ -253,26 +316,35 @@ typedef enum lim__phase {
     LIM__GHOST,
 } lim__phase;
 
+typedef struct lim__rare { /* what few processes have, made on demand, and kept */
+    lim__node *monitors;
+    lim__watch *watches;
+    lim__map *link_index; /* key -> link; NULL: few links, or no memory for it */
+} lim__rare;
 struct lim_process { /* owner only */
     lim_pid pid;
     lim__sched *sched;
-    lim__inner *inner;
     lim__letter *head, **tail; /* mailbox */
-    lim_process *run_next, *dying_next;
-    lim_on_signal *on_signal;
+    lim_process *run_next;
+    union {
+        lim_on_signal *on_signal;
+        lim_process *dying_next; /* ENDING: it is shown nothing any more */
+    };
     void (*on_end)(void *state, lim_reason reason);
     const char *name;
-    lim__node *links, *monitors, *watchers, *timers;
-    lim__watch *watches;
-    lim__map *link_index; /* key -> end, for LINKED ends; NULL: few links, or no memory for it */
+    lim__node *links, *watchers, *timers;
+    lim__rare *rare; /* NULL: nothing of it yet */
     uint32_t link_count;
-    uint32_t reason;
+    union {
+        uint32_t deadline; /* its place in the heap + 1; 0: none */
+        uint32_t reason;   /* ending */
+    };
     uint32_t state_bytes;
     uint16_t flushes; /* queued lim__flush of this process */
     uint8_t phase;
     bool trap : 1, blocking : 1;
 };
-static_assert(sizeof(lim_process) % 16 == 0, "the state that follows is 16-aligned");
+static_assert(sizeof(lim_process) == 112, "what each process takes beside its state, which is 16-aligned");
 
 /* ---- blocking handlers (blocking.c) ---- */
 typedef struct lim__worker lim__worker;
@@ -310,8 +382,9 @@ typedef struct lim__counters { /* one writer each; differences between threads c
 
 typedef struct lim__heap_entry {
     uint64_t due_ns, seq;
-    lim__timer *timer;
+    uintptr_t what; /* a lim__timer, or a lim_process + LIM__HEAP_DEADLINE */
 } lim__heap_entry;
+enum { LIM__HEAP_DEADLINE = 1 };
 
 typedef struct lim__outbox {
     lim__letter *newest, *oldest; /* newest->next->...->oldest */
@@ -524,7 +597,9 @@ static inline void lim__node_remove(lim__node *n)
 
 static inline uint32_t lim__class_of(size_t bytes)
 {
-    return LIM_LIKELY(bytes <= LIM__SMALL_BYTES_MAX) ? (uint32_t)(bytes + 7) >> 5 : lim__class_large(bytes);
+    if (LIM_UNLIKELY(bytes > LIM__SMALL_BYTES_MAX))
+        return lim__class_large(bytes);
+    return bytes <= 24 ? 0 : (uint32_t)(bytes - 9) >> 4;
 }
 static inline uint32_t lim__magazine_max(uint32_t klass)
 {
@@ -552,7 +627,7 @@ static inline void lim__block_give(lim__sched *s, void *block, uint32_t klass)
         return;
     }
 #ifdef LIM_DEBUG
-    memset(block, 0xdb, klass <= LIM__CLASS_SMALL_MAX ? 32 * klass + 24 : 64);
+    memset(block, 0xdb, klass <= LIM__CLASS_SMALL_MAX ? 16 * klass + 24 : 64);
 #endif
     lim__magazine *m = &s->magazines[klass];
     m->blocks[m->count] = block;
@@ -618,9 +693,9 @@ static inline lim__letter *lim__mailbox_take(lim_process *p)
     else
         p->tail = &p->head;
     if (l->flags & LIM__COUNTED)
-        lim__bump32(&p->inner->local, (uint32_t)-1);
+        lim__bump32(&lim__inner_of(p->sched, p->pid)->local, (uint32_t)-1);
     else if (l->flags & LIM__RESERVED)
-        lim__bump32(&p->inner->ended, 1);
+        lim__bump32(&lim__inner_of(p->sched, p->pid)->ended, 1);
     return l;
 }
 /* ---- places ---- */
@@ -644,7 +719,10 @@ void lim__grant_revoke(lim__slot *slot); /* what was granted and not taken */
 typedef struct lim__place {
     lim_process *near; /* on the calling scheduler; NULL: elsewhere */
     lim__slot *slot;   /* elsewhere: one of its far places is ours */
-    lim__sched *sched;
+    union {
+        lim__inner *inner;  /* near */
+        lim__sched *sched;  /* elsewhere */
+    };
 } lim__place;
 lim_err lim__place_take(lim_runtime *rt, lim__sched *s, lim_pid to, lim__place *out);
 void lim__place_give_back(lim__place *place);
@@ -669,18 +747,43 @@ static inline void lim__bury(lim__sched *s)
 }
 void lim__process_free(lim__sched *s, lim_process *p);
 void lim__process_kill_all(lim__sched *s);
+lim__rare *lim__process_rare(lim_process *p); /* NULL: no memory */
 lim_err lim__slots_init(lim__sched *s);
 void lim__slots_fini(lim__sched *s);
 uint64_t lim__population(const lim__sched *s);
 
-/* ---- signal.c ---- */
+/* ---- link.c ---- */
+/* Not on another scheduler: the peer can be looked at directly, or can never exist. */
+static inline bool lim__is_near(const lim__sched *s, lim_pid other)
+{
+    lim__sched *target = lim__sched_of(s->rt, other);
+    return target == s || !target;
+}
+
+static inline lim_process *lim__near_process(const lim__sched *s, lim_pid other)
+{
+    return lim__sched_of(s->rt, other) == s ? lim__process_of(s, other) : NULL;
+}
+
 typedef struct lim__link_pair {
-    lim__link_end *near, *far;
+    lim__link *near, *far; /* far: NULL, if both processes live on one scheduler */
 } lim__link_pair;
-lim_err lim__link_reserve(lim__sched *s, lim__link_pair *pair);
+lim_err lim__link_reserve(lim__sched *s, bool both_here, lim__link_pair *pair);
 void lim__link_cancel(lim__sched *s, lim__link_pair *pair);
-/* Both ends of a link that both processes hold from now on; `child` is not running anywhere yet, or lives here. */
-void lim__link_commit(lim_process *parent, lim_process *child, const lim__link_pair *pair);
+/* A link that both processes hold from now on; `child` is not running anywhere yet, or lives here. */
+void lim__link_commit(lim_process *parent, lim_process *child, const lim__link_pair *pair, bool supervised);
+static inline bool lim__link_is_exit(const lim__letter *l) /* this EXIT is a link's: else it was sent by hand */
+{
+    return (l->link & LIM__LINK_POSTED) || l->ref != 0;
+}
+/* What a link says about its EXIT: true if that is to be obeyed. Its end here is no more; the letter is the caller's. */
+bool lim__link_exit_counts(lim__sched *s, lim_process *p, lim__letter *l);
+void lim__link_take(lim_process *p, lim__letter *l);
+void lim__unlink_take(lim__sched *s, lim_process *p, lim__letter *l);
+void lim__link_nobody(lim__sched *s, lim__letter *l); /* LINK to one that is not there */
+void lim__links_tell_end(lim__sched *s, lim_process *p);
+
+/* ---- signal.c ---- */
 typedef struct lim__monitor_pair {
     lim__monitor *near;
     lim__watcher *far;
@@ -742,6 +845,7 @@ void lim__timer_discard(lim__sched *s, lim__timer *t); /* not started, or taken 
 void lim__timer_stop(lim__sched *s, lim__timer *t);    /* in the heap: freed; fired: its letter becomes VOID */
 void lim__timers_fire(lim__sched *s);
 void lim__timers_end(lim__sched *s, lim_process *p);
+void lim__deadline_end(lim_process *p);
 uint64_t lim__timer_next(const lim__sched *s);
 
 /* ---- sched.c, loop.c ---- */

@@ -11,6 +11,7 @@
  *   L2  no event of the batch behind event_next names a watch that is in no list.
  *   L3  a flush is in the scheduler's list at most once; owner->flushes counts them, so that a burial need not look. */
 #include "actor/internal.h"
+#include <errno.h>
 
 static void strike_events(lim__sched *s, const lim__watch *w)
 {
@@ -40,7 +41,8 @@ int lim__watch_set(lim_process *self, lim__watch *w, int fd, uint32_t interest)
         watch_clear(s, w);
     if (interest == 0 || (w->prev && w->interest == interest))
         return 0;
-    int err = s->os->poller_set(s->os, s->poller, fd, interest, w);
+    lim__rare *rare = lim__process_rare(self);
+    int err = rare ? s->os->poller_set(s->os, s->poller, fd, interest, w) : -ENOMEM;
     if (err < 0)
         return err;
     w->fd = fd;
@@ -48,11 +50,11 @@ int lim__watch_set(lim_process *self, lim__watch *w, int fd, uint32_t interest)
     if (w->prev)
         return 0;
     w->owner = self;
-    w->next = self->watches;
-    w->prev = &self->watches;
+    w->next = rare->watches;
+    w->prev = &rare->watches;
     if (w->next)
         w->next->prev = &w->next;
-    self->watches = w;
+    rare->watches = w;
     s->watch_count++;
     return 0;
 }
@@ -82,8 +84,8 @@ void lim__watches_serve(lim__sched *s)
 
 void lim__watches_end(lim__sched *s, lim_process *p)
 {
-    while (p->watches)
-        watch_clear(s, p->watches);
+    while (p->rare && p->rare->watches)
+        watch_clear(s, p->rare->watches);
 }
 
 /* ---- flushes ---- */

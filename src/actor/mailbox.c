@@ -67,7 +67,7 @@ static inline lim_err place_near(lim__sched *s, lim_pid to, lim__place *out)
                     (granted - atomic_load_explicit(&inner->ended, memory_order_relaxed));
     if (LIM_UNLIKELY(used >= max) && is_full(slot, inner, max))
         return LIM_E_FULL;
-    *out = (lim__place){ .near = p, .slot = slot };
+    *out = (lim__place){ .near = p, .slot = slot, .inner = inner };
     return LIM_OK;
 }
 
@@ -214,7 +214,7 @@ static void send_far(lim__sched *s, lim__sched *target, lim__letter *l)
 /* ---- messages ---- */
 static inline void push_near(lim__sched *s, const lim__place *place, lim__letter *l)
 {
-    lim__bump32(&place->near->inner->local, 1);
+    lim__bump32(&place->inner->local, 1);
     l->flags = LIM__COUNTED;
     lim__count_message(s->rt, s, l);
     lim__mailbox_push(place->near, l);

@@ -48,7 +48,7 @@ uint32_t lim__class_large(size_t bytes)
 size_t lim__class_bytes(uint32_t klass)
 {
     LIM_ASSERT(klass < LIM__CLASS_COUNT);
-    return klass <= LIM__CLASS_SMALL_MAX ? 32 * klass + 24 : large_bytes[klass - LIM__CLASS_SMALL_MAX - 1];
+    return klass <= LIM__CLASS_SMALL_MAX ? 16 * klass + 24 : large_bytes[klass - LIM__CLASS_SMALL_MAX - 1];
 }
 
 void *lim__host_alloc(uint32_t klass, size_t bytes)

@@ -194,7 +194,7 @@ static lim_process *process_new(lim__sched *home, lim__sched *here, const lim_sp
 static void publish(lim__sched *home, lim__sched *here, lim_process *p, const lim_spawn_opts *o)
 {
     lim__slot *slot = slot_of(p);
-    atomic_store_explicit(&p->inner->process, p, memory_order_release); /* pairs with process_of */
+    atomic_store_explicit(&lim__inner_of(home, p->pid)->process, p, memory_order_release); /* pairs with process_of */
     atomic_store_explicit(&slot->mark, 0, memory_order_release);
     atomic_store_explicit(&slot->mailbox_max, o->mailbox_max ? o->mailbox_max : LIM__MAILBOX_DEFAULT,
                           memory_order_relaxed);
@@ -220,7 +220,6 @@ static lim_process *conceive(lim__sched *home, lim__sched *here, const lim_spawn
     }
     *generation = slot->idle.generation;
     p->pid.id = lim__pid_make(home->index, index, *generation);
-    p->inner = lim__inner_of(home, p->pid);
     return p;
 }
 
@@ -239,16 +238,14 @@ static lim_err spawn_child(lim_process *self, lim__sched *home, const lim_spawn_
         return LIM_E_NOMEM;
     lim__link_pair link = { 0 };
     lim__monitor_pair monitor = { 0 };
-    if ((o->link && lim__link_reserve(s, &link) != LIM_OK) ||
+    if ((o->link && lim__link_reserve(s, home == s, &link) != LIM_OK) ||
         (o->monitor && lim__monitor_reserve(self, p->pid, LIM__REF_MONITOR, &monitor) != LIM_OK)) {
         lim__link_cancel(s, &link);
         misconceive(home, s, p, generation);
         return LIM_E_NOMEM;
     }
-    if (o->link) {
-        lim__link_commit(self, p, &link);
-        link.far->supervised = self->on_signal == lim__supervisor_on_signal;
-    }
+    if (o->link)
+        lim__link_commit(self, p, &link, self->on_signal == lim__supervisor_on_signal);
     if (o->monitor) {
         *o->monitor_out = monitor.near->letter.ref;
         lim__monitor_commit_child(self, p, &monitor);
@@ -325,6 +322,7 @@ void lim__process_end(lim_process *p, lim_reason reason)
 {
     if (lim__ending(p))
         return;
+    lim__deadline_end(p);
     p->reason = reason == LIM_KILL ? LIM_KILLED : reason == LIM_REASON_NONE ? LIM_NORMAL : reason;
     if (p->phase == LIM__AWAY) {
         p->phase = LIM__AWAY_ENDING; /* when its handler has returned */
@@ -341,15 +339,23 @@ void lim__process_end_now(lim_process *p)
     dying_push(p);
 }
 
+lim__rare *lim__process_rare(lim_process *p)
+{
+    if (!p->rare && (p->rare = lim__alloc(p->sched, sizeof *p->rare)) != NULL)
+        *p->rare = (lim__rare){ 0 };
+    return p->rare;
+}
+
 void lim__process_free(lim__sched *s, lim_process *p)
 {
+    lim__free(s, p->rare, sizeof *p->rare);
     lim__free(s, p, process_bytes(p->state_bytes, p->blocking));
 }
 
 static void clear_pid(lim__sched *s, lim_process *p)
 {
     lim__slot *slot = slot_of(p);
-    atomic_store_explicit(&p->inner->process, NULL, memory_order_relaxed); /* only we look */
+    atomic_store_explicit(&lim__inner_of(s, p->pid)->process, NULL, memory_order_relaxed); /* only we look */
     atomic_store(&slot->pid, 0); /* seq_cst, as is `named`: registry.c sees the end or we see the name */
     if (LIM_UNLIKELY(atomic_load(&slot->named)))
         lim__registry_forget(s->rt, p->pid);
@@ -359,7 +365,7 @@ static void release_slot(lim__sched *s, lim_process *p)
 {
     lim__slot *slot = slot_of(p);
     uint32_t generation = generation_of(p->pid) + (LIM__MUTATION("stale_id") ? 0 : 1);
-    atomic_store_explicit(&p->inner->local, 0, memory_order_relaxed);
+    atomic_store_explicit(&lim__inner_of(s, p->pid)->local, 0, memory_order_relaxed);
     lim__grant_revoke(slot); /* it was granted for this mailbox */
     slot_give(s, slot, lim__pid_slot(p->pid), generation);
 }
@@ -460,6 +466,16 @@ lim__sched *lim__proc_sched(const lim_process *self)
 void *lim__proc_state(const lim_process *self)
 {
     return lim__state(self);
+}
+
+size_t lim__proc_state_bytes(const lim_process *self)
+{
+    return self->state_bytes;
+}
+
+lim_pid lim__state_pid(const void *state)
+{
+    return ((const lim_process *)state - 1)->pid;
 }
 
 uint32_t lim__pid_scheduler(lim_pid pid)

@@ -148,8 +148,10 @@ void lim__request_answer(lim__sched *s, lim_process *p, lim__letter *l)
         if (waiting)
             m->timer = NULL; /* it is this letter */
         lim__timer_discard(s, (lim__timer *)l);
-    } else if (!answered || !waiting) {
-        lim__letter_drop(s, l); /* a DOWN, or late */
+    } else if (down) {
+        lim__block_give(s, l, l->klass);
+    } else if (!waiting) {
+        lim__letter_drop(s, l); /* late */
     }
     if (!waiting)
         return;

@@ -550,6 +550,81 @@ static void test_a_hub_that_links_and_unlinks_100000_itself_is_not_quadratic(voi
     free(c);
 }
 
+/* ---- a crowd in which everybody has many links: they are found through maps on both sides ---- */
+enum { FRIENDS = 48, NEAR_FRIENDS = 40 };
+typedef struct circle {
+    world *w;
+    puppet *p[FRIENDS];
+    bool linked[FRIENDS][FRIENDS];
+    uint32_t exits[FRIENDS]; /* that each must have seen */
+} circle;
+
+static void circle_unlink(circle *c, uint32_t i, uint32_t j)
+{
+    act(c->w, c->p[i], do_unlink, c->p[j]);
+    c->linked[i][j] = c->linked[j][i] = false;
+}
+
+static void circle_link(circle *c, uint32_t i, uint32_t j)
+{
+    act(c->w, c->p[i], do_link, c->p[j]);
+    c->linked[i][j] = c->linked[j][i] = true;
+}
+
+/* Whoever unlinks it before it looks sees nothing of the exit. */
+static void circle_die(circle *c, uint32_t i)
+{
+    act(c->w, c->p[i], do_exit, REASON(LIM_FAULT));
+    for (uint32_t j = 0; j < FRIENDS; j++) {
+        if (c->linked[i][j] && world_random(&c->w->os) % 8 == 0)
+            act(c->w, c->p[j], do_unlink, c->p[i]);
+        else
+            c->exits[j] += c->linked[i][j];
+        c->linked[i][j] = c->linked[j][i] = false;
+    }
+}
+
+static void circle_replace(circle *c, uint32_t i)
+{
+    settle(c->w);
+    assert_int_equal(c->p[i]->ends, 1);
+    free(c->p[i]);
+    c->p[i] = puppet_new(c->w, i < NEAR_FRIENDS ? 0 : 1, true);
+    c->exits[i] = 0;
+}
+
+static void test_in_a_crowd_everybody_hears_of_exactly_those_it_is_linked_to(void **state) /* proves RT4 */
+{
+    (void)state;
+    circle c = { .w = world_open(2) };
+    for (uint32_t i = 0; i < FRIENDS; i++)
+        c.p[i] = puppet_new(c.w, i < NEAR_FRIENDS ? 0 : 1, true);
+    for (uint32_t n = 0; n < 40000; n++) {
+        uint32_t i = (uint32_t)(world_random(&c.w->os) % FRIENDS), j = (uint32_t)(world_random(&c.w->os) % FRIENDS);
+        uint64_t what = world_random(&c.w->os) % 64;
+        if (i == j)
+            continue;
+        if (what == 0) {
+            circle_die(&c, i);
+            circle_replace(&c, i);
+        } else if (what < 16) {
+            circle_unlink(&c, i, j);
+        } else {
+            circle_link(&c, i, j);
+        }
+        settle(c.w);
+        for (uint32_t k = 0; k < FRIENDS; k++)
+            assert_int_equal(c.p[k]->count, c.exits[k]);
+    }
+    for (uint32_t i = 0; i < FRIENDS; i++)
+        act(c.w, c.p[i], do_exit, REASON(LIM_NORMAL));
+    settle(c.w);
+    assert_nothing_left(c.w, 0);
+    world_close(c.w);
+    for (uint32_t i = 0; i < FRIENDS; i++)
+        free(c.p[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -572,6 +647,7 @@ int main(void)
         cmocka_unit_test(test_a_chain_of_100000_links_dies_without_recursion),
         cmocka_unit_test(test_a_hub_of_100000_links_dies_without_being_quadratic),
         cmocka_unit_test(test_a_hub_that_links_and_unlinks_100000_itself_is_not_quadratic),
+        cmocka_unit_test(test_in_a_crowd_everybody_hears_of_exactly_those_it_is_linked_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -557,8 +557,8 @@ lim_err lim_supervisor_stop(lim_runtime *rt, lim_pid supervisor_pid, lim_pid chi
 static lim_pid supervisor_of(const lim_process *p)
 {
     for (const lim__node *n = p->links; n; n = n->next)
-        if (LIM_CONTAINER(n, lim__link_end, node)->supervised)
-            return LIM_CONTAINER(n, lim__link_end, node)->other;
+        if ((lim__link_of(n)->link & LIM__LINK_SUPERVISED) && lim__link_is_child(n))
+            return lim__link_other(n);
     return (lim_pid){ 0 };
 }
 

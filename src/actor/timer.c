@@ -10,14 +10,20 @@
  *
  * So lim_timer_cancel answers false only for a timer whose signal has been seen (or never was this process's).
  *
+ * The deadline of a process (lim__deadline_set) is in the heap without a block or a number: millions of conversations
+ * have one each, and all but a few end before it. Its letter is made when it is due; when there is no memory for it, it
+ * is due again a millisecond later.
+ *
  * Numbers are generation 32 | index + 1 32 into one table per scheduler: looked up without hashing, never valid again
  * once given back. Free entries are reused first in, first out.
  *
  * Invariants:
- *   T1  heap[i] is not before heap[(i - 1) / 4]; heap[i].timer->heap_index == i.
- *   T2  a timer is in its owner's list exactly while it is in the heap or unread in the mailbox.
+ *   T1  heap[i] is not before heap[(i - 1) / 4]; what is in heap[i] knows that it is there.
+ *   T2  a timer is in its owner's list exactly while it is in the heap.
  *   T3  due is never before the moment of the call plus the delay: the clock is read then, not at the turn's start. */
 #include "actor/internal.h"
+
+enum { DEADLINE_AGAIN_NS = 1000000 };
 
 /* ---- numbers ---- */
 static lim_err refs_grow(lim__sched *s)
@@ -104,7 +110,10 @@ static bool before(const lim__heap_entry *a, const lim__heap_entry *b)
 static void heap_set(lim__sched *s, uint32_t i, lim__heap_entry e)
 {
     s->heap[i] = e;
-    e.timer->heap_index = i;
+    if (e.what & LIM__HEAP_DEADLINE)
+        ((lim_process *)(e.what - LIM__HEAP_DEADLINE))->deadline = i + 1;
+    else
+        ((lim__timer *)e.what)->heap_index = i;
 }
 
 static void heap_up(lim__sched *s, uint32_t i, lim__heap_entry e)
@@ -170,48 +179,44 @@ lim__timer *lim__timer_new(lim_process *p)
     lim__sched *s = p->sched;
     if (heap_reserve(s) != LIM_OK)
         return NULL;
-    lim__timer *t = lim__letter_block(s, sizeof *t);
+    lim__timer *t = lim__letter_block(s, LIM__TIMER_BYTES);
     if (t)
         t->owner = p;
     return t;
 }
 
-void lim__timer_begin(lim_process *p, lim__timer *t, uint64_t delay_ns)
+static void heap_add(lim__sched *s, uint64_t delay_ns, uintptr_t what)
 {
-    lim__sched *s = p->sched;
     uint64_t now = s->os->now_ns(s->os); /* T3 */
     uint64_t due = delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
-    t->letter.to = p->pid;
-    lim__node_insert(&p->timers, &t->node);
     lim__bump(&s->counters.timers, 1);
-    heap_up(s, s->heap_count++, (lim__heap_entry){ due, s->timer_seq++, t });
+    heap_up(s, s->heap_count++, (lim__heap_entry){ due, s->timer_seq++, what });
 }
 
-static void timer_detach(lim__sched *s, lim__timer *t)
+void lim__timer_begin(lim_process *p, lim__timer *t, uint64_t delay_ns)
 {
-    lim__node_remove(&t->node);
-    lim__bump(&s->counters.timers, (uint64_t)-1);
+    t->letter.to = p->pid;
+    lim__node_insert(&p->timers, &t->node);
+    heap_add(p->sched, delay_ns, (uintptr_t)t);
 }
 
 void lim__timer_discard(lim__sched *s, lim__timer *t)
 {
-    timer_detach(s, t);
+    lim__bump(&s->counters.timers, (uint64_t)-1);
     lim__block_give(s, t, t->letter.klass);
 }
 
 void lim__timer_stop(lim__sched *s, lim__timer *t)
 {
     if (t->heap_index == LIM__FIRED) {
-        timer_detach(s, t);
+        lim__bump(&s->counters.timers, (uint64_t)-1);
         t->letter.kind = LIM__VOID;
         return;
     }
-    heap_remove(s, t->heap_index);
-    if (LIM__MUTATION("leak_timer")) {
-        lim__node_remove(&t->node);
-        return;
-    }
-    lim__timer_discard(s, t);
+    heap_remove(s, (uint32_t)t->heap_index);
+    lim__node_remove(&t->node);
+    if (!LIM__MUTATION("leak_timer"))
+        lim__timer_discard(s, t);
 }
 
 lim_err lim_timer_start(lim_process *self, uint64_t delay_ns, uint32_t tag, uint64_t *timer_out)
@@ -227,7 +232,7 @@ lim_err lim_timer_start(lim_process *self, uint64_t delay_ns, uint32_t tag, uint
         return LIM_E_NOMEM;
     }
     t->letter.kind = LIM__TIMER;
-    t->letter.tag = tag;
+    t->letter.reason = tag;
     *timer_out = t->letter.ref;
     lim__timer_begin(self, t, delay_ns);
     return LIM_OK;
@@ -247,22 +252,69 @@ bool lim_timer_cancel(lim_process *self, uint64_t timer)
     return true;
 }
 
+/* ---- deadlines ---- */
+lim_err lim__deadline_set(lim_process *self, uint64_t delay_ns)
+{
+    lim__sched *s = self->sched;
+    LIM_ASSERT(!self->blocking);
+    if (lim__ending(self))
+        return LIM_OK; /* and sees nothing more */
+    lim__deadline_end(self);
+    if (heap_reserve(s) != LIM_OK)
+        return LIM_E_NOMEM;
+    heap_add(s, delay_ns, (uintptr_t)self + LIM__HEAP_DEADLINE);
+    return LIM_OK;
+}
+
+void lim__deadline_end(lim_process *p)
+{
+    if (p->deadline == 0)
+        return;
+    heap_remove(p->sched, p->deadline - 1);
+    p->deadline = 0;
+    lim__bump(&p->sched->counters.timers, (uint64_t)-1);
+}
+
+static void deadline_fire(lim__sched *s, lim_process *p)
+{
+    lim__letter *l = lim__letter_block(s, LIM__SHORT_LETTER);
+    if (LIM_UNLIKELY(!l)) {
+        lim__heap_entry later = s->heap[0];
+        later.due_ns = s->now_ns + DEADLINE_AGAIN_NS;
+        heap_down(s, 0, later);
+        return;
+    }
+    l->kind = LIM__DUE;
+    l->to = p->pid;
+    lim__deadline_end(p);
+    lim__mailbox_push(p, l);
+}
+
+static void timer_fire(lim__sched *s, lim__timer *t)
+{
+    heap_remove(s, 0);
+    lim__node_remove(&t->node);
+    t->heap_index = LIM__FIRED;
+    lim__mailbox_push(t->owner, &t->letter);
+}
+
 void lim__timers_fire(lim__sched *s)
 {
     while (s->heap_count && s->heap[0].due_ns <= s->now_ns && s->heap[0].due_ns != UINT64_MAX) {
-        lim__timer *t = s->heap[0].timer;
-        heap_remove(s, 0);
-        t->heap_index = LIM__FIRED;
-        lim__mailbox_push(t->owner, &t->letter);
+        uintptr_t what = s->heap[0].what;
+        if (what & LIM__HEAP_DEADLINE)
+            deadline_fire(s, (lim_process *)(what - LIM__HEAP_DEADLINE));
+        else
+            timer_fire(s, (lim__timer *)what);
     }
 }
 
-/* Those of requests go with their requests. */
+/* Those of requests go with their requests, those that have fired with the mailbox. */
 void lim__timers_end(lim__sched *s, lim_process *p)
 {
     for (lim__node *n = p->timers, *next; n; n = next) {
         next = n->next;
-        lim__timer *t = LIM_CONTAINER(n, lim__timer, node);
+        lim__timer *t = (lim__timer *)n;
         if (t->letter.kind != LIM__TIMER)
             continue;
         lim__refs_give(s, t->letter.ref);

@@ -57,6 +57,91 @@ static void test_timers_fire_once_in_order_and_never_early(void **state)
     free(a);
 }
 
+/* ---- the deadline of a process ---- */
+static void do_deadline(lim_process *self, puppet *p, void *arg)
+{
+    p->err = lim__deadline_set(self, ((timer_order *)arg)->delay_ns);
+}
+
+static void test_a_deadline_is_shown_once_in_its_turn_among_timers(void **state)
+{
+    (void)state;
+    world *w = world_open(1);
+    puppet *a = puppet_new(w, 0, false);
+    timer_order before = { .delay_ns = 10 * MS, .tag = 1 }, far = { .delay_ns = 90 * MS };
+    timer_order due = { .delay_ns = 20 * MS }, after = { .delay_ns = 20 * MS, .tag = 2 };
+    act(w, a, do_start, &before);
+    act(w, a, do_deadline, &far);
+    act(w, a, do_deadline, &due); /* it moves */
+    act(w, a, do_start, &after);
+    settle(w);
+    lim_census census;
+    lim_runtime_census(w->rt, &census);
+    assert_int_equal(census.timers, 3);
+    advance(w, 20 * MS - 1);
+    assert_int_equal(a->count, 1);
+    advance(w, 1);
+    assert_int_equal(a->count, 3);
+    assert_signal(a, 1, LIM_SIGNAL_TIMER, LIM_REASON_NONE);
+    assert_int_equal(a->log[1].tag, LIM__TAG_DEADLINE);
+    assert_int_equal(a->log[1].ref, 0);
+    assert_int_equal(a->log[2].tag, 2);
+    advance(w, 100 * MS);
+    assert_int_equal(a->count, 3);
+    assert_nothing_left(w, 1);
+    world_close(w);
+    free(a);
+}
+
+static void test_who_ends_takes_its_deadline_along_whenever_it_ends(void **state)
+{
+    (void)state;
+    world *w = world_open(1);
+    puppet *p[64];
+    for (uint32_t i = 0; i < LIM_COUNT(p); i++) {
+        timer_order o = { .delay_ns = (1 + world_random(&w->os) % 8) * MS };
+        p[i] = puppet_new(w, 0, true);
+        act(w, p[i], do_deadline, &o);
+        settle(w);
+    }
+    for (uint32_t i = 0; i < LIM_COUNT(p); i++) {
+        if (i % 8 == 0)
+            w->now_ns += MS; /* some are due when they are told to end: that came first, or is dropped with the rest */
+        act(w, p[i], do_exit, REASON(LIM_NORMAL));
+        (void)step(w, 0);
+    }
+    settle(w);
+    for (uint32_t i = 0; i < LIM_COUNT(p); i++)
+        assert_true(p[i]->ends == 1 && p[i]->count <= 1);
+    assert_nothing_left(w, 0);
+    world_close(w);
+    for (uint32_t i = 0; i < LIM_COUNT(p); i++)
+        free(p[i]);
+}
+
+#ifdef LIM_DEBUG
+static void test_a_deadline_without_memory_is_shown_when_there_is_some(void **state)
+{
+    (void)state;
+    world *w = world_open(1);
+    puppet *a = puppet_new(w, 0, false);
+    timer_order o = { .delay_ns = MS };
+    act(w, a, do_deadline, &o);
+    settle(w);
+    for (uint32_t i = 0; i < 5; i++) {
+        lim__alloc_fail_at(1);
+        advance(w, MS);
+        assert_int_equal(a->count, 0);
+    }
+    lim__alloc_fail_at(0);
+    advance(w, MS);
+    assert_int_equal(a->count, 1);
+    assert_nothing_left(w, 1);
+    world_close(w);
+    free(a);
+}
+#endif
+
 static void do_busy(lim_process *self, puppet *p, void *arg)
 {
     world *w = arg;
@@ -384,6 +469,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_timers_fire_once_in_order_and_never_early),
         cmocka_unit_test(test_the_delay_counts_from_the_call_not_from_the_turn),
+        cmocka_unit_test(test_a_deadline_is_shown_once_in_its_turn_among_timers),
+        cmocka_unit_test(test_who_ends_takes_its_deadline_along_whenever_it_ends),
+#ifdef LIM_DEBUG
+        cmocka_unit_test(test_a_deadline_without_memory_is_shown_when_there_is_some),
+#endif
         cmocka_unit_test(test_a_cancelled_timer_is_never_seen_and_a_seen_one_cannot_be_cancelled),
         cmocka_unit_test(test_timers_die_with_their_process),
         cmocka_unit_test(test_ten_thousand_timers_in_random_order_keep_the_heap),
