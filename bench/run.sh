@@ -359,7 +359,7 @@ function target(name) {
     if (name ~ /^tcp\.dispatch\.crash_to_next\..*\.p99$/) return "value <= 2000"
     if (name ~ /^tcp\.ask\.w64\.c1\.[a-z]+\.rate$/) return "ratio >= 1.5"
     if (name == "line.step.ratio") return "value <= 2"
-    if (name == "conversation.memory_idle") return "value <= 512"
+    if (name ~ /^conversation\.memory_idle/) return "value <= 512"
     if (name ~ /^conversation\.open_ask_close/) return "value <= 1000"
     if (name == "tcp.crash_to_told.p99") return "value <= 1000"
     if (name == "tcp.slow.paced.kept") return "value >= 0.95"

@@ -157,12 +157,12 @@ static void show_convs(agent *a, lim_process *self, const lim__show *show)
     uint32_t n = 0;
     LIM__LIST_EACH(node, &a->bus->convs[lim__sched_index(lim__proc_sched(self))]) {
         const lim__conv_node *c = LIM_CONTAINER(node, lim__conv_node, node);
-        if ((show->only.id != 0 && c->pid.id != show->only.id) ||
-            !lim__conv_matches(c, lim__bytes(show->where, show->where_len)))
+        if ((show->only.id != 0 && lim__state_pid(lim__conv_state(c)).id != show->only.id) ||
+            !lim__conv_matches(a->bus, c, lim__bytes(show->where, show->where_len)))
             continue;
         if (n++ == show->max)
             break;
-        c->as->json(c->state, &j, NULL);
+        lim__conv_as(a->bus, c)->json(lim__conv_state(c), &j, NULL);
     }
     lim__shown_send(self, show, &buf);
 }

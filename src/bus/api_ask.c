@@ -298,7 +298,7 @@ static lim_err dispatch_letter(lim_bus *bus, const char *queue, lim_bytes task, 
     }
     (*out)->terms = terms;
     (*out)->deadline_ns = lim__api_deadline(bus, lim__options_timeout(o->timeout_ms, &o->cause));
-    (*out)->losses_max = o->losses_max;
+    (*out)->losses_max = (uint16_t)(o->losses_max < UINT16_MAX ? o->losses_max : UINT16_MAX);
     return LIM_OK;
 }
 

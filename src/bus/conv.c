@@ -42,12 +42,14 @@ static void count(lim_bus *bus, lim__sched *s, int by) /* one writer: no need fo
                           memory_order_release);
 }
 
-void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
-                     const lim__conv_kindred *as)
+const lim__conv_kindred *lim__conv_as(lim_bus *bus, const lim__conv_node *node)
 {
-    node->pid = lim_self(self);
-    node->state = state;
-    node->as = as;
+    lim__conv_kind kind = (lim__conv_kind)lim__pid_marked(bus->rt, lim__state_pid(lim__conv_state(node)));
+    return kind == LIM__KIND_TALK ? &lim__as_talk : kind == LIM__KIND_GATHER ? &lim__as_gather : &lim__as_exchange;
+}
+
+void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node)
+{
     lim__list_push(&bus->convs[lim__sched_index(lim__proc_sched(self))], &node->node);
 }
 
@@ -82,11 +84,11 @@ static bool fact(const lim__conv_facts *f, lim_bytes key, lim_bytes *value)
     return true;
 }
 
-bool lim__conv_matches(const lim__conv_node *node, lim_bytes where)
+bool lim__conv_matches(lim_bus *bus, const lim__conv_node *node, lim_bytes where)
 {
     if (where.len == 0)
         return true;
-    const lim__conv_facts f = node->as->facts(node->state);
+    const lim__conv_facts f = lim__conv_as(bus, node)->facts(lim__conv_state(node));
     const char *at = where.ptr, *end = at + where.len;
     while (f.open != NULL && at < end) {
         lim_bytes key = lim__name_get(&at), want = lim__name_get(&at), has;
@@ -160,16 +162,16 @@ void lim__waiters_free(lim__waiter *list, lim__sched *s)
 
 /* ---- spawning ---- */
 
-static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool link)
+static lim_spawn_opts spawn_opts(lim_bus *const *bus, lim__conv_kind kind, bool link, const lim__open *open)
 {
     return kind == LIM__KIND_TALK     ? lim__talk_spawn(bus, link)
            : kind == LIM__KIND_GATHER ? lim__gather_spawn(bus, link)
-                                      : lim__exchange_spawn(bus, link);
+                                      : lim__exchange_spawn(bus, link, open);
 }
 
 lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pid *out)
 {
-    lim_spawn_opts opts = spawn_opts(&bus, open->kind, open->kind != LIM__KIND_TASK);
+    lim_spawn_opts opts = spawn_opts(&bus, open->kind, open->kind != LIM__KIND_TASK, open);
     lim_pid pid = { 0 };
     count(bus, lim__proc_sched(self), 1);
     lim_err err = lim_spawn(self, &opts, &pid);
@@ -186,7 +188,7 @@ lim_err lim__conv_spawn(lim_bus *bus, lim_process *self, lim__open *open, lim_pi
 
 lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim_pid *out)
 {
-    lim_spawn_opts opts = spawn_opts(&bus, kind, false);
+    lim_spawn_opts opts = spawn_opts(&bus, kind, false, NULL);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler(owner);
     atomic_fetch_add(&bus->conv_entering, 1); /* before `closing` is read: a drain that saw nobody has missed nobody */
@@ -205,7 +207,7 @@ lim_err lim__conv_spawn_at(lim_bus *bus, lim__conv_kind kind, lim_pid owner, lim
 
 lim_err lim__conv_spawn_again(lim_bus *bus, lim__conv_kind kind, uint64_t id, lim_pid *out)
 {
-    lim_spawn_opts opts = spawn_opts(&bus, kind, false);
+    lim_spawn_opts opts = spawn_opts(&bus, kind, false, NULL);
     opts.place = true;
     opts.scheduler = lim__pid_scheduler((lim_pid){ id }) % lim__sched_count(bus->rt);
     atomic_fetch_add(&bus->conv_hosted, 1);

@@ -14,18 +14,22 @@ typedef struct lim__conv_kindred { /* what exchanges and talks each have their o
     void (*json)(const void *state, lim__json *j, const char *key);
     lim__conv_facts (*facts)(const void *state);
 } lim__conv_kindred;
-typedef struct lim__conv_node {
+extern const lim__conv_kindred lim__as_exchange, lim__as_talk, lim__as_gather;
+typedef struct lim__conv_node { /* the second thing in the state of each, behind its bus */
     lim__list node; /* in bus->convs of its scheduler */
-    lim_pid pid;
-    const void *state;
-    const lim__conv_kindred *as;
 } lim__conv_node;
+enum { LIM__CONV_NODE_AT = sizeof(void *) };
+static inline const void *lim__conv_state(const lim__conv_node *node)
+{
+    return (const char *)node - LIM__CONV_NODE_AT;
+}
+/* What it is, by the mark of its process. */
+const lim__conv_kindred *lim__conv_as(lim_bus *bus, const lim__conv_node *node);
 
-void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node, const void *state,
-                     const lim__conv_kindred *as);
+void lim__conv_enter(lim_bus *bus, lim_process *self, lim__conv_node *node);
 /* Does it have all of these: pairs of (u8 length, key) (u8 length, value)? Keys: kind, phase, group, type, name, else an
  * attribute. Empty: yes. */
-bool lim__conv_matches(const lim__conv_node *node, lim_bytes where);
+bool lim__conv_matches(lim_bus *bus, const lim__conv_node *node, lim_bytes where);
 /* In on_end, whether it had entered or not. */
 void lim__conv_leave(lim_bus *bus, lim__conv_node *node);
 /* A durable one is not waited for when the bus is drained: it goes on when that is opened again. On its scheduler. */
@@ -49,7 +53,8 @@ void lim__waiter_add(lim__waiter **list, lim_process *self, const lim__command *
 void lim__waiter_remove(lim__waiter **list, lim_process *self, const lim__command *unawait);
 void lim__waiters_free(lim__waiter *list, lim__sched *s);
 
-lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link);
+/* open: what its first letter will be, if that is known: then there is room for it in the process itself. */
+lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link, const lim__open *open);
 lim_spawn_opts lim__gather_spawn(lim_bus *const *bus, bool link);
 lim_spawn_opts lim__talk_spawn(lim_bus *const *bus, bool link);
 

@@ -59,8 +59,8 @@ static void trace(const exchange *x, lim__ex_event e, const lim__ex_facts *f, co
         note.bytes = lim__msg_bytes(now->part->payload).len;
     } else if (now->refused != NULL) {
         note.detail = lim__str(lim_why_text(now->refused->why));
-    } else if ((e == LIM__EX_LOST || e == LIM__EX_LEFT) && x->trouble != NULL) {
-        note.detail = lim__str(lim_reason_text(x->trouble->last_reason));
+    } else if ((e == LIM__EX_LOST || e == LIM__EX_LEFT) && troubled(x) != NULL) {
+        note.detail = lim__str(lim_reason_text(troubled(x)->last_reason));
     } else if (e == LIM__EX_PROGRESS && x->extra->note != NULL) {
         note.detail = lim__bytes(x->extra->note->note, x->extra->note->note_len);
     }
@@ -206,8 +206,9 @@ void lim__ex_happens(exchange *x, lim__ex_event e, occasion *now)
 {
     const lim__policy *policy = policy_of(x, now);
     lim__ex_facts facts = facts_of(x, e, policy);
-    lim__ex_state before = x->state;
-    uint32_t todo = mutate(x, lim__ex_step(&x->state, e, &facts), now);
+    lim__ex_state before = (lim__ex_state)x->state, state = before;
+    uint32_t todo = mutate(x, lim__ex_step(&state, e, &facts), now);
+    x->state = (uint8_t)state;
     if (todo != 0 || x->state != before)
         trace(x, e, &facts, now);
     now->attempts_max = policy->attempts_max; /* now: who it was said to may be forgotten on the way */
@@ -241,21 +242,24 @@ static void assign_directly(exchange *x, lim_process *self)
     simply(x, self, LIM__EX_ASSIGNED);
 }
 
-static size_t open_bytes(const lim__open *o)
+/* Where it was made for what it is opened with. */
+static lim__open *open_room(exchange *x)
 {
-    return sizeof *o + o->group_len + o->type_len;
+    return (lim__open *)(void *)((char *)(x + 1) + LIM__EX_ROOM);
 }
 
 /* A copy: a letter that is kept takes more room, and the pool wants it back. */
 static bool keep_open(exchange *x, lim_process *self, const lim_signal *signal)
 {
     lim__open *letter = (lim__open *)(uintptr_t)signal->body.ptr;
-    x->open = lim__alloc(lim__proc_sched(self), open_bytes(letter));
+    size_t bytes = lim__open_bytes(letter);
+    x->roomy = lim__proc_state_bytes(self) == sizeof *x + LIM__EX_ROOM + bytes;
+    x->open = x->roomy ? open_room(x) : lim__alloc(lim__proc_sched(self), bytes);
     if (x->open == NULL) {
         lim_exit(self, LIM_FAULT);
         return false;
     }
-    memcpy(x->open, letter, open_bytes(letter));
+    memcpy(x->open, letter, bytes);
     letter->payload = NULL; /* ours now */
     letter->terms = NULL;
     x->payload_len = (uint32_t)lim__msg_bytes(x->open->payload).len;
@@ -267,7 +271,7 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
     if (!keep_open(x, self, signal))
         return;
     const lim__terms *terms = lim__terms_or_default(x->open->terms);
-    uint64_t now_ns = lim_now_ns(self), deadline = x->open->deadline_ns, timer;
+    uint64_t now_ns = lim_now_ns(self), deadline = x->open->deadline_ns;
     lim__ex_trace(x, self, terms->trace);
     if (terms->hops > LIM_HOPS_MAX) {
         lim__ex_happens(x, LIM__EX_REFUSED,
@@ -285,8 +289,7 @@ static void opened(exchange *x, lim_process *self, const lim_signal *signal)
     if (stream && lim__ex_extra(x, self) != NULL)
         x->extra->granted = terms->window;
     if ((stream && x->extra == NULL) ||
-        (deadline != UINT64_MAX &&
-         lim_timer_start(self, deadline > now_ns ? deadline - now_ns : 0, LIM__EX_TAG_DEADLINE, &timer) != LIM_OK)) {
+        (deadline != UINT64_MAX && lim__deadline_set(self, deadline > now_ns ? deadline - now_ns : 0) != LIM_OK)) {
         lim_exit(self, LIM_FAULT);
         return;
     }
@@ -618,8 +621,8 @@ static bool may_return(lim_reason reason)
 static void participant_gone(exchange *x, lim_process *self, const lim_signal *signal)
 {
     lim_pid who = signal->from;
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count;) {
-        const old_lease *o = &x->trouble->old[i];
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count;) {
+        const old_lease *o = &troubled(x)->old[i];
         if (o->is == OLD_STUCK && o->was->participant.id == who.id) {
             lim__ex_happens(x, LIM__EX_STUCK_DONE, &(occasion){ .self = self, .lease = o->was->lease });
             i = 0;
@@ -705,7 +708,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     exchange *x = state;
     if (x->state == 0) {
-        lim__conv_enter(x->bus, self, &x->node, x, &lim__as_exchange);
+        lim__conv_enter(x->bus, self, &x->node);
         x->state = LIM__EX_PLACING;
     }
     if (LIM_UNLIKELY(x->keeping)) {
@@ -727,6 +730,7 @@ static void extra_free(extra *e, lim__sched *s)
     }
     lim__letter_free(s, e->claimed);
     lim__letter_free(s, e->note);
+    lim__free(s, e->trouble, sizeof *e->trouble);
     lim__history_end(e->history);
     lim__free(s, e, sizeof *e);
 }
@@ -742,24 +746,24 @@ static void on_end(void *state, lim_reason reason)
     if (x->open != NULL) {
         lim__msg_unref(x->open->payload);
         lim__terms_unref(x->open->terms);
-        lim__free(s, x->open, open_bytes(x->open));
+        if (!x->roomy)
+            lim__free(s, x->open, lim__open_bytes(x->open));
     }
-    lim__ex_given_free(s, x->current);
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        lim__ex_given_free(s, x->trouble->old[i].was);
-    if (x->trouble != NULL)
-        lim__free(s, x->trouble, sizeof *x->trouble);
+    lim__ex_given_free(x, s, x->current);
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        lim__ex_given_free(x, s, troubled(x)->old[i].was);
     if (x->extra != NULL)
         extra_free(x->extra, s);
 }
 
-lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link)
+lim_spawn_opts lim__exchange_spawn(lim_bus *const *bus, bool link, const lim__open *open)
 {
     return (lim_spawn_opts){ .size = sizeof(lim_spawn_opts),
                              .name = "exchange",
                              .on_signal = on_signal,
                              .on_end = on_end,
-                             .state_bytes = sizeof(exchange),
+                             .state_bytes =
+                                 sizeof(exchange) + (open != NULL ? LIM__EX_ROOM + lim__open_bytes(open) : 0),
                              .init = bus,
                              .init_bytes = sizeof *bus,
                              .mailbox_max = 64,

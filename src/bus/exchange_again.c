@@ -47,7 +47,7 @@ void lim__ex_relived(exchange *x, lim_process *self)
 {
     keep *k = x->extra->keep;
     lim__relive *r = k->relive;
-    uint64_t now_ns = lim_now_ns(self), deadline = x->open->deadline_ns, timer;
+    uint64_t now_ns = lim_now_ns(self), deadline = x->open->deadline_ns;
     k->relive = NULL;
     k->order = r->order;
     k->seen_until_wall_ns = r->seen_until_wall_ns;
@@ -55,8 +55,8 @@ void lim__ex_relived(exchange *x, lim_process *self)
     k->stored = x->admitted = true;
     bool good = lim__ex_read(x, self, lim__bytes(r->row, r->len));
     lim__letter_free(lim__proc_sched(self), r);
-    if (!good || (deadline != UINT64_MAX && lim_timer_start(self, deadline > now_ns ? deadline - now_ns : 0,
-                                                            LIM__EX_TAG_DEADLINE, &timer) != LIM_OK)) {
+    if (!good ||
+        (deadline != UINT64_MAX && lim__deadline_set(self, deadline > now_ns ? deadline - now_ns : 0) != LIM_OK)) {
         lim_exit(self, LIM_FAULT);
         return;
     }
@@ -73,8 +73,8 @@ void lim__ex_relived(exchange *x, lim_process *self)
 static bool any_lease(const exchange *x)
 {
     bool any = x->current != NULL;
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        any |= x->trouble->old[i].is == OLD_SUSPENDED;
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        any |= troubled(x)->old[i].is == OLD_SUSPENDED;
     return any;
 }
 

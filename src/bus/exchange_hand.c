@@ -14,19 +14,20 @@
 
 trouble *lim__ex_trouble(exchange *x, lim_process *self)
 {
-    if (x->trouble == NULL) {
-        x->trouble = lim__alloc(lim__proc_sched(self), sizeof *x->trouble);
-        if (x->trouble != NULL)
-            memset(x->trouble, 0, sizeof *x->trouble);
+    extra *e = lim__ex_extra(x, self);
+    if (e != NULL && e->trouble == NULL) {
+        e->trouble = lim__alloc(lim__proc_sched(self), sizeof *e->trouble);
+        if (e->trouble != NULL)
+            memset(e->trouble, 0, sizeof *e->trouble);
     }
-    return x->trouble;
+    return troubled(x);
 }
 
 /* ---- who was given it ---- */
 
 static size_t given_text(const given *g)
 {
-    return sizeof *g + g->identity_len + g->router_len;
+    return offsetof(given, text) + g->identity_len + g->router_len;
 }
 
 static size_t given_bytes(size_t text, bool policy, bool kept)
@@ -34,22 +35,41 @@ static size_t given_bytes(size_t text, bool policy, bool kept)
     return policy ? (text + 7) / 8 * 8 + sizeof(lim__policy) + (kept ? sizeof(known) : 0) : text;
 }
 
+static lim__policy *policy_in(const given *g)
+{
+    return (lim__policy *)(void *)((char *)(uintptr_t)g + given_bytes(given_text(g), true, false) -
+                                   sizeof(lim__policy));
+}
+
+static void policy_is(given *g, const lim__policy *policy)
+{
+    if (g != NULL && g->judged)
+        *policy_in(g) = *policy;
+}
+
+/* The first one is behind the exchange itself, if it is small. */
+static given *given_room(exchange *x, lim_process *self, size_t bytes)
+{
+    if (!x->roomy || x->room_taken || bytes > LIM__EX_ROOM)
+        return lim__alloc(lim__proc_sched(self), bytes);
+    x->room_taken = true;
+    return (given *)(void *)(x + 1);
+}
+
 given *lim__ex_given(exchange *x, lim_process *self, const lim__assigned *a)
 {
-    size_t text = sizeof(given) + a->identity_len + a->router_len;
-    given *g = lim__alloc(lim__proc_sched(self), given_bytes(text, task_like(x), x->durable));
+    size_t text = offsetof(given, text) + a->identity_len + a->router_len;
+    given *g = given_room(x, self, given_bytes(text, task_like(x), x->durable));
     if (g == NULL)
         return NULL;
-    *g = (given){ .participant = a->participant,
-                  .lease = a->lease,
-                  .identity_len = a->identity_len,
-                  .router_len = a->router_len,
-                  .kept = x->durable };
-    memcpy(g->text, a->text, text - sizeof *g);
-    if (task_like(x)) {
-        char *at = (char *)g + given_bytes(text, true, false) - sizeof a->policy;
-        g->policy = memcpy(at, &a->policy, sizeof a->policy);
-    }
+    g->participant = a->participant;
+    g->lease = a->lease;
+    g->identity_len = a->identity_len;
+    g->router_len = a->router_len;
+    g->kept = x->durable;
+    g->judged = task_like(x);
+    memcpy(g->text, a->text, text - offsetof(given, text));
+    policy_is(g, &a->policy);
     if (x->durable) {
         known k = { .member_kind = a->member_kind };
         memcpy(k.session, a->session, sizeof k.session);
@@ -63,29 +83,25 @@ known *lim__ex_known(const given *g)
     return g->kept ? (known *)(void *)((char *)(uintptr_t)g + given_bytes(given_text(g), true, false)) : NULL;
 }
 
-void lim__ex_given_free(lim__sched *s, given *g)
+void lim__ex_given_free(exchange *x, lim__sched *s, given *g)
 {
-    if (g != NULL)
-        lim__free(s, g, given_bytes(given_text(g), g->policy != NULL, g->kept));
-}
-
-static void policy_is(given *g, const lim__policy *policy)
-{
-    if (g != NULL && g->policy != NULL)
-        *(lim__policy *)(uintptr_t)g->policy = *policy;
+    if (g != NULL && g == (given *)(void *)(x + 1))
+        x->room_taken = false;
+    else if (g != NULL)
+        lim__free(s, g, given_bytes(given_text(g), g->judged, g->kept));
 }
 
 void lim__ex_policy_is(exchange *x, const lim__policy *policy)
 {
     policy_is(x->current, policy);
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        policy_is(x->trouble->old[i].was, policy);
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        policy_is(troubled(x)->old[i].was, policy);
 }
 
 const lim__policy *lim__ex_policy(const given *g)
 {
     static const lim__policy none = { .attempts_max = 1 };
-    return g != NULL && g->policy != NULL ? g->policy : &none;
+    return g != NULL && g->judged ? policy_in(g) : &none;
 }
 
 /* ---- asking the group ---- */
@@ -121,7 +137,7 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
         return;
     }
     lim_bytes type = type_name(x->open);
-    uint32_t shun = x->trouble != NULL ? x->trouble->shun_count : 0;
+    uint32_t shun = troubled(x) != NULL ? troubled(x)->shun_count : 0;
     lim__want *w =
         lim__letter_new(lim__proc_sched(self), &lim__type_want, sizeof *w + shun * sizeof *w->shun + type.len);
     if (w == NULL) {
@@ -144,7 +160,7 @@ void lim__ex_want(exchange *x, lim_process *self, bool again, uint64_t due_ns)
                       .shun_room = (uint8_t)shun,
                       .type_len = (uint8_t)type.len };
     if (shun > 0)
-        memcpy(w->shun, x->trouble->shun, shun * sizeof *w->shun);
+        memcpy(w->shun, troubled(x)->shun, shun * sizeof *w->shun);
     if (type.len > 0)
         memcpy(lim__want_text(w), type.ptr, type.len);
     if (x->durable) /* behind what gives back the lease before */
@@ -305,8 +321,8 @@ bool lim__ex_hand(exchange *x, lim_process *self)
     }
     if (lim__send(self, x->current->participant, r) == LIM_E_FULL)
         return false;
-    if (x->trouble != NULL && !task_like(x)) /* nobody will say that he has it */
-        rerouted(x->trouble, lim_now_ns(self));
+    if (troubled(x) != NULL && !task_like(x)) /* nobody will say that he has it */
+        rerouted(troubled(x), lim_now_ns(self));
     lim__ex_pass_signals(x, self); /* behind it */
     return true;
 }
@@ -424,17 +440,17 @@ void lim__ex_release(exchange *x, lim_process *self, uint64_t lease)
 
 old_lease *lim__ex_old(const exchange *x, uint64_t lease)
 {
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        if (x->trouble->old[i].was->lease == lease && x->trouble->old[i].is != OLD_PAST)
-            return &x->trouble->old[i];
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        if (troubled(x)->old[i].was->lease == lease && troubled(x)->old[i].is != OLD_PAST)
+            return &troubled(x)->old[i];
     return NULL;
 }
 
 static uint32_t count(const exchange *x, old_is is)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        n += x->trouble->old[i].is == is;
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        n += troubled(x)->old[i].is == is;
     return n;
 }
 
@@ -452,24 +468,26 @@ bool lim__ex_crowded(const exchange *x)
 static void unlink_unused(exchange *x, lim_process *self, lim_pid who)
 {
     bool used = x->current != NULL && x->current->participant.id == who.id;
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        used |= x->trouble->old[i].is == OLD_STUCK && x->trouble->old[i].was->participant.id == who.id;
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        used |= troubled(x)->old[i].is == OLD_STUCK && troubled(x)->old[i].was->participant.id == who.id;
     if (!used)
         lim_unlink(self, who);
 }
 
-static void forget_at(trouble *t, lim_process *self, uint32_t at)
+static void forget_at(exchange *x, lim_process *self, uint32_t at)
 {
-    lim__ex_given_free(lim__proc_sched(self), t->old[at].was);
+    trouble *t = troubled(x);
+    lim__ex_given_free(x, lim__proc_sched(self), t->old[at].was);
     memmove(&t->old[at], &t->old[at + 1], (--t->old_count - at) * sizeof t->old[0]);
 }
 
 /* A name of the past makes room for one that is more. */
-static void make_room(trouble *t, lim_process *self)
+static void make_room(exchange *x, lim_process *self)
 {
+    const trouble *t = troubled(x);
     for (uint32_t i = 0; t->old_count == LIM__EX_OLD_MAX && i < t->old_count; i++)
         if (t->old[i].is == OLD_PAST)
-            forget_at(t, self, i);
+            forget_at(x, self, i);
 }
 
 void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
@@ -480,7 +498,7 @@ void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
     x->current = NULL;
     trouble *t = is != OLD_PAST || lost ? lim__ex_trouble(x, self) : NULL;
     if (t != NULL)
-        make_room(t, self);
+        make_room(x, self);
     bool kept = t != NULL && t->old_count < LIM__EX_OLD_MAX;
     if (kept)
         t->old[t->old_count++] =
@@ -496,7 +514,7 @@ void lim__ex_retire(exchange *x, lim_process *self, old_is is, bool lost)
         release(x, self, was->lease, is_task(x) && !x->taken);
     unlink_unused(x, self, was->participant);
     if (!kept)
-        lim__ex_given_free(lim__proc_sched(self), was);
+        lim__ex_given_free(x, lim__proc_sched(self), was);
 }
 
 void lim__ex_drop_old(exchange *x, lim_process *self, uint64_t lease)
@@ -509,14 +527,14 @@ void lim__ex_drop_old(exchange *x, lim_process *self, uint64_t lease)
     lim__ex_release(x, self, lease);
     o->is = OLD_PAST;
     if (!o->lost)
-        forget_at(x->trouble, self, (uint32_t)(o - x->trouble->old));
+        forget_at(x, self, (uint32_t)(o - troubled(x)->old));
     if (linked)
         unlink_unused(x, self, who);
 }
 
 void lim__ex_revoke_old(exchange *x, lim_process *self)
 {
-    trouble *t = x->trouble;
+    trouble *t = troubled(x);
     if (t == NULL)
         return;
     for (uint32_t i = 0; i < t->old_count; i++)
@@ -531,7 +549,7 @@ void lim__ex_revoke_old(exchange *x, lim_process *self)
 /* One that was away has come back, under a new pid. */
 void lim__ex_resume(exchange *x, occasion *now)
 {
-    trouble *t = x->trouble;
+    trouble *t = troubled(x);
     old_lease *o = lim__ex_old(x, now->lease);
     LIM_ASSERT(o != NULL && o->is == OLD_SUSPENDED && x->current == NULL);
     lim__ex_end_grace(x, now->self);

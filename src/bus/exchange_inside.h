@@ -21,19 +21,24 @@ enum {
     LIM__EX_CREDIT_MAX = 1 << 20,
     LIM__EX_SIGNALS_MAX = 16     /* kept for whoever gets it */
 };
-enum { LIM__EX_TAG_DEADLINE = 1, LIM__EX_TAG_OFFER, LIM__EX_TAG_SLOW, LIM__EX_TAG_PROGRESS, LIM__EX_TAG_KEEP };
+enum {
+    LIM__EX_TAG_DEADLINE = LIM__TAG_DEADLINE,
+    LIM__EX_TAG_OFFER = 1,
+    LIM__EX_TAG_SLOW,
+    LIM__EX_TAG_PROGRESS,
+    LIM__EX_TAG_KEEP
+};
 
-/* Who was given it, under which lease: what the group said in `assigned`, in the least room. The policy is behind the text;
- * NULL: of an ask. Of a durable exchange what its connection is known by is behind that. */
+/* Who was given it, under which lease: what the group said in `assigned`, in the least room. Of a task the policy is behind
+ * the text, of a durable exchange what its connection is known by behind that. */
 typedef struct known {
     uint8_t session[16], member_kind;
 } known;
 typedef struct given {
     lim_pid participant; /* {0}: it was there before the server was started anew */
     uint64_t lease;
-    const lim__policy *policy;
     uint8_t identity_len, router_len;
-    bool kept;           /* `known` is there */
+    bool judged, kept;   /* the policy is there; `known` is */
     char text[];         /* identity, router */
 } given;
 
@@ -64,6 +69,7 @@ typedef struct kept_signal {
     lim__signal_in *letter;
 } kept_signal;
 typedef struct extra { /* what most exchanges do without */
+    trouble *trouble;
     lim__waiter *waiters;
     uint64_t slow_timer, progress_timer, taken_ns;
     uint32_t granted, parts;  /* of an answer in parts: still allowed, passed on */
@@ -85,20 +91,26 @@ typedef struct exchange {
     lim__open *open;          /* a copy of its first letter; its payload is let go when nobody can need it any more */
     given *current;           /* NULL: nobody has it */
     lim_pid group;
-    struct trouble *trouble;
     struct extra *extra;
     uint64_t offer_timer;
-    lim__ex_state state;
     uint32_t payload_len;
     uint16_t attempts, losses;
     bool admitted : 1, taken : 1; /* told the dispatcher; acknowledged by the current participant */
     bool was_taken : 1;       /* acknowledged by anybody */
     bool durable : 1;         /* each step is stored before anybody hears of it */
     bool keeping : 1;         /* extra->keep is there: signals may have to wait */
+    bool roomy : 1, room_taken : 1; /* LIM__EX_ROOM bytes are behind it, and what it was opened with; by a `given` */
+    uint8_t state;            /* lim__ex_state; 0: has not heard of anything yet */
     uint8_t wish;             /* the newest of the group; an answer to one before is not for it */
     uint8_t untaken;          /* handed over in vain since it was last acknowledged */
 } exchange;
-_Static_assert(sizeof(exchange) <= 112, "an idle exchange takes what it took");
+enum { LIM__EX_ROOM = 40 };   /* for a lease of an ask, whose participant's name is not long */
+_Static_assert(sizeof(exchange) == 80 && offsetof(given, text) == 20 && offsetof(exchange, node) == LIM__CONV_NODE_AT,
+               "what an idle exchange takes: docs/internals/memory.md");
+static inline trouble *troubled(const exchange *x)
+{
+    return x->extra != NULL ? x->extra->trouble : NULL;
+}
 
 /* What the event at hand carries, for the effects. */
 typedef struct occasion {
@@ -145,7 +157,7 @@ void lim__ex_trace(exchange *x, lim_process *self, bool wanted);
 /* exchange_hand.c */
 /* Of a task: with its policy. NULL: no memory. */
 given *lim__ex_given(exchange *x, lim_process *self, const lim__assigned *a);
-void lim__ex_given_free(lim__sched *s, given *g); /* NULL is a no-op */
+void lim__ex_given_free(exchange *x, lim__sched *s, given *g); /* NULL is a no-op */
 const lim__policy *lim__ex_policy(const given *g); /* never NULL */
 void lim__ex_policy_is(exchange *x, const lim__policy *policy); /* as its queue says after a restart */
 trouble *lim__ex_trouble(exchange *x, lim_process *self); /* NULL: no memory */
@@ -274,6 +286,5 @@ void lim__ex_undo(const exchange *x, lim_process *self, lim__outcome_letter *o);
 /* exchange_show.c */
 lim_phase lim__ex_phase(const exchange *x);
 void lim__ex_inspect(exchange *x, lim_process *self, const lim_signal *signal);
-extern const lim__conv_kindred lim__as_exchange;
 
 #endif

@@ -231,8 +231,8 @@ static void put_const(const exchange *x, lim_process *self, lim__batch *b)
     part_key(key, k->id);
     lim__batch_put(b, LIM__TABLE_TASKS, lim__bytes(key, 9), lim__buf_bytes(&row));
     lim__buf_fini(&row);
-    if (x->open->mark != 0 && !LIM__MUTATION("fire_unmarked")) {
-        lim__schedule_mark_key(key, x->open->mark);
+    if (lim__open_mark(x->open) != 0 && !LIM__MUTATION("fire_unmarked")) {
+        lim__schedule_mark_key(key, lim__open_mark(x->open));
         lim__batch_put(b, LIM__TABLE_SCHEDULES, lim__bytes(key, 9), lim__bytes(&(uint8_t){ 1 }, 1));
     }
     put_seen(x, k, b);
@@ -335,7 +335,7 @@ static void refuse(exchange *x, lim_process *self, lim_why why, uint64_t limit, 
     }
     if (x->current != NULL)
         lim_unlink(self, x->current->participant);
-    lim__ex_given_free(s, x->current);
+    lim__ex_given_free(x, s, x->current);
     x->current = NULL;
     x->state = LIM__EX_PLACING;
     lim__ex_happens(x, LIM__EX_REFUSED,
@@ -538,7 +538,7 @@ void lim__ex_keep_free(exchange *x, lim_process *self)
 {
     keep *k = x->extra->keep;
     lim__sched *s = self != NULL ? lim__proc_sched(self) : lim__sched_current();
-    if (k->id.id != x->node.pid.id)
+    if (k->id.id != lim__state_pid(x).id)
         lim__alias_drop(x->bus, k->id.id);
     later_drop(k, s);
     lim__stash_fini(&k->stash, self);

@@ -28,9 +28,9 @@ void lim__ex_admit(exchange *x, lim_process *self, lim_pid as, const lim_admissi
 static size_t excluded_bytes(const exchange *x)
 {
     size_t bytes = 0;
-    for (uint32_t i = 0; x->trouble != NULL && i < x->trouble->old_count; i++)
-        if (x->trouble->old[i].lost)
-            bytes += LIM__GONE_BYTES + x->trouble->old[i].was->identity_len;
+    for (uint32_t i = 0; troubled(x) != NULL && i < troubled(x)->old_count; i++)
+        if (troubled(x)->old[i].lost)
+            bytes += LIM__GONE_BYTES + troubled(x)->old[i].was->identity_len;
     return bytes;
 }
 
@@ -62,7 +62,7 @@ static lim__outcome_letter *outcome_new(exchange *x, lim_process *self, const gi
         memcpy(at, detail.ptr, detail.len);
     at += detail.len;
     o->excluded_bytes = (uint16_t)names;
-    const trouble *t = x->trouble;
+    const trouble *t = troubled(x);
     for (uint32_t i = 0; t != NULL && i < t->old_count; i++)
         if (t->old[i].lost) {
             lim_excluded gone = lim__ex_excluded(&t->old[i]);
@@ -84,8 +84,8 @@ static lim_handed handed(const exchange *x)
 {
     if (x->was_taken)
         return LIM_HANDED_YES;
-    bool tried =
-        x->losses > 0 || x->attempts > 0 || (x->trouble != NULL && x->trouble->old_count + x->trouble->shun_count > 0);
+    bool tried = x->losses > 0 || x->attempts > 0 ||
+                 (troubled(x) != NULL && troubled(x)->old_count + troubled(x)->shun_count > 0);
     return x->current != NULL || tried ? LIM_HANDED_UNKNOWN : LIM_HANDED_NO;
 }
 
@@ -117,7 +117,7 @@ static void fill_refused(lim__outcome_letter *o, const lim__refused *refused, co
 
 static void fill_outcome(const exchange *x, uint32_t todo, const occasion *now, lim__outcome_letter *o)
 {
-    lim_reason reason = x->trouble != NULL ? x->trouble->last_reason : LIM_REASON_NONE;
+    lim_reason reason = troubled(x) != NULL ? troubled(x)->last_reason : LIM_REASON_NONE;
     o->handed_over = handed(x);
     if (todo & LIM__EX_DO_OUT_ANSWER) {
         fill_answer(o, now, x);
@@ -155,7 +155,7 @@ static lim_bytes outcome_detail(uint32_t todo, const occasion *now)
 /* Who answered: for an answer under an old lease, the one that had it. */
 static const given *speaker(const exchange *x, const occasion *now)
 {
-    const trouble *t = x->trouble;
+    const trouble *t = troubled(x);
     const old_lease *old = now->answer != NULL ? lim__ex_old(x, now->lease) : NULL;
     if (old != NULL)
         return old->was;

@@ -47,7 +47,7 @@ static void lease_row(const given *g, uint8_t is, const old_lease *old, lim__buf
 
 void lim__ex_row(const exchange *x, lim_process *self, lim__buf *out)
 {
-    const trouble *t = x->trouble;
+    const trouble *t = troubled(x);
     (void)self;
     lim__pack_u8(out, ROW_FORMAT);
     lim__pack_u8(out, x->current != NULL ? ROW_HELD : ROW_WAITS);
@@ -117,7 +117,7 @@ static bool take_lease(exchange *x, lim_process *self, const lease_read *l)
     }
     trouble *t = lim__ex_trouble(x, self);
     if (t == NULL || t->old_count == LIM__EX_OLD_MAX) {
-        lim__ex_given_free(lim__proc_sched(self), g);
+        lim__ex_given_free(x, lim__proc_sched(self), g);
         return t != NULL;
     }
     t->old[t->old_count++] = (old_lease){ .was = g,
@@ -184,7 +184,7 @@ lim__open *lim__ex_row_open(lim_bus *bus, lim_bytes row, lim__relive *relive)
     }
     o->flags = flags;
     o->on_crash = (lim_crash)on_crash;
-    o->losses_max = losses_max;
+    o->losses_max = (uint16_t)losses_max;
     o->participant = (lim_pid){ participant };
     o->terms = terms;
     o->opened_ns = now_ns + opened - now_wall; /* modulo 2^64: how long ago that is comes out right */
@@ -232,7 +232,7 @@ void lim__ex_const_row(const exchange *x, lim_process *self, lim__buf *out)
     const keep *k = x->extra->keep;
     lim__pack_u8(out, ROW_FORMAT);
     lim__pack_u8(out, (uint8_t)o->kind);
-    lim__pack_u8(out, o->flags & (uint8_t)~LIM__OPEN_REPORT);
+    lim__pack_u8(out, o->flags & (uint8_t) ~(LIM__OPEN_REPORT | LIM__OPEN_MARKED));
     lim__pack_u8(out, (uint8_t)o->on_crash);
     lim__pack_u32(out, o->losses_max);
     lim__pack_u64(out, o->participant.id);

@@ -6,7 +6,7 @@
 
 lim_phase lim__ex_phase(const exchange *x)
 {
-    switch (x->state) {
+    switch ((lim__ex_state)x->state) {
     case LIM__EX_PLACING:
         return LIM_PHASE_CREATED;
     case LIM__EX_OFFERED:
@@ -48,7 +48,7 @@ void lim__ex_inspect(exchange *x, lim_process *self, const lim_signal *signal)
 /* When each of them was lost, and when another one had it. */
 static void past_json(const exchange *x, lim__json *j)
 {
-    const trouble *t = x->trouble;
+    const trouble *t = troubled(x);
     lim_excluded past[LIM__EX_OLD_MAX];
     uint32_t n = 0;
     for (uint32_t i = 0; t != NULL && i < t->old_count; i++)
@@ -60,7 +60,7 @@ static void past_json(const exchange *x, lim__json *j)
 
 static void old_json(const exchange *x, lim__json *j)
 {
-    const trouble *t = x->trouble;
+    const trouble *t = troubled(x);
     lim__json_open(j, "excluded", '[');
     for (uint32_t i = 0; t != NULL && i < t->old_count; i++)
         if (t->old[i].lost)
@@ -98,7 +98,7 @@ static void exchange_json(const void *state, lim__json *j, const char *key)
     if (x->open == NULL)
         return; /* born, not yet told what for */
     lim__json_open(j, key, '{');
-    lim__json_id(j, "id", x->keeping ? x->extra->keep->id.id : x->node.pid.id);
+    lim__json_id(j, "id", x->keeping ? x->extra->keep->id.id : lim__state_pid(x).id);
     lim__json_str(j, "kind", lim__conv_kind_text(x->open->kind));
     lim__json_str(j, "phase", lim_phase_text(lim__ex_phase(x)));
     lim__json_bytes(j, "group", group_name(x->open));

@@ -38,6 +38,7 @@ typedef struct gather {
     lim__waiter *waiters;
     lim__history *history;
 } gather;
+_Static_assert(offsetof(gather, node) == LIM__CONV_NODE_AT, "where it is listed");
 
 static lim_bytes group_name(const lim__open *o)
 {
@@ -335,7 +336,7 @@ static void gather_json(const void *state, lim__json *j, const char *key)
     if (g->open == NULL)
         return; /* born, not yet told what for */
     lim__json_open(j, key, '{');
-    lim__json_id(j, "id", g->node.pid.id);
+    lim__json_id(j, "id", lim__state_pid(g).id);
     lim__json_str(j, "kind", lim__conv_kind_text(LIM__KIND_GATHER));
     lim__json_str(j, "phase", lim_phase_text(phase(g)));
     lim__json_bytes(j, "group", group_name(g->open));
@@ -361,7 +362,7 @@ static lim__conv_facts gather_facts(const void *state)
     return (lim__conv_facts){ g->open, g->open != NULL ? phase(g) : LIM_PHASE_NONE };
 }
 
-static const lim__conv_kindred as_gather = { gather_json, gather_facts };
+const lim__conv_kindred lim__as_gather = { gather_json, gather_facts };
 
 /* ---- signals ---- */
 
@@ -405,7 +406,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     gather *g = state;
     if (g->state == 0) {
-        lim__conv_enter(g->bus, self, &g->node, g, &as_gather);
+        lim__conv_enter(g->bus, self, &g->node);
         g->state = ASKING;
     }
     switch (signal->kind) {

@@ -266,7 +266,7 @@ void lim__outcome_view(const lim__outcome_letter *letter, lim_excluded *excluded
 lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, lim_bytes type, lim__msg *payload)
 {
     LIM_ASSERT(group.len <= 255 && type.len <= 255);
-    lim__open *open = lim__letter_new(s, &lim__type_open, sizeof *open + group.len + type.len);
+    lim__open *open = lim__letter_new(s, &lim__type_open, sizeof *open + group.len + type.len + sizeof(uint64_t));
     if (open == NULL)
         return NULL;
     *open = (lim__open){ .kind = kind, .payload = payload, .on_crash = LIM_CRASH_FAIL, .deadline_ns = UINT64_MAX };
@@ -277,4 +277,20 @@ lim__open *lim__open_new(lim__sched *s, lim__conv_kind kind, lim_bytes group, li
     if (type.len > 0)
         memcpy(open->text + group.len, type.ptr, type.len);
     return open;
+}
+
+uint64_t lim__open_mark(const lim__open *o)
+{
+    uint64_t mark = 0;
+    if (o->flags & LIM__OPEN_MARKED)
+        memcpy(&mark, o->text + o->group_len + o->type_len, sizeof mark);
+    return mark;
+}
+
+void lim__open_set_mark(lim__open *o, uint64_t mark)
+{
+    if (mark == 0)
+        return;
+    o->flags |= LIM__OPEN_MARKED;
+    memcpy(o->text + o->group_len + o->type_len, &mark, sizeof mark);
 }

@@ -31,23 +31,33 @@ const char *lim__conv_kind_text(lim__conv_kind kind);
 #define lim__conv_kind_of(bus, pid) ((lim__conv_kind)lim__pid_marked((bus)->rt, (pid)))
 
 /* ---- owner -> conversation ---- (ask, tell, receive, join: whoever sends it is answered) */
-enum { LIM__OPEN_WAIT = 1, LIM__OPEN_REPORT = 2 /* tasks: tell the owner admission and outcome */ };
-typedef struct lim__open { /* the first letter of every conversation; it keeps it */
+enum {
+    LIM__OPEN_WAIT = 1,
+    LIM__OPEN_REPORT = 2, /* tasks: tell the owner admission and outcome */
+    LIM__OPEN_MARKED = 4  /* lim__open_mark */
+};
+typedef struct lim__open { /* the first letter of every conversation; it keeps what it says */
     lim_pid owner;
     uint64_t ref;
-    lim__conv_kind kind;
-    uint8_t flags;
-    lim_crash on_crash;
-    uint32_t losses_max;
     uint64_t deadline_ns;   /* monotonic; UINT64_MAX: none */
     uint64_t opened_ns;
     lim_pid participant;    /* instead of a group; or this one of the group, in its turn; or {0} */
     lim__msg *payload;      /* TALK: NULL */
     lim__terms *terms;      /* NULL: nothing special */
-    uint64_t mark;          /* TASK: if it is durable, its first commit has this row in the table of schedules; 0: none */
-    uint8_t group_len, type_len;
-    char text[];            /* group, type */
+    uint16_t losses_max;
+    lim__conv_kind kind : 8;
+    lim_crash on_crash : 8;
+    uint8_t flags, group_len, type_len;
+    char text[];            /* group, type, mark */
 } lim__open;
+static inline size_t lim__open_bytes(const lim__open *o)
+{
+    size_t mark = o->flags & LIM__OPEN_MARKED ? sizeof(uint64_t) : 0;
+    return offsetof(lim__open, text) + o->group_len + o->type_len + mark;
+}
+/* TASK: if it is durable, its first commit has this row in the table of schedules; 0: none. */
+uint64_t lim__open_mark(const lim__open *o);
+void lim__open_set_mark(lim__open *o, uint64_t mark); /* of one from lim__open_new, once */
 typedef struct lim__ask { uint64_t ref; lim_pid to; uint64_t deadline_ns; lim__msg *payload; } lim__ask;
 typedef struct lim__tell { /* refused: answered in its turn and sent to nobody; payload NULL */
     uint64_t ref;

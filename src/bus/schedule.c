@@ -99,7 +99,7 @@ static lim__open *task_letter(lim__system *sys, const lim__schedule *s, lim__msg
     open->opened_ns = now;
     open->deadline_ns = s->timeout_ns == 0 ? UINT64_MAX : now + s->timeout_ns;
     open->terms = lim__terms_ref(s->terms);
-    open->mark = f->mark;
+    lim__open_set_mark(open, f->mark);
     return open;
 }
 

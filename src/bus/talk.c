@@ -54,7 +54,7 @@ void lim__talk_done(talk *t, lim_process *self, lim_pid to, uint64_t ref, const 
         return;
     *d = *as;
     d->ref = ref;
-    d->conv = t->node.pid;
+    d->conv = lim__state_pid(t);
     if (as->err == LIM_E_CLOSED && t->phase != LIM_PHASE_NONE) {
         d->phase = t->phase;
         d->wanted = LIM_PHASE_ACTIVE;
@@ -112,7 +112,7 @@ static void end(talk *t, lim_process *self, lim_reason reason)
     lim_unlink(self, t->owner);
     lim__closed *c = lim__letter_new(lim__proc_sched(self), &lim__type_closed, sizeof *c);
     if (c != NULL) {
-        *c = (lim__closed){ t->node.pid, (lim_phase)t->phase, reason };
+        *c = (lim__closed){ lim__state_pid(t), (lim_phase)t->phase, reason };
         (void)!lim__talk_post(t, self, t->owner, c);
     }
     lim__talk_note(t, self, "ended", (lim_pid){ 0 }, lim__str(lim_reason_text(reason)), 0, 0);
@@ -170,16 +170,11 @@ static lim_err claim_name(talk *t, lim_bytes name)
     if (memchr(name.ptr, 0, name.len) != NULL)
         return LIM_E_INVALID;
     snprintf(text, sizeof text, "%.*s", (int)name.len, (const char *)name.ptr);
-    return lim_register(t->bus->rt, text, t->node.pid); /* it goes with this process, however that ends */
+    return lim_register(t->bus->rt, text, lim__state_pid(t)); /* it goes with this process, however that ends */
 }
 
 /* What most talks were opened with: nothing worth keeping. They live long, and are mostly idle. */
 static const lim__open plain = { .kind = LIM__KIND_TALK, .on_crash = LIM_CRASH_FAIL, .deadline_ns = UINT64_MAX };
-
-static size_t open_bytes(const lim__open *o)
-{
-    return sizeof *o + o->group_len + o->type_len;
-}
 
 static void open_free(talk *t, lim__sched *s)
 {
@@ -187,18 +182,19 @@ static void open_free(talk *t, lim__sched *s)
         return;
     lim__msg_unref(t->open->payload);
     lim__terms_unref(t->open->terms);
-    lim__free(s, t->open, open_bytes(t->open));
+    lim__free(s, t->open, lim__open_bytes(t->open));
 }
 
 /* The letter's body without its envelope. */
 static bool keep_open(talk *t, lim_process *self, const lim_signal *signal)
 {
     lim__sched *s = lim__proc_sched(self);
-    lim__open *o = lim__alloc(s, signal->body.len);
+    size_t bytes = lim__open_bytes(signal->body.ptr);
+    lim__open *o = lim__alloc(s, bytes);
     if (o == NULL)
         return false;
     lim__open *letter = lim__letter_keep(self, signal);
-    memcpy(o, letter, signal->body.len);
+    memcpy(o, letter, bytes);
     lim__letter_recycle(s, letter);
     if (o->group_len == 0) { /* only routers look at it */
         lim__msg_unref(o->payload);
@@ -213,13 +209,13 @@ static bool keep_open(talk *t, lim_process *self, const lim_signal *signal)
 
 static lim_err begin(talk *t, lim_process *self)
 {
-    uint64_t now_ns = lim_now_ns(self), deadline_ns = t->deadline_ns, timer;
+    uint64_t now_ns = lim_now_ns(self), deadline_ns = t->deadline_ns;
     const lim__terms *terms = lim__talk_terms(t);
     if (terms->hops > LIM_HOPS_MAX)
         return LIM_E_INVALID;
     lim_err err = claim_name(t, terms->name);
     if (err == LIM_OK && deadline_ns != UINT64_MAX)
-        err = lim_timer_start(self, deadline_ns > now_ns ? deadline_ns - now_ns : 0, LIM__TALK_TAG_WHOLE, &timer);
+        err = lim__deadline_set(self, deadline_ns > now_ns ? deadline_ns - now_ns : 0);
     return err;
 }
 
@@ -332,7 +328,7 @@ static void on_signal(lim_process *self, const lim_signal *signal, void *state)
     if (t->calls.next == NULL) {
         lim__list_init(&t->calls);
         lim__list_init(&t->inbox);
-        lim__conv_enter(t->bus, self, &t->node, t, &lim__talk_kindred);
+        lim__conv_enter(t->bus, self, &t->node);
     }
     if (t->kept && lim__keep_signal(t, self, signal, on_signal))
         return;

@@ -20,7 +20,7 @@ enum {
     LIM__PAST_MAX = 256,    /* remembered of those that are gone, for notifiers and names */
     LIM__EVENTS_MAX = 1024  /* not yet received; nobody may join beyond */
 };
-enum { LIM__TALK_TAG_CALL = 1, LIM__TALK_TAG_WHOLE, LIM__TALK_TAG_STORE, LIM__TALK_TAG_GRACE };
+enum { LIM__TALK_TAG_WHOLE = LIM__TAG_DEADLINE, LIM__TALK_TAG_CALL = 1, LIM__TALK_TAG_STORE, LIM__TALK_TAG_GRACE };
 
 typedef struct party { /* takes part: linked */
     lim_pid pid;
@@ -80,7 +80,6 @@ typedef struct talk { /* its process only */
     party *parties;       /* in the order they came */
     lim__list calls;      /* in the order they began */
     lim__list inbox;
-    lim_pid group;
     uint64_t next_lease, told, sent, received, asked, answered; /* told: messages and events pushed to the owner */
     uint32_t buffered;    /* messages and signals in the inbox */
     uint32_t waiting;     /* receives among the calls */
@@ -89,6 +88,10 @@ typedef struct talk { /* its process only */
     bool push : 1, opened : 1, wanting : 1; /* tells the owner as it comes; the opener was answered; the group looks */
     bool kept : 1; /* durable: rare->keep is there */
 } talk;
+_Static_assert(sizeof(talk) == 168 && offsetof(talk, node) == LIM__CONV_NODE_AT,
+               "what an idle talk takes: docs/internals/memory.md");
+/* The group it looks in, once it does; kept where a talk that does has said nothing. */
+static inline lim_pid *lim__talk_group(const talk *t) { return &t->open->participant; }
 
 /* ---- talk.c ---- */
 lim_err lim__talk_step(talk *t, lim_process *self, lim__phase_event event); /* CLOSED: not in this phase */
@@ -239,6 +242,5 @@ lim_err lim__talks_restore(lim_bus *bus, lim_diag *diag);
 
 /* ---- talk_show.c ---- */
 lim_conv_info lim__talk_info(const talk *t, uint64_t now_ns);
-extern const lim__conv_kindred lim__talk_kindred;
 
 #endif

@@ -249,7 +249,7 @@ static void read_open(reading *r, lim_bytes value)
     uint8_t on_crash = lim__unpack_u8(&u);
     lim_bytes group = lim__unpack_bytes(&u), block = lim__unpack_bytes(&u);
     lim__msg *payload = read_msg(r, &u);
-    lim__open *o = group.len > 255 || !known ? NULL : lim__alloc(r->s, sizeof *o + group.len);
+    lim__open *o = group.len > 255 || !known ? NULL : lim__alloc(r->s, offsetof(lim__open, text) + group.len);
     r->bad |= o == NULL || !lim__unpack_end(&u);
     if (o == NULL) {
         lim__msg_unref(payload);
@@ -489,14 +489,14 @@ static void go_on(reading *r)
 {
     talk *t = r->t;
     keep *k = lim__talk_keep(t);
-    uint64_t now = lim_now_ns(r->self), timer;
+    uint64_t now = lim_now_ns(r->self);
     const lim__terms *terms = t->open->terms;
     char name[LIM__TERMS_KEY_MAX + 1];
     snprintf(name, sizeof name, "%.*s", (int)terms->name.len, terms->name.len > 0 ? (const char *)terms->name.ptr : "");
     if (name[0] != '\0')
-        (void)!lim_register(t->bus->rt, name, t->node.pid);
-    if (t->deadline_ns != UINT64_MAX && lim_timer_start(r->self, t->deadline_ns > now ? t->deadline_ns - now : 0,
-                                                        LIM__TALK_TAG_WHOLE, &timer) != LIM_OK)
+        (void)!lim_register(t->bus->rt, name, lim__state_pid(t));
+    if (t->deadline_ns != UINT64_MAX &&
+        lim__deadline_set(r->self, t->deadline_ns > now ? t->deadline_ns - now : 0) != LIM_OK)
         lim_exit(r->self, LIM_FAULT);
     k->grace_ns = now + GRACE_MS * MS;
     t->opened = true;

@@ -74,7 +74,7 @@ static void outcome(talk *t, lim_process *self, const call *c, const ending *e)
         return;
     }
     *o = (lim__outcome_letter){ .ref = c->ref,
-                                .conv = t->node.pid,
+                                .conv = lim__state_pid(t),
                                 .how = e->how,
                                 .handed_over = handed(c, e->how),
                                 .why = e->why,

@@ -37,7 +37,7 @@ typedef struct parcel {
 
 uint64_t lim__talk_id(const talk *t)
 {
-    return t->kept ? lim__talk_keep(t)->id : t->node.pid.id;
+    return t->kept ? lim__talk_keep(t)->id : lim__state_pid(t).id;
 }
 
 lim_bytes lim__keep_key(uint64_t id, char what, uint64_t n, uint8_t key[18])
@@ -451,7 +451,7 @@ lim_err lim__keep_begin(talk *t, lim_process *self)
         return LIM_E_MISUSE;
     if (r == NULL || (r->keep = lim__alloc(s, sizeof *r->keep)) == NULL)
         return LIM_E_NOMEM;
-    *r->keep = (keep){ .id = t->node.pid.id, .opened_wall_ns = t->bus->os->wall_ns(t->bus->os), .fresh = true };
+    *r->keep = (keep){ .id = lim__state_pid(t).id, .opened_wall_ns = t->bus->os->wall_ns(t->bus->os), .fresh = true };
     lim__list_init(&r->keep->outbox);
     lim__list_init(&r->keep->away);
     lim__list_init(&r->keep->held);
@@ -489,7 +489,7 @@ void lim__keep_free(talk *t, lim_reason reason, lim__sched *s)
     lim__buf_fini(&k->ops);
     lim__buf_fini(&k->state);
     lim__conv_apart(t->bus, false);
-    if (k->id != t->node.pid.id && (k->ended || closing))
+    if (k->id != lim__state_pid(t).id && (k->ended || closing))
         lim__alias_drop(t->bus, k->id);
     if (!k->ended && !k->vain && reason != LIM_NORMAL && !closing)
         lim__back_bring(t->bus, k->id);

@@ -146,7 +146,7 @@ static bool party_room(talk *t, lim__sched *s)
 
 static lim_err may_enter(talk *t, lim_pid pid)
 {
-    if (pid.id == 0 || pid.id == t->node.pid.id || pid.id == t->owner.id)
+    if (pid.id == 0 || pid.id == lim__state_pid(t).id || pid.id == t->owner.id)
         return LIM_E_INVALID;
     if (lim__talk_party(t, pid) != NULL)
         return LIM_E_EXISTS;
@@ -198,7 +198,7 @@ static void release(talk *t, lim_process *self, uint64_t lease)
     if (r == NULL)
         return; /* the group takes it back when this process ends */
     *r = (lim__release){ .lease = lease };
-    (void)!lim__send_reserved(self, t->group, r);
+    (void)!lim__send_reserved(self, *lim__talk_group(t), r);
 }
 
 /* Those that the group had sent and that are gone, the newest: it shall not send one of them again. */
@@ -219,18 +219,18 @@ static bool ask_group(talk *t, lim_process *self)
 {
     uint32_t shun = shunned(t, NULL);
     size_t size = sizeof(lim__want) + shun * sizeof(lim_pid);
-    t->group = lim__group_find(t->bus, lim__bytes(t->open->text, t->open->group_len));
-    lim__want *w = t->group.id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_want, size);
+    *lim__talk_group(t) = lim__group_find(t->bus, lim__bytes(t->open->text, t->open->group_len));
+    lim__want *w = lim__talk_group(t)->id == 0 ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_want, size);
     if (w == NULL)
         return false;
-    *w = (lim__want){ .conv = t->node.pid,
+    *w = (lim__want){ .conv = lim__state_pid(t),
                       .kind = LIM__KIND_TALK,
                       .terms = lim__terms_ref(t->open->terms),
                       .payload = lim__msg_ref(t->open->payload),
                       .shun_count = (uint8_t)shun,
                       .shun_room = (uint8_t)shun };
     (void)shunned(t, w->shun);
-    return lim__send(self, t->group, w) == LIM_OK;
+    return lim__send(self, *lim__talk_group(t), w) == LIM_OK;
 }
 
 void lim__talk_want(talk *t, lim_process *self)
@@ -275,7 +275,7 @@ void lim__talk_assigned(talk *t, lim_process *self, const lim_signal *signal)
 {
     lim__assigned *a = lim__letter_keep(self, signal);
     lim_pid who = a->participant;
-    t->group = signal->from; /* not always the one that was asked: a retired group passes on */
+    *lim__talk_group(t) = signal->from; /* not always the one that was asked: a retired group passes on */
     trace_if(t, self, a->policy.trace);
     lim_err err = t->wanting ? lim__talk_enter(t, self, &(party){ .pid = who, .assigned = a }, !t->opened)
                              : LIM_E_CLOSED; /* it broke meanwhile */

@@ -25,7 +25,7 @@ static lim_why push(talk *t, lim_process *self, const heard *h)
     lim__message *m = lim__letter_new(lim__proc_sched(self), &lim__type_message, sizeof *m + h->text.len);
     if (m == NULL)
         return LIM_WHY_MEMORY;
-    *m = (lim__message){ .conv = t->node.pid,
+    *m = (lim__message){ .conv = lim__state_pid(t),
                          .from = h->from,
                          .seq = ++t->told,
                          .payload = lim__msg_ref(h->payload),
@@ -112,7 +112,7 @@ static lim__request *request_new(const talk *t, lim_process *self, lim__msg *pay
     lim__request *r = lim__letter_new(lim__proc_sched(self), &lim__type_request, sizeof *r + text.len);
     if (r == NULL)
         return NULL;
-    *r = (lim__request){ .conv = t->node.pid,
+    *r = (lim__request){ .conv = lim__state_pid(t),
                          .deadline_ns = t->deadline_ns,
                          .payload = lim__msg_ref(payload),
                          .attempt = 1,

@@ -120,4 +120,4 @@ static lim__conv_facts talk_facts(const void *state)
     return (lim__conv_facts){ t->open, (lim_phase)t->phase };
 }
 
-const lim__conv_kindred lim__talk_kindred = { talk_json, talk_facts };
+const lim__conv_kindred lim__as_talk = { talk_json, talk_facts };
