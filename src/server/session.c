@@ -197,6 +197,7 @@ static void write_once(session *s)
     }
     s->heard |= n > 0 && s->paused; /* not read, but it reads: a sign of life */
     s->out.start += n > 0 ? (size_t)n : 0;
+    s->written += n > 0 ? (uint64_t)n : 0;
     s->writable = lim__buf_len(&s->out) == 0;
     if (s->writable)
         give_room(s);

@@ -29,7 +29,6 @@ enum {
     LIM__OUT_PAUSE = 8 * 1024 * 1024,       /* more than this unwritten: its requests are not read */
     LIM__OUT_RESUME = 4 * 1024 * 1024,      /* less than this: they are again */
     LIM__OUT_DELIVER = 1024 * 1024,         /* more than this unwritten: its messages stay in their backlogs */
-    LIM__OUT_ROW = 64 * 1024,               /* likewise, of the frames with many old messages: one of them a turn */
     LIM__SPARES_MAX = 64,                   /* idle buffers that a scheduler keeps */
     LIM__SPARE_BYTES_MAX = 2 * 1024 * 1024, /* a larger one is freed */
     LIM__CALLS_MAX = 65536,                 /* pending calls of one session... */
@@ -179,6 +178,7 @@ struct session {
     lim__map peers;   /* pid of a proxy or a talk -> stream */
     lim__map calls;   /* corr -> call */
     lim__list answering;
+    uint64_t written;    /* bytes that the socket has taken */
     uint64_t held;       /* requests in the hands of its registrations */
     uint64_t call_bytes; /* payloads of its pending asks */
     uint64_t next_ref;

@@ -438,7 +438,7 @@ static stream *pump(session *s)
     uint64_t key;
     void *value;
     stream *over = NULL;
-    while (!s->starved && lim__map_next(&s->streams, &pos, &key, &value)) {
+    while (lim__map_next(&s->streams, &pos, &key, &value)) {
         stream *st = value;
         if (st->kind == STREAM_SUB)
             lim__sub_pump(s->self, ((sub_stream *)st)->sub);

@@ -24,7 +24,8 @@ typedef struct read_stream {
     lim__reading reading;
     lim__list letters; /* not written yet */
     uint64_t newest, delivered;
-    bool pull, over; /* over: when the letters are written */
+    uint64_t row_end; /* session->written when its last frame with many messages is out */
+    bool pull, over;  /* over: when the letters are written */
     lim_err why;
     char detail[96];
 } read_stream;
@@ -55,9 +56,12 @@ static void ended(read_stream *st, lim_err why, const char *detail)
     lim__session_stream_drop(s, &st->base, sizeof *st);
 }
 
-static bool has_room(session *s, const kept_letter *k)
+/* Of frames with many old messages a stream has one in the output at a time: so they go out one a turn, behind what
+ * others are told, and streams of one connection take turns. */
+static bool has_room(const read_stream *st, const kept_letter *k)
 {
-    bool room = lim__buf_len(&s->out) < (k->row != NULL ? LIM__OUT_ROW : LIM__OUT_DELIVER) && !s->over;
+    session *s = st->base.session;
+    bool room = lim__buf_len(&s->out) < LIM__OUT_DELIVER && !s->over && (k->row == NULL || s->written >= st->row_end);
     s->starved |= !room;
     return room;
 }
@@ -78,6 +82,7 @@ static void deliver_row(read_stream *st, const lim__read_row *row)
     session *s = st->base.session;
     uint64_t last = row->first + row->count - 1;
     LIM__SAY(s, delivers, .stream = st->base.id, .first = row->first, .count = row->count, .messages = row->bytes);
+    st->row_end = s->written + lim__buf_len(&s->out);
     st->newest = last > st->newest ? last : st->newest;
     st->delivered += row->count;
 }
@@ -99,7 +104,7 @@ bool lim__session_read_pump(stream *base)
     session *s = st->base.session;
     while (!lim__list_empty(&st->letters)) {
         kept_letter *k = LIM_CONTAINER(st->letters.next, kept_letter, node);
-        if (!has_room(s, k))
+        if (!has_room(st, k))
             break;
         if (!deliver_some(st, k))
             continue;

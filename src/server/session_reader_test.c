@@ -302,6 +302,33 @@ static void test_what_is_old_comes_in_rows_and_counts_one_by_one(void **state) /
     }
 }
 
+static void test_two_replays_of_one_connection_take_turns(void **state) /* proves CH8 */
+{
+    (void)state;
+    KEEPING_WORLDS(w, 3)
+    {
+        lim__f_delivers f;
+        uint64_t next[2] = { 1, 1 };
+        uint32_t turns = 0, last = 0;
+        lim__readers_limit(w->bus->readers, 100, 0);
+        channel(w, "log");
+        publish_all(w, "log", 3000);
+        client *a = client_new(w, "a");
+        ask_to_read(a, 1, 10000, OPTIONS("from", "all"));
+        ask_to_read(a, 2, 10000, OPTIONS("from", "all"));
+        run_for(w, SECOND);
+        while (client_has(a, LIM__DELIVERS)) {
+            TAKE(a, delivers, DELIVERS, &f);
+            assert_int_equal(f.first, next[f.stream - 1]);
+            next[f.stream - 1] += f.count;
+            turns += f.stream != last;
+            last = f.stream;
+        }
+        assert_true(next[0] > 1500 && next[1] > 1500); /* the rest is not old */
+        assert_true(turns > 10);
+    }
+}
+
 static void test_acknowledging_what_was_not_delivered_is_a_fault(void **state)
 {
     (void)state;
@@ -344,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_pulling_over_a_connection),
         cmocka_unit_test(test_a_client_that_does_not_read_costs_two_letters),
         cmocka_unit_test(test_what_is_old_comes_in_rows_and_counts_one_by_one),
+        cmocka_unit_test(test_two_replays_of_one_connection_take_turns),
         cmocka_unit_test(test_acknowledging_what_was_not_delivered_is_a_fault),
         cmocka_unit_test(test_closing_the_channel_ends_its_readers),
     };
