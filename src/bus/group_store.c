@@ -291,6 +291,11 @@ static bool to_group(restore *r, lim_bytes queue, lim_bytes key, lim_bytes value
     lim_pid to;
     r->err = lim__group_get(r->bus, NULL, queue, &to);
     lim__row *row = r->err == LIM_OK ? lim__letter_new(NULL, &lim__type_row, sizeof *row + key.len + value.len) : NULL;
+    if (r->err == LIM_E_INVALID) { /* no queue has such a name */
+        r->bad++;
+        r->err = LIM_OK;
+        return true;
+    }
     if (row == NULL) {
         r->err = r->err == LIM_OK ? LIM_E_NOMEM : r->err;
         return false;
@@ -429,6 +434,18 @@ static lim_err revive_post(restore *r, revival *v)
     return err;
 }
 
+/* What is not is left alone: its rows stay, and nobody is told of such a task. */
+static bool is_readable(const revival *v)
+{
+    lim__revive head = { 0 };
+    lim__buf leases = { 0 };
+    uint64_t due_wall_ns;
+    lim_bytes name = lim__bytes(v->open->text, v->open->group_len);
+    bool good = lim__ex_row_revive(lim__bytes(v->relive->row, v->relive->len), &head, &due_wall_ns, &leases);
+    lim__buf_fini(&leases);
+    return good && (name.len == 0 || lim__channel_name_ok(name));
+}
+
 static void revive_spawns(restore *r)
 {
     if (r->count > 0) /* qsort wants an array even for nothing */
@@ -436,6 +453,11 @@ static void revive_spawns(restore *r)
     for (size_t i = 0; r->err == LIM_OK && i < r->count; i++) {
         if (r->all[i].relive->order >= atomic_load(&r->bus->next_order))
             atomic_store(&r->bus->next_order, r->all[i].relive->order + 1);
+        if (r->all[i].open != NULL && !is_readable(&r->all[i])) {
+            r->bad++;
+            lim__letter_free(NULL, r->all[i].open);
+            r->all[i].open = NULL;
+        }
         if (r->all[i].open != NULL)
             r->err = revive_spawn(r, &r->all[i]);
     }
