@@ -368,7 +368,8 @@ static bool too_many(lim__version *v, uint64_t now_ns)
     v->fault_at = (at + 1) % max;
     v->fault_ns[at] = now_ns;
     v->fault_count += v->fault_count < max;
-    return v->fault_count == max && now_ns - v->fault_ns[v->fault_at] <= v->terms.break_ms * 1000000ull;
+    return v->fault_count == max && !LIM__MUTATION("breaker_asleep") &&
+           now_ns - v->fault_ns[v->fault_at] <= v->terms.break_ms * 1000000ull;
 }
 
 void lim__slot_fault(lim__slot *s, lim__version *v, const lim__route_result *r)

@@ -23,7 +23,7 @@ static bool is_fault(lim__route_how how)
 bool lim__ramp_takes(const lim__ramp *ramp, lim__ramp_reader *r, const lim__route_msg *msg, uint64_t key)
 {
     lim_bytes value;
-    if (ramp->where != NULL) {
+    if (ramp->where != NULL && !LIM__MUTATION("ramp_for_all")) {
         lim__pred_reader_begin(&r->reader, msg->payload, msg->headers);
         if (!lim__pred_match(ramp->where, &r->reader))
             return false;
@@ -208,7 +208,8 @@ lim__route_how lim__slot_call(lim__slot *s, const lim__route_msg *msg, const lim
 {
     lim__version *v = s->live;
     s->busy++;
-    if (LIM_UNLIKELY(s->trial != NULL) && s->trial->terms.trial == LIM_TRIAL_RAMP && in_ramp(s, msg, key))
+    if (LIM_UNLIKELY(s->trial != NULL) &&
+        ((s->trial->terms.trial == LIM_TRIAL_RAMP && in_ramp(s, msg, key)) || LIM__MUTATION("shadow_heard")))
         v = s->trial;
     lim__route_how how = ask(s, v, msg, candidates, n, call_ctx, result);
     if (LIM_UNLIKELY(s->trial != NULL) && s->trial->shadow && n > 0)
