@@ -208,7 +208,9 @@ static void on_resume(group *g)
     lim__group_purge_go_on(g);
     lim__group_replay_go_on(g);
     lim__group_resume(g);
+    g->together = true;
     lim__group_dispatch(g);
+    g->together = false;
 }
 
 static void on_message(group *g, const lim_signal *signal)
@@ -376,6 +378,8 @@ void lim__group_on_signal(lim_process *self, const lim_signal *signal, void *sta
         lim__group_sweep_now(g);
     } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_BACK) {
         lim__group_back_over(g);
+    } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_SLICE) {
+        on_resume(g);
     } else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__GROUP_TAG_LINE) {
         g->line_timer = 0;
         lim__group_dispatch(g);

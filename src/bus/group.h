@@ -94,6 +94,7 @@ struct claim { /* a task: from its first wish until it ends; an ask: one wish an
     bool unheard : 1;   /* those who could take it were given it, and did not acknowledge */
     uint8_t wish;       /* the newest */
     bool fell_back : 1; /* another version decides about it, after a fault: there is no third */
+    bool together : 1;  /* it is being decided with others, by what was so before any of them was placed */
     claim_state state;
     lim__list node;
     lim_pid conv;
@@ -180,13 +181,14 @@ struct group {
     lim__slot slot;
     lim__slot_change change;
     bool resuming; /* a resume letter is on its way */
+    bool together; /* it has come: asks that wait are decided now */
     bool more;     /* there was more to hand out than one turn may take */
     const lim__candidate **candidates; /* scratch */
     member **candidate_members;
     uint32_t candidate_cap;
     uint64_t dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
 };
-enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE, LIM__GROUP_TAG_SWEEP, LIM__GROUP_TAG_BACK };
+enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE, LIM__GROUP_TAG_SLICE, LIM__GROUP_TAG_SWEEP, LIM__GROUP_TAG_BACK };
 enum { LIM__GROUP_RETRY_MS = 100 };
 
 /* As people know it; of an ask that was made again after a restart its process. */
@@ -241,6 +243,7 @@ void lim__group_dispatch(group *g);      /* capacity appeared, work came, a limi
 void lim__group_unpark(group *g, member *m, bool all); /* back in line: the first, or all, of m's. m NULL: the undecided */
 void lim__group_retry_later(group *g);
 void lim__group_go_on(group *g);         /* in a later turn of its own */
+void lim__group_go_on_slowly(group *g); /* the same in the next turn */
 void lim__group_route_done(void *group, void *call_ctx, lim__version *v, const lim__route_result *result);
 
 /* group_slot.c */

@@ -9,6 +9,11 @@
  *                |  router: crashed, too slow-> the slot's on-fault rule
  *                `  router: not finished     -> `routing`, resumed slice by slice
  *
+ * A native function decides about several together, which is cheaper by far: asks wait for a resume letter behind what
+ * has come in this turn, tasks are as many as the line has. All of them are decided by how the candidates were before
+ * any was placed, at most as many as there are free places; one whose choice was taken by another of them meanwhile is
+ * decided again, alone.
+ *
  * Invariants (group_check):
  *   G1  a claim is where its state says: group.h has the picture.
  *   G2  view.in_flight of a member is the number of its leases, and what it says it does for others.
@@ -103,6 +108,18 @@ void lim__group_go_on(group *g)
         lim__group_retry_later(g);
 }
 
+/* A slice of a call that takes long comes in the next turn, once: whatever else is to be done in this one goes before,
+ * and an exchange that takes six steps does not wait for six slices. */
+void lim__group_go_on_slowly(group *g)
+{
+    uint64_t timer;
+    if (g->resuming)
+        return;
+    g->resuming = lim_timer_start(g->self, 0, LIM__GROUP_TAG_SLICE, &timer) == LIM_OK;
+    if (!g->resuming)
+        lim__group_retry_later(g);
+}
+
 /* The line changes by time alone, too: delays end, rates give tokens. */
 static void watch_line(group *g)
 {
@@ -145,7 +162,8 @@ static placing decide(group *g, claim *c, const lim__route_result *r, const char
         return FAULT;
     case LIM__ROUTE_PENDING:
         lim__claim_routing(g, c);
-        lim__group_go_on(g);
+        if (g->slot.batch == NULL) /* else whoever began it sees to that */
+            lim__group_go_on_slowly(g);
         return PENDING;
     }
     return FAULT;
@@ -280,18 +298,52 @@ static bool any_place(const group *g, bool tasks)
     return false;
 }
 
+/* How many may be decided together; 0: one by one. */
+static uint32_t batch_of(const group *g, bool tasks)
+{
+    uint32_t room = lim__slot_batch_room(&g->slot), places = 0;
+    LIM__LIST_EACH(node, &g->members) {
+        const member *m = LIM_CONTAINER(node, member, node);
+        if (places >= room)
+            break;
+        if (m->pid.id == 0 || m->draining || (m->join->kind == LIM__MEMBER_WORK) != tasks || !lim__member_has_place(m))
+            continue;
+        uint32_t free = m->view.max_in_flight - m->view.in_flight;
+        places += free < room ? free : room;
+    }
+    places = places < room ? places : room;
+    return places > 1 ? places : 0;
+}
+
+static void end_batch(group *g)
+{
+    lim__slot_batch_end(&g->slot);
+    if (lim__slot_runnable(&g->slot))
+        lim__group_go_on_slowly(g);
+}
+
 /* Asks: first come, first served; their backlog is short. Those of a type that nobody has a place for are passed by. */
 static void dispatch_asks(group *g)
 {
+    uint32_t batch = g->asks.next->next != &g->asks ? batch_of(g, false) : 0, left = batch;
+    if (batch > 0)
+        lim__slot_batch_begin(&g->slot);
     LIM__LIST_EACH_SAFE(node, tmp, &g->asks) {
         claim *c = LIM_CONTAINER(node, claim, node);
+        if (batch > 0 && left-- == 0) {
+            lim__group_go_on(g);
+            break;
+        }
+        c->together = batch > 0;
         placing p = try_place(g, c);
         if (p == PLACED || p == PENDING)
             continue;
         if (p == ALL_FULL && !any_place(g, false) && g->ask_count <= LIM__GROUP_BACKLOG_MAX)
-            return; /* nobody behind it can do better */
+            break; /* nobody behind it can do better */
         ask_not_placed(g, c, p);
     }
+    if (batch > 0)
+        end_batch(g);
 }
 
 static bool can_have(void *ctx, lim_bytes type)
@@ -325,6 +377,27 @@ static bool unpark_ready(group *g)
     return any;
 }
 
+/* True: there may be more of them. */
+static bool dispatch_some(group *g, uint32_t *tries, uint64_t now, uint32_t batch)
+{
+    uint32_t max = batch > 0 && batch < TRIES_MAX - *tries ? *tries + batch : TRIES_MAX;
+    lim__item *i;
+    if (batch > 0)
+        lim__slot_batch_begin(&g->slot);
+    lim__line_begin(&g->line);
+    while (*tries < max && (i = lim__line_next(&g->line, now, can_have, g)) != NULL) {
+        claim *c = claim_of(i);
+        c->together = batch > 0;
+        placing p = try_place(g, c);
+        ++*tries;
+        if (p != PLACED && p != PENDING && !task_not_placed(g, c, p))
+            lim__line_block(&g->line, i);
+    }
+    if (batch > 0)
+        end_batch(g);
+    return *tries == max;
+}
+
 static void dispatch_tasks(group *g)
 {
     uint64_t now = lim_now_ns(g->self);
@@ -333,16 +406,7 @@ static void dispatch_tasks(group *g)
     if (g->paused || g->purge_upto != 0 || !any_place(g, true))
         return;
     do {
-        lim__item *i;
-        lim__line_begin(&g->line);
-        while (tries < TRIES_MAX && (i = lim__line_next(&g->line, now, can_have, g)) != NULL) {
-            claim *c = claim_of(i);
-            placing p = try_place(g, c);
-            tries++;
-            if (p != PLACED && p != PENDING && !task_not_placed(g, c, p))
-                lim__line_block(&g->line, i);
-        }
-        if (tries == TRIES_MAX) {
+        if (dispatch_some(g, &tries, now, lim__group_queued(g) > 1 ? batch_of(g, true) : 0)) {
             g->more = true;
             return;
         }
@@ -351,8 +415,12 @@ static void dispatch_tasks(group *g)
 
 void lim__group_dispatch(group *g)
 {
-    if (!lim__list_empty(&g->asks))
-        dispatch_asks(g);
+    if (!lim__list_empty(&g->asks)) {
+        if (!g->together && lim__slot_batch_room(&g->slot) > 1)
+            lim__group_go_on(g); /* with those that come meanwhile */
+        else
+            dispatch_asks(g);
+    }
     if (lim__group_queued(g) > 0)
         dispatch_tasks(g);
     if (g->more)
@@ -398,8 +466,10 @@ void lim__group_route_done(void *owner, void *call_ctx, lim__version *v, const l
     }
     if (c->is_task && (g->paused || lim__line_state(&g->line, &lim__claim_task(c)->item) != LIM__ITEM_READY))
         return; /* meanwhile the queue was paused, or its key came to its limit: it is decided again */
-    placing p = decide(g, c, &r, v->id, n);
-    if (p == FAULT && n > 0)
+    bool again = c->together && r.how == LIM__ROUTE_DECIDED && !lim__member_has_place(g->candidate_members[r.index]);
+    c->together = false;
+    placing p = again ? try_place(g, c) : decide(g, c, &r, v->id, n);
+    if (p == FAULT && n > 0 && !again)
         p = after_fault(g, c, v, n);
     if (p != PLACED && p != PENDING)
         not_placed(g, c, p);

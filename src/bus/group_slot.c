@@ -96,7 +96,7 @@ void lim__group_resume(group *g)
     lim__slot_resume(&g->slot);
     g->resuming = false;
     if (lim__slot_runnable(&g->slot)) /* looked at now: a call that failed may have begun another one */
-        lim__group_go_on(g);
+        lim__group_go_on_slowly(g);
 }
 
 const char *lim__group_router_name(const group *g)

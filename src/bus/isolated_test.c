@@ -257,8 +257,8 @@ static void test_nothing_is_left_of_many_calls(void **state)
         assert_string_equal(ask(LIM_HOW_REPLY), "two");
     do
         lim_bus_census_take(bus, &after);
-    while (after.conversations > 0 || after.runtime.processes != before.runtime.processes ||
-           after.runtime.timers != before.runtime.timers);
+    while (after.conversations > 0 || after.runtime.processes > before.runtime.processes ||
+           after.runtime.timers > before.runtime.timers);
 }
 
 static int64_t slow(void *ctx, const lim_route_message *m, const lim_candidate *c, uint32_t n)

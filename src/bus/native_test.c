@@ -187,6 +187,62 @@ static void test_versions_are_swapped_while_calls_run(void **state)
         fail_msg("%d of %d were refused: %s", t.refused, asks, t.detail);
 }
 
+static void serve_few(lim_bus *bus, const char *group, const char *identity, uint32_t capacity)
+{
+    lim_participant p;
+    assert_int_equal(lim_serve(bus, group,
+                               OPTS(lim_serve_opts, .identity = identity, .capacity = capacity,
+                                    .handler = { .on_message = on_echo }),
+                               &p),
+                     LIM_OK);
+}
+
+/* All of them see `few` with room when they are asked together; it has three places. */
+static void test_what_is_decided_together_is_placed_where_there_is_room(void **state) /* proves GR6 */
+{
+    tally t = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+    lim_bus *bus = *state;
+    enum { ASKS = 3000 };
+    serve_few(bus, "g", "few", 3);
+    serve_few(bus, "g", "many", 100000);
+    deploy(bus, "g", "quick", OPTS(lim_deploy_opts, .unfinished_max = 64));
+    for (int k = 0; k < ASKS; k++)
+        assert_int_equal(
+            lim_ask_async(bus, "g", BYTES("{}"), OPTS(lim_ask_opts, .timeout_ms = 60000), on_outcome, &t, NULL),
+            LIM_OK);
+    pthread_mutex_lock(&t.mutex);
+    while (t.ended < ASKS)
+        pthread_cond_wait(&t.changed, &t.mutex);
+    pthread_mutex_unlock(&t.mutex);
+    if (t.replies != ASKS)
+        fail_msg("%d of %d were refused: %s", t.refused, ASKS, t.detail);
+}
+
+static void test_tasks_of_one_line_are_decided_together(void **state)
+{
+    tally t = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+    lim_bus *bus = *state;
+    lim_admission out;
+    lim_participant p;
+    enum { TASKS = 1000 };
+    deploy(bus, "q", "quick", OPTS(lim_deploy_opts, .unfinished_max = 64));
+    for (int k = 0; k < TASKS; k++)
+        assert_int_equal(lim_dispatch(bus, "q", BYTES("{}"), OPTS(lim_dispatch_opts, .timeout_ms = 60000), on_outcome,
+                                      &t, &out, NULL),
+                         LIM_OK);
+    for (int k = 0; k < 2; k++) /* who comes finds all of them waiting */
+        assert_int_equal(lim_work(bus, "q",
+                                  OPTS(lim_serve_opts, .identity = k == 0 ? "few" : "many",
+                                       .capacity = k == 0 ? 3 : 100, .handler = { .on_message = on_echo }),
+                                  &p),
+                         LIM_OK);
+    pthread_mutex_lock(&t.mutex);
+    while (t.ended < TASKS)
+        pthread_cond_wait(&t.changed, &t.mutex);
+    pthread_mutex_unlock(&t.mutex);
+    assert_int_equal(t.replies, TASKS);
+}
+
 static void test_a_bus_closes_while_a_function_loops(void **state)
 {
     tally t = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
@@ -303,6 +359,8 @@ int main(void)
         T(test_its_crashes_are_refusals_and_hurt_nobody_else),
         T(test_many_asks_at_once_all_end),
         T(test_versions_are_swapped_while_calls_run),
+        T(test_what_is_decided_together_is_placed_where_there_is_room),
+        T(test_tasks_of_one_line_are_decided_together),
         T(test_a_bus_closes_while_a_function_loops),
         T(test_a_helper_that_works_with_nothing_to_do_is_ended),
         T(test_a_bad_object_changes_nothing),

@@ -166,6 +166,7 @@ struct lim__slot {
     bool deployed;             /* something was deployed: it is not only the strategy it began with */
     bool untidy;               /* something is to be closed or forgotten */
     uint32_t busy;             /* V3: so deep inside calls and resumes */
+    lim__version *batch;       /* whose calls go over together now; NULL: none */
     uint64_t counter, shadow_counter;
     lim__ramp_reader reader;
     char last_fault[200];
@@ -234,6 +235,11 @@ lim__route_how lim__slot_call(lim__slot *s, const lim__route_msg *msg, const lim
 bool lim__slot_call_other(lim__slot *s, const lim__version *v, const lim__route_msg *msg,
                           const lim__candidate *const *candidates, uint32_t n, void *call_ctx,
                           lim__route_result *result, lim__route_how *how, lim__version **by);
+/* How many calls may be decided together; 0: one by one (built-in strategies, Lua, while something is tried out). Between
+ * begin and end calls are PENDING; end waits at most a slice, and tells those that are answered. */
+uint32_t lim__slot_batch_room(const lim__slot *s);
+void lim__slot_batch_begin(lim__slot *s);
+void lim__slot_batch_end(lim__slot *s);
 void lim__slot_resume(lim__slot *s);   /* a slice for every version with unfinished calls */
 bool lim__slot_runnable(const lim__slot *s);
 uint32_t lim__slot_pending(const lim__slot *s);

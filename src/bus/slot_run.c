@@ -241,6 +241,27 @@ bool lim__slot_call_other(lim__slot *s, const lim__version *v, const lim__route_
     return true;
 }
 
+uint32_t lim__slot_batch_room(const lim__slot *s)
+{
+    return s->trial == NULL ? lim__router_batch_room(s->live->router) : 0;
+}
+
+void lim__slot_batch_begin(lim__slot *s)
+{
+    LIM_ASSERT(s->batch == NULL);
+    s->busy++; /* V3: it stays, whatever becomes live meanwhile */
+    s->batch = s->live;
+    lim__router_batch(s->batch->router, true);
+}
+
+void lim__slot_batch_end(lim__slot *s)
+{
+    lim__router_batch_wait(s->batch->router);
+    s->batch = NULL;
+    s->busy--;
+    lim__slot_resume(s);
+}
+
 void lim__slot_done(void *version, void *call_ctx, const lim__route_result *result)
 {
     lim__version *v = version;

@@ -16,7 +16,9 @@ typedef struct lim__engine_ops {
     uint32_t (*abandon)(lim__router *r); /* answers how many were dropped */
     uint32_t (*pending)(const lim__router *r);
     uint32_t (*runnable)(const lim__router *r); /* NULL: all that are pending */
-    void (*batch)(lim__router *r, bool on);     /* NULL: calls are made at once */
+    void (*batch)(lim__router *r, bool on);     /* NULL, and the next two: calls are made at once */
+    uint32_t (*batch_room)(const lim__router *r);
+    void (*batch_wait)(lim__router *r);
     uint64_t (*memory)(const lim__router *r);
     void (*close)(lim__router *r);
 } lim__engine_ops;

@@ -390,6 +390,36 @@ static void engine_batch(lim__router *r, bool on)
     lim__ring_arm(g);
 }
 
+static uint32_t engine_batch_room(const lim__router *r)
+{
+    const lim__ring *g = r->state;
+    uint32_t n = 0;
+    for (const lim__native_call *c = g->idle; c != NULL; c = c->next_idle)
+        n++;
+    return n;
+}
+
+static void engine_batch_wait(lim__router *r)
+{
+    lim__ring *g = r->state;
+    g->batching = false;
+    if (g->head == g->tail)
+        return;
+    want(g, g->tail, false);
+    hand_over(g);
+    g->idle_looks = 0;
+    uint64_t now = now_ns(g), end = now + r->limits.slice_ns;
+    look_quickly(g);
+    while (lim__ring_waiting(g) > 0 && now < end && wait_step(g, NULL, g->tail, end - now)) {
+        look_quickly(g);
+        now = now_ns(g);
+    }
+    if (lim__ring_waiting(g) > 0)
+        pump_quietly(g); /* the rest comes by the event */
+    else if (g->timer == 0)
+        lim__ring_arm(g);
+}
+
 /* ---- later ---- */
 
 /* The call is told to its owner, who may do anything with the router then; so all is in order before. */
@@ -702,6 +732,8 @@ const lim__engine_ops lim__engine_native = {
     .pending = engine_pending,
     .runnable = engine_runnable,
     .batch = engine_batch,
+    .batch_room = engine_batch_room,
+    .batch_wait = engine_batch_wait,
     .memory = engine_memory,
     .close = engine_close,
 };

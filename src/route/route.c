@@ -274,6 +274,17 @@ void lim__router_batch(lim__router *r, bool on)
         r->ops->batch(r, on);
 }
 
+uint32_t lim__router_batch_room(const lim__router *r)
+{
+    return r->ops->batch_room != NULL ? r->ops->batch_room(r) : 0;
+}
+
+void lim__router_batch_wait(lim__router *r)
+{
+    if (r->ops->batch_wait != NULL)
+        r->ops->batch_wait(r);
+}
+
 uint32_t lim__router_abandon(lim__router *r)
 {
     uint32_t dropped = r->ops->abandon(r);

@@ -126,6 +126,10 @@ uint32_t lim__router_runnable(const lim__router *r);
 /* From true to false, calls of an engine that runs elsewhere answer PENDING at once, and go there together, which is
  * cheaper for many: at most unfinished_max of them. Others are not changed by it. */
 void lim__router_batch(lim__router *r, bool on);
+/* How many calls may go over together now; 0: this engine gains nothing by it. */
+uint32_t lim__router_batch_room(const lim__router *r);
+/* As batch false, and waits at most a slice for the answers: lim__router_resume then has them. */
+void lim__router_batch_wait(lim__router *r);
 /* Drops the unfinished calls without a word; for an owner that ends. Answers how many; unref comes after. */
 uint32_t lim__router_abandon(lim__router *r);
 /* For a router that somebody else opened: what its callbacks get, and its counter, from now on. Nothing is unfinished. */
