@@ -350,7 +350,8 @@ static revival *revival_new(restore *r, uint64_t id, lim_bytes row)
     if (letter == NULL)
         return NULL;
     *letter = (lim__relive){ .id = { id }, .len = (uint32_t)row.len };
-    memcpy(letter->row, row.ptr, row.len);
+    if (row.len > 0)
+        memcpy(letter->row, row.ptr, row.len);
     revival *v = &r->all[r->count++];
     *v = (revival){ .id = id, .relive = letter };
     return v;

@@ -171,8 +171,8 @@ static uint64_t clock_ns(const reads *s)
 
 static void ring_itself(lim_process *self, reads *s)
 {
-    lim__command *c = lim__letter_new(lim__proc_sched(self), &lim__type_push, sizeof *c);
-    if (c == NULL || s->again)
+    lim__command *c = s->again ? NULL : lim__letter_new(lim__proc_sched(self), &lim__type_push, sizeof *c);
+    if (c == NULL)
         return;
     *c = (lim__command){ 0 };
     s->again = true;

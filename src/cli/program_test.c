@@ -128,6 +128,16 @@ static program *milestone(world *w)
 
 /* ---- a server for each test ---- */
 
+/* From now on commands are for this server. Its log, which may come first, is elsewhere. */
+static void goes_to(world *w, program *server)
+{
+    while (!has(&server->job.reply, "\n") && server->code < 0)
+        turn(w);
+    const char *line = strstr(printed(server), "127.0.0.1:");
+    assert_non_null(line);
+    snprintf(w->address, sizeof w->address, "127.0.0.1:%d", atoi(line + strlen("127.0.0.1:")));
+}
+
 static int begin(void **state)
 {
     world *w = calloc(1, sizeof *w);
@@ -139,11 +149,7 @@ static int begin(void **state)
     w->cli.opts = &w->cli.args.opts;
     w->cli.on_alarm = on_alarm;
     w->server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0 --data none", "");
-    while (!has(&w->server->job.reply, "\n") && w->server->code < 0)
-        turn(w);
-    const char *line = strstr(printed(w->server), "127.0.0.1:");
-    assert_non_null(line);
-    snprintf(w->address, sizeof w->address, "127.0.0.1:%d", atoi(line + strlen("127.0.0.1:")));
+    goes_to(w, w->server);
     return 0;
 }
 
@@ -442,10 +448,7 @@ static void test_a_native_function_is_deployed_where_the_server_takes_them(void 
     assert_int_equal(until_ends(w, p), CLI_USAGE); /* this server was not told to */
     assert_non_null(strstr(complained(p), "routing.native: true"));
     program *server = start_with(w, "exec \"$LIMINALD\" --listen 127.0.0.1:0 --data none --routing-native", "");
-    until_says(w, server, "\n");
-    const char *line = strstr(printed(server), "127.0.0.1:");
-    assert_non_null(line);
-    snprintf(w->address, sizeof w->address, "127.0.0.1:%d", atoi(line + strlen("127.0.0.1:")));
+    goes_to(w, server);
     program *a = start(w, "serve g --exec 'echo a' --identity a"),
             *b = start(w, "serve g --exec 'echo b' --identity b");
     until_says(w, a, "serving g as a");
