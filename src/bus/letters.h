@@ -130,6 +130,8 @@ typedef struct lim__exited { uint64_t ref; lim_pid participant; lim_reason reaso
 typedef struct lim__closed { lim_pid conv; lim_phase phase; lim_reason reason; } lim__closed; /* a talk has ended */
 
 /* ---- conversation -> participant ---- */
+/* Both: a message of a durable talk. `lease` is its number, which grows; `taken` with it is for all up to it. It may come
+ * again under that number, and is not to be given to anybody then. */
 enum { LIM__REQUEST_ACK = 1 /* wants `taken` */, LIM__REQUEST_QUIET = 2 /* wants no answer */ };
 typedef struct lim__request {
     lim_pid conv;
@@ -144,6 +146,11 @@ typedef struct lim__request {
     uint8_t flags, type_len;
     char type[];
 } lim__request;
+static inline bool lim__request_numbered(const lim__request *r)
+{
+    const uint8_t both = LIM__REQUEST_ACK | LIM__REQUEST_QUIET;
+    return (r->flags & both) == both;
+}
 typedef struct lim__credit { lim_pid conv; uint64_t lease; uint32_t parts; } lim__credit;
 typedef enum lim__revoke_why {
     LIM__REVOKE_CANCELLED = 1, LIM__REVOKE_TIMEOUT, LIM__REVOKE_TAKEN, LIM__REVOKE_ENDED

@@ -9,6 +9,7 @@
 #include "bus/participant.h"
 #include "base/base.h"
 #include "base/buf.h"
+#include "base/newest.h"
 #include "bus/box.h"
 #include "bus/durable.h"
 #include "bus/exchange.h"
@@ -26,6 +27,7 @@ typedef struct participant {
     lim__list held; /* what it is told of later; under the lock of held.c, once `begun` */
     bool begun;
     struct lim__box *box;    /* pulled: where requests wait */
+    lim__newest heard;       /* conversation -> the newest numbered message of it */
     lim_process *self;       /* while a signal is handled */
     const lim__request *now; /* the delivery at hand */
     bool answered;
@@ -153,11 +155,22 @@ static void note_read(lim_bus *bus, lim_process *self, const lim__request *r)
         acknowledge(bus, self, r);
 }
 
+/* A numbered one; from now on it is a message like any other. */
+static bool first_time(participant *p, lim__request *r)
+{
+    uint64_t number = r->lease;
+    r->lease = 0;
+    r->flags &= (uint8_t)~LIM__REQUEST_ACK;
+    return lim__newest_is(&p->heard, r->conv.id, number);
+}
+
 static void on_request(participant *p, lim_process *self, const lim_signal *signal)
 {
-    const lim__request *r = signal->body.ptr;
+    lim__request *r = (lim__request *)(uintptr_t)signal->body.ptr;
     if (r->flags & LIM__REQUEST_ACK)
         acknowledge(p->bus, self, r);
+    if (lim__request_numbered(r) && !first_time(p, r))
+        return;
     if (p->box != NULL) {
         on_boxed(p, self, signal);
         return;
@@ -268,6 +281,7 @@ static void on_end(void *state, lim_reason reason)
     (void)reason;
     if (p->box != NULL)
         lim__box_close(p->bus->boxes, p->box);
+    lim__newest_fini(&p->heard);
     if (p->begun)
         lim__held_remove_all(p->bus->held, &p->held);
     free(p->groups);
@@ -279,6 +293,7 @@ lim_err lim__participant_spawn(lim_bus *bus, const lim_handler *handler, lim__me
                                lim_pid *out)
 {
     participant init = { .bus = bus, .handler = *handler, .kind = kind };
+    lim__newest_init(&init.heard, bus->os->random(bus->os));
     if (group.id != 0)
         entered(&init, group);
     bool pulled = handler->on_message == NULL;

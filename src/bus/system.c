@@ -224,9 +224,21 @@ static void on_request(lim__system *s, const lim__request *r)
 
 /* ---- the processes ---- */
 
+/* Nobody says anything to it, but somebody may have it in a durable conversation. */
+static void take_note(lim__system *s, const lim__request *r)
+{
+    lim__taken *t =
+        lim__request_numbered(r) ? lim__letter_new(lim__proc_sched(s->self), &lim__type_taken, sizeof *t) : NULL;
+    if (t == NULL)
+        return;
+    t->lease = r->lease;
+    (void)!lim__send_reserved(s->self, lim__alias_pid(s->bus, r->conv.id), t);
+}
+
 static void on_message(lim__system *s, const lim_signal *signal)
 {
     if (signal->type == &lim__type_request) {
+        take_note(s, signal->body.ptr);
         on_request(s, signal->body.ptr);
     } else if (signal->type == &lim__type_shown) {
         const lim__shown *shown = signal->body.ptr;

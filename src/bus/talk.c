@@ -282,6 +282,8 @@ static void on_letter(talk *t, lim_process *self, const lim_signal *signal)
         lim__talk_notify(t, self, body);
     else if (type == &lim__type_push)
         lim__talk_push(t, self);
+    else if (type == &lim__type_taken && t->kept)
+        lim__hold_taken(t, self, signal->from, ((const lim__taken *)body)->lease);
     else if (type == &lim__type_attach)
         lim__keep_attach(t, self, body);
     else if (type == &lim__type_member_list && t->kept)
@@ -320,6 +322,8 @@ void lim__talk_check(const talk *t)
     LIM_ASSERT(lim__list_empty(&t->inbox) || waiting == 0);
     LIM_ASSERT(t->phase != LIM_PHASE_BROKEN || (t->alive == 0 && lim__list_empty(&t->calls)));
     LIM_ASSERT(t->alive <= t->room && t->alive <= LIM__PARTIES_MAX);
+    if (t->kept && t->opened)
+        lim__hold_check(t);
 }
 
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)

@@ -7,6 +7,7 @@
  *   talk_call.c    what waits: asks and receives, and how each ends
  *   talk_show.c    what others may see of it
  *   talk_keep.c    durable ones: what is stored of it, and what waits for that
+ *   talk_hold.c    durable ones: what its participants have not taken yet
  *   talk_back.c    durable ones: made again, and their participants waited for */
 #ifndef LIM__TALK_H
 #define LIM__TALK_H
@@ -18,14 +19,18 @@
 enum {
     LIM__PARTIES_MAX = 256, /* living at once */
     LIM__PAST_MAX = 256,    /* remembered of those that are gone, for notifiers and names */
-    LIM__EVENTS_MAX = 1024  /* not yet received; nobody may join beyond */
+    LIM__EVENTS_MAX = 1024, /* not yet received; nobody may join beyond */
+    LIM__HELD_MAX = 1024,   /* said to one participant of a durable one, and not taken yet */
+    LIM__HELD_BYTES_MAX = 16 << 20 /* likewise, to all of them */
 };
-enum { LIM__TALK_TAG_WHOLE = LIM__TAG_DEADLINE, LIM__TALK_TAG_CALL = 1, LIM__TALK_TAG_STORE, LIM__TALK_TAG_GRACE };
+enum { LIM__TALK_TAG_WHOLE = LIM__TAG_DEADLINE, LIM__TALK_TAG_CALL = 1, LIM__TALK_TAG_STORE, LIM__TALK_TAG_GRACE,
+       LIM__TALK_TAG_SWEEP };
 
 typedef struct party { /* takes part: linked */
     lim_pid pid;
     lim__assigned *assigned; /* came through the group; NULL: joined */
     bool required;
+    uint32_t held; /* durable: how many messages it has not taken yet */
 } party;
 
 typedef struct past { /* took part */
@@ -145,6 +150,7 @@ void lim__talk_say(talk *t, lim_process *self, const lim__say *m);
 void lim__talk_signal(talk *t, lim_process *self, const lim__signal_in *m);
 void lim__talk_push(talk *t, lim_process *self); /* from now on the owner is told what comes, and what had come */
 lim_err lim__talk_message_to(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload);
+lim__request *lim__talk_request_new(const talk *t, lim_process *self, lim__msg *payload, lim_bytes text); /* QUIET */
 note *lim__talk_take(talk *t); /* out of the inbox; NULL: empty. The caller's */
 void lim__talk_note_free(lim__sched *s, note *n);
 lim__msg *lim__talk_traced(const talk *t, lim__msg *payload); /* one reference: with the trace context, if there is one */
@@ -174,12 +180,15 @@ typedef struct away { /* a participant from before a restart that has not come b
     lim_pid pid;
     lim__assigned *assigned; /* NULL: it cannot come back */
     bool required;
+    uint32_t held;       /* as of a party */
 } away;
-typedef struct held { /* said to one that is away */
+typedef struct held { /* said to one that has not taken it yet */
     lim__list node;
-    uint64_t n;
+    uint64_t n;      /* counted over all participants */
     lim_pid to, from;
     lim__msg *payload;
+    uint8_t event, text_len;
+    char text[];
 } held;
 typedef struct renamed { /* who came back has another id now */
     lim__list node;
@@ -193,12 +202,16 @@ typedef struct keep {
     bool fresh;             /* nothing of it is stored yet, */
     bool vain;              /* nor will be: it could not be opened */
     bool storing, replaying, ending, ended;
+    bool sweep, sweeping;   /* `late` is worth a commit of its own; the timer for that runs */
     lim__buf ops;           /* what has changed beside the state: u8 what, key, value */
+    lim__buf late;          /* likewise, but it can wait for the next commit */
     lim__buf state;         /* as it is stored */
     lim__list outbox;       /* letters that wait for the commit */
     lim__stash stash;       /* signals that do */
+    lim__list held;         /* in the order of their numbers */
+    uint64_t held_bytes;
     /* after a restart */
-    lim__list away, held, renamed;
+    lim__list away, renamed;
     uint64_t grace_ns, pause_ns; /* until when those that are away are waited for; 0: not at all */
 } keep;
 static inline keep *lim__talk_keep(const talk *t) { return t->rare->keep; } /* of one that is kept */
@@ -212,6 +225,7 @@ void lim__keep_taken(talk *t);                /* the oldest out of it */
 void lim__keep_noted(talk *t, const lim__history_note *note);
 void lim__keep_held(talk *t, const held *h);
 void lim__keep_held_gone(talk *t, const held *h);
+void lim__keep_held_taken(talk *t, const held *h); /* likewise, some time */
 void lim__keep_end(talk *t, lim_process *self);     /* instead of lim_exit: once that is stored */
 void lim__keep_settle(talk *t, lim_process *self);  /* after a signal: commits what it changed */
 /* True: it was the end of a commit, or waits for one. */
@@ -228,14 +242,24 @@ static inline lim_err lim__talk_post(talk *t, lim_process *self, lim_pid to, voi
     return t->kept ? lim__keep_post(t, self, to, letter) : lim__send_reserved(self, to, letter);
 }
 
+/* ---- talk_hold.c ---- */
+held *lim__hold_new(lim__sched *s, lim_pid to, const heard *what); /* without a number; NULL: no memory */
+void lim__hold_free(lim__sched *s, held *h);
+lim_err lim__hold_say(talk *t, lim_process *self, lim_pid to, const heard *what); /* GONE, FULL, NOMEM */
+void lim__hold_taken(talk *t, lim_process *self, lim_pid by, uint64_t number);    /* all up to it */
+void lim__hold_resend(talk *t, lim_process *self, lim_pid was, lim_pid now);      /* under the same numbers */
+void lim__hold_drop(talk *t, lim_process *self, lim_pid who);                     /* {0}: what anybody has not taken */
+void lim__hold_restored(talk *t, lim_process *self);                              /* once all rows are read */
+void lim__hold_check(const talk *t);
+
 /* ---- talk_back.c ---- */
 extern const lim__letter_type lim__type_talk_rows;
 void lim__back_rows(talk *t, lim_process *self, const lim_signal *signal);
 bool lim__back_gone(talk *t, lim_process *self, const party *was); /* true: it is waited for */
 void lim__back_members(talk *t, lim_process *self, const lim__member_list *m);
 void lim__back_look(talk *t, lim_process *self);                   /* its timer */
-bool lim__back_hold(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload); /* true: it is away */
 bool lim__back_waits(const talk *t, lim_pid pid);                  /* {0}: anybody */
+away *lim__back_away(const talk *t, lim_pid pid);                  /* likewise; NULL: it is not away */
 lim_pid lim__back_now(const talk *t, lim_pid pid);                 /* its id now; pid itself */
 void lim__back_bring(lim_bus *bus, uint64_t id);                   /* a process of a durable talk died */
 lim_err lim__talks_restore(lim_bus *bus, lim_diag *diag);

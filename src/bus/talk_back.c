@@ -31,7 +31,7 @@ const lim__letter_type lim__type_talk_rows = { "talk_rows", NULL };
 
 /* ---- away ---- */
 
-static away *away_of(const talk *t, lim_pid pid)
+away *lim__back_away(const talk *t, lim_pid pid)
 {
     LIM__LIST_EACH(n, &lim__talk_keep(t)->away)
         if (pid.id == 0 || LIM_CONTAINER(n, away, node)->pid.id == pid.id)
@@ -41,41 +41,17 @@ static away *away_of(const talk *t, lim_pid pid)
 
 bool lim__back_waits(const talk *t, lim_pid pid)
 {
-    return away_of(t, pid) != NULL;
+    return lim__back_away(t, pid) != NULL;
 }
 
 lim_pid lim__back_now(const talk *t, lim_pid pid)
 {
     if (pid.id == 0) /* whoever comes back first */
-        return away_of(t, pid) != NULL ? away_of(t, pid)->pid : pid;
+        return lim__back_away(t, pid) != NULL ? lim__back_away(t, pid)->pid : pid;
     LIM__LIST_EACH(n, &lim__talk_keep(t)->renamed)
         if (LIM_CONTAINER(n, renamed, node)->was.id == pid.id)
             return lim__back_now(t, LIM_CONTAINER(n, renamed, node)->now);
     return pid;
-}
-
-bool lim__back_hold(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload)
-{
-    keep *k = lim__talk_keep(t);
-    if (away_of(t, to) == NULL)
-        return false;
-    held *h = lim__alloc(lim__proc_sched(self), sizeof *h);
-    if (h == NULL) {
-        lim_exit(self, LIM_FAULT); /* nobody is told that it was kept */
-        return true;
-    }
-    *h = (held){ .n = k->held_next++, .to = to, .from = from, .payload = lim__msg_ref(payload) };
-    lim__list_push(&k->held, &h->node);
-    lim__keep_held(t, h);
-    return true;
-}
-
-static void held_free(talk *t, lim__sched *s, held *h)
-{
-    lim__keep_held_gone(t, h);
-    lim__list_remove(&h->node);
-    lim__msg_unref(h->payload);
-    lim__free(s, h, sizeof *h);
 }
 
 static void away_free(lim__sched *s, away *a)
@@ -103,7 +79,7 @@ bool lim__back_gone(talk *t, lim_process *self, const party *was)
     away *a = lim__alloc(lim__proc_sched(self), sizeof *a);
     if (a == NULL)
         return false;
-    *a = (away){ .pid = was->pid, .assigned = was->assigned, .required = was->required };
+    *a = (away){ .pid = was->pid, .assigned = was->assigned, .required = was->required, .held = was->held };
     bool first = lim__list_empty(&k->away);
     lim__list_push(&k->away, &a->node);
     if (first)
@@ -120,10 +96,8 @@ static void give_up(talk *t, lim_process *self, away *a)
                   .crashed = true,
                   .at_ns = lim_now_ns(self),
                   .wall_us = t->bus->os->wall_ns(t->bus->os) / 1000 };
+    lim__hold_drop(t, self, was.pid);
     away_free(lim__proc_sched(self), a);
-    LIM__LIST_EACH_SAFE(n, tmp, &lim__talk_keep(t)->held)
-        if (LIM_CONTAINER(n, held, node)->to.id == was.pid.id)
-            held_free(t, lim__proc_sched(self), LIM_CONTAINER(n, held, node));
     lim__talk_lost(t, self, &was, &gone);
 }
 
@@ -153,20 +127,9 @@ void lim__back_look(talk *t, lim_process *self)
 
 /* ---- back ---- */
 
-static void send_held(talk *t, lim_process *self, lim_pid was, lim_pid now)
-{
-    LIM__LIST_EACH_SAFE(n, tmp, &lim__talk_keep(t)->held) {
-        held *h = LIM_CONTAINER(n, held, node);
-        if (h->to.id != was.id)
-            continue;
-        (void)!lim__talk_message_to(t, self, now, h->from, h->payload);
-        held_free(t, lim__proc_sched(self), h);
-    }
-}
-
 static void rejoin(talk *t, lim_process *self, away *a, lim_pid now)
 {
-    party p = { .pid = now, .assigned = a->assigned, .required = a->required };
+    party p = { .pid = now, .assigned = a->assigned, .required = a->required, .held = a->held };
     renamed *r = lim__alloc(lim__proc_sched(self), sizeof *r);
     if (r == NULL)
         return; /* the next look finds it again */
@@ -178,7 +141,7 @@ static void rejoin(talk *t, lim_process *self, away *a, lim_pid now)
     lim__list_push(&lim__talk_keep(t)->renamed, &r->node);
     away_free(lim__proc_sched(self), a);
     lim__talk_note(t, self, "rejoined", now, lim__bytes("", 0), 0, 0);
-    send_held(t, self, r->was, now);
+    lim__hold_resend(t, self, r->was, now);
     lim__talk_calls_resend(t, self, r->was, now);
 }
 
@@ -403,15 +366,19 @@ static void read_note(reading *r, lim_bytes value)
 static void read_held(reading *r, uint64_t number, lim_bytes value)
 {
     lim__unpack u = lim__unpack_begin(value);
-    held *h = lim__alloc(r->s, sizeof *h);
-    r->bad |= h == NULL || lim__unpack_u8(&u) != VERSION;
+    bool known = lim__unpack_u8(&u) == VERSION;
+    lim_pid to = { lim__unpack_u64(&u) };
+    heard what = { .from = { lim__unpack_u64(&u) } };
+    what.event = (lim_event)lim__unpack_u8(&u);
+    what.text = lim__unpack_bytes(&u);
+    what.payload = read_msg(r, &u);
+    bool good = known && lim__unpack_end(&u) && what.payload != NULL && what.text.len <= 255;
+    held *h = good ? lim__hold_new(r->s, to, &what) : NULL;
+    lim__msg_unref(what.payload);
+    r->bad |= h == NULL;
     if (h == NULL)
         return;
-    *h = (held){ .n = number };
-    h->to.id = lim__unpack_u64(&u);
-    h->from.id = lim__unpack_u64(&u);
-    h->payload = read_msg(r, &u);
-    r->bad |= !lim__unpack_end(&u) || h->payload == NULL;
+    h->n = number;
     lim__list_push(&lim__talk_keep(r->t)->held, &h->node);
 }
 
@@ -476,7 +443,7 @@ static void link_parties(talk *t, lim_process *self)
         lim__list_push(&all, n);
     for (lim__list *n; (n = lim__list_pop(&all)) != NULL;) {
         away *a = LIM_CONTAINER(n, away, node);
-        party p = { .pid = a->pid, .assigned = a->assigned, .required = a->required };
+        party p = { .pid = a->pid, .assigned = a->assigned, .required = a->required, .held = a->held };
         lim__free(lim__proc_sched(self), a, sizeof *a);
         if (!lim__talk_relink(t, self, &p)) {
             lim_exit(self, LIM_FAULT);
@@ -504,6 +471,9 @@ static void go_on(reading *r)
         lim_exit(r->self, LIM_FAULT);
     link_parties(t, r->self);
     lim__talk_note(t, r->self, "restored", (lim_pid){ 0 }, lim__bytes("", 0), 0, 0);
+    lim__hold_restored(t, r->self);
+    for (uint32_t i = 0; i < t->alive; i++)
+        lim__hold_resend(t, r->self, t->parties[i].pid, t->parties[i].pid);
     for (uint32_t i = 0; i < t->alive; i++)
         lim__talk_calls_resend(t, r->self, t->parties[i].pid, t->parties[i].pid);
     if (t->wanting)

@@ -10,7 +10,7 @@
  *   's'        everything small: phase, numbers, who takes part, who did
  *   'c' lease  an ask that is not answered
  *   'i' n      a message or an event that was not received, in the order of n
- *   'm' n      something said to a participant that is away
+ *   'm' n      something said to a participant that has not taken it yet
  * Its history is a stream of its own. A talk that has ended keeps 'o', 's' and the stream for a while.
  *
  * What changed nothing that is stored is answered without a commit. A talk that cannot even be opened (no group, a name
@@ -26,7 +26,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-enum { VERSION = 1, OP_PUT = 1, OP_DELETE, OP_APPEND, AGAIN_MS = 1000 };
+enum { VERSION = 1, OP_PUT = 1, OP_DELETE, OP_APPEND, AGAIN_MS = 1000, SWEEP_MS = 1000 };
 #define MS UINT64_C(1000000)
 
 typedef struct parcel {
@@ -129,6 +129,8 @@ void lim__keep_held(talk *t, const held *h)
     lim__pack_u8(&b, VERSION);
     lim__pack_u64(&b, h->to.id);
     lim__pack_u64(&b, h->from.id);
+    lim__pack_u8(&b, h->event);
+    lim__pack_bytes(&b, lim__bytes(h->text, h->text_len));
     pack_msg(&b, h->payload);
     put(t, 'm', h->n, &b);
 }
@@ -136,6 +138,17 @@ void lim__keep_held(talk *t, const held *h)
 void lim__keep_held_gone(talk *t, const held *h)
 {
     gone(t, 'm', h->n);
+}
+
+void lim__keep_held_taken(talk *t, const held *h)
+{
+    uint8_t key[18];
+    lim__buf *late = &lim__talk_keep(t)->late;
+    lim__pack_u8(late, OP_DELETE);
+    lim__pack_bytes(late, lim__keep_key(lim__talk_keep(t)->id, 'm', h->n, key));
+    lim__pack_bytes(late, lim__bytes("", 0));
+    if (late->failed) /* it stays, and is sent again in vain after a restart */
+        lim__buf_fini(late);
 }
 
 void lim__keep_noted(talk *t, const lim__history_note *entry)
@@ -333,6 +346,24 @@ static void clear_rows(talk *t)
         lim__keep_held_gone(t, LIM_CONTAINER(n, held, node));
 }
 
+/* What can wait goes with what cannot; if nothing comes, by itself, some time. */
+static void with_late(keep *k)
+{
+    lim_bytes late = lim__buf_bytes(&k->late);
+    if (late.len > 0)
+        lim__buf_add(&k->ops, late.ptr, late.len);
+    lim__buf_fini(&k->late);
+    k->sweep = false;
+}
+
+static void sweep_later(talk *t, lim_process *self)
+{
+    keep *k = lim__talk_keep(t);
+    uint64_t timer;
+    if (!k->sweeping && lim__buf_len(&k->late) > 0)
+        k->sweeping = lim_timer_start(self, SWEEP_MS * MS, LIM__TALK_TAG_SWEEP, &timer) == LIM_OK;
+}
+
 static void finished(talk *t, lim_process *self)
 {
     keep *k = lim__talk_keep(t);
@@ -372,13 +403,17 @@ void lim__keep_settle(talk *t, lim_process *self)
     }
     lim__buf state = lim__keep_state(t, self);
     lim_bytes now = lim__buf_bytes(&state);
-    bool same = !k->fresh && !k->ending && lim__buf_len(&k->ops) == 0 && lim__bytes_eq(now, lim__buf_bytes(&k->state));
+    bool same = !k->fresh && !k->ending && !k->sweep && lim__buf_len(&k->ops) == 0 &&
+                lim__bytes_eq(now, lim__buf_bytes(&k->state));
     lim__buf_fini(&k->state);
     k->state = state;
-    if (same)
+    if (same) {
         flush(t, self);
-    else
-        commit(t, self);
+        sweep_later(t, self);
+        return;
+    }
+    with_late(k);
+    commit(t, self);
 }
 
 /* Not even its beginning could be stored. */
@@ -423,6 +458,14 @@ static void on_stored(talk *t, lim_process *self, const lim__stored *what, lim_o
     lim__keep_settle(t, self);
 }
 
+/* Its time has come; what waits for a commit meanwhile has gone with that. True: there is nothing to do. */
+static bool sweep(keep *k)
+{
+    k->sweeping = false;
+    k->sweep = !k->storing && lim__buf_len(&k->late) > 0;
+    return !k->sweep;
+}
+
 bool lim__keep_signal(talk *t, lim_process *self, const lim_signal *signal, lim_on_signal *handler)
 {
     keep *k = lim__talk_keep(t);
@@ -434,6 +477,8 @@ bool lim__keep_signal(talk *t, lim_process *self, const lim_signal *signal, lim_
         commit(t, self);
     else if (k->ended || (k->ending && k->replaying))
         return true; /* it is over */
+    else if (signal->kind == LIM_SIGNAL_TIMER && signal->tag == LIM__TALK_TAG_SWEEP)
+        return sweep(k);
     else if (!k->storing)
         return false;
     else if (lim__stash_put(&k->stash, self, signal) != LIM_OK)
@@ -471,9 +516,7 @@ static void lists_free(keep *k, lim__sched *s)
         lim__free(s, a, sizeof *a);
     }
     for (lim__list *n; (n = lim__list_pop(&k->held)) != NULL;) {
-        held *h = LIM_CONTAINER(n, held, node);
-        lim__msg_unref(h->payload);
-        lim__free(s, h, sizeof *h);
+        lim__hold_free(s, LIM_CONTAINER(n, held, node));
     }
     for (lim__list *n; (n = lim__list_pop(&k->renamed)) != NULL;)
         lim__free(s, LIM_CONTAINER(n, renamed, node), sizeof(renamed));
@@ -487,6 +530,7 @@ void lim__keep_free(talk *t, lim_reason reason, lim__sched *s)
     lim__stash_fini(&k->stash, NULL);
     lists_free(k, s);
     lim__buf_fini(&k->ops);
+    lim__buf_fini(&k->late);
     lim__buf_fini(&k->state);
     lim__conv_apart(t->bus, false);
     if (k->id != lim__state_pid(t).id && (k->ended || closing))

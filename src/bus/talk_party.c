@@ -315,6 +315,8 @@ static void after(talk *t, lim_process *self, const party *was, past gone)
     bool next = t->open->on_crash == LIM_CRASH_NEXT && was->assigned != NULL;
     bool waits = t->wanting || (t->kept && lim__back_waits(t, (lim_pid){ 0 }));
     bool fails = was->required || (t->alive == 0 && !next && !waits);
+    if (t->kept)
+        lim__hold_drop(t, self, was->pid);
     if (was->assigned != NULL)
         release(t, self, was->assigned->lease);
     gone.assigned = was->assigned;
@@ -378,6 +380,8 @@ void lim__talk_let_go(talk *t, lim_process *self)
     if (t->wanting)
         release(t, self, 0);
     t->wanting = false;
+    if (t->kept)
+        lim__hold_drop(t, self, (lim_pid){ 0 });
     while (t->alive > 0) {
         party was = take_out(t, &t->parties[0]);
         lim__talk_revoke(t, self, was.pid, 0, LIM__REVOKE_ENDED);

@@ -107,12 +107,12 @@ void lim__talk_note_free(lim__sched *s, note *n)
 
 /* ---- participants hear ---- */
 
-static lim__request *request_new(const talk *t, lim_process *self, lim__msg *payload, lim_bytes text)
+lim__request *lim__talk_request_new(const talk *t, lim_process *self, lim__msg *payload, lim_bytes text)
 {
     lim__request *r = lim__letter_new(lim__proc_sched(self), &lim__type_request, sizeof *r + text.len);
     if (r == NULL)
         return NULL;
-    *r = (lim__request){ .conv = lim__state_pid(t),
+    *r = (lim__request){ .conv = { lim__talk_id(t) }, /* the same after a restart */
                          .deadline_ns = t->deadline_ns,
                          .payload = lim__msg_ref(payload),
                          .attempt = 1,
@@ -126,7 +126,7 @@ static lim__request *request_new(const talk *t, lim_process *self, lim__msg *pay
 
 lim_err lim__talk_request(talk *t, lim_process *self, lim_pid to, const call *c)
 {
-    lim__request *r = request_new(t, self, c->payload, lim__bytes(NULL, 0));
+    lim__request *r = lim__talk_request_new(t, self, c->payload, lim__bytes(NULL, 0));
     if (r == NULL)
         return LIM_E_NOMEM;
     r->lease = c->lease;
@@ -138,13 +138,13 @@ lim_err lim__talk_request(talk *t, lim_process *self, lim_pid to, const call *c)
 
 lim_err lim__talk_message_to(talk *t, lim_process *self, lim_pid to, lim_pid from, lim__msg *payload)
 {
-    if (t->kept && lim__back_hold(t, self, to, from, payload))
-        return LIM_OK;
-    lim__request *r = request_new(t, self, payload, lim__bytes(NULL, 0));
+    if (t->kept)
+        return lim__hold_say(t, self, to, &(heard){ .from = from, .payload = payload });
+    lim__request *r = lim__talk_request_new(t, self, payload, lim__bytes(NULL, 0));
     if (r == NULL)
         return LIM_E_NOMEM;
     r->from = from;
-    return t->kept ? lim__keep_post(t, self, to, r) : lim__send(self, to, r);
+    return lim__send(self, to, r);
 }
 
 /* One that misses an event would see another order than the others: without memory for it the talk ends, which
@@ -153,7 +153,7 @@ void lim__talk_event_to(talk *t, lim_process *self, lim_pid to, const heard *h)
 {
     lim__msg *nothing = h->payload == NULL ? lim__msg_new(lim__bytes(NULL, 0)) : NULL;
     lim__msg *payload = h->payload != NULL ? h->payload : nothing;
-    lim__request *r = payload == NULL ? NULL : request_new(t, self, payload, h->text);
+    lim__request *r = payload == NULL ? NULL : lim__talk_request_new(t, self, payload, h->text);
     lim__msg_unref(nothing);
     if (r == NULL) {
         lim_exit(self, LIM_FAULT);
@@ -179,7 +179,7 @@ void lim__talk_revoke(talk *t, lim_process *self, lim_pid to, uint64_t lease, li
     lim__revoke *r = lim__letter_new(lim__proc_sched(self), &lim__type_revoke, sizeof *r);
     if (r == NULL)
         return;
-    *r = (lim__revoke){ lim_self(self), lease, why };
+    *r = (lim__revoke){ { lim__talk_id(t) }, lease, why };
     (void)!lim__talk_post(t, self, to, r);
 }
 
@@ -216,16 +216,21 @@ static lim_why why_of(lim_err err)
                                 : LIM_WHY_NO_PARTICIPANT;
 }
 
+static void count(lim_admission *a, lim_err err)
+{
+    a->matched++;
+    a->delivered += err == LIM_OK;
+    a->dropped += err != LIM_OK;
+    a->why = a->delivered > 0 ? LIM_WHY_NONE : why_of(err);
+}
+
 /* And to those that are awaited. */
 static void hold_for(talk *t, lim_process *self, bool all, lim_pid to, lim__msg *payload, lim_admission *a)
 {
     LIM__LIST_EACH(n, &lim__talk_keep(t)->away) {
         lim_pid pid = LIM_CONTAINER(n, away, node)->pid;
-        if ((!all && pid.id != to.id) || !lim__back_hold(t, self, pid, (lim_pid){ 0 }, payload))
-            continue;
-        a->matched++;
-        a->delivered++;
-        a->why = LIM_WHY_NONE;
+        if (all || pid.id == to.id)
+            count(a, lim__talk_message_to(t, self, pid, (lim_pid){ 0 }, payload));
     }
 }
 
@@ -239,11 +244,7 @@ static lim_admission to_participants(talk *t, lim_process *self, lim_pid to, lim
     for (uint32_t i = 0; i < t->alive; i++) {
         if (!all && t->parties[i].pid.id != to.id)
             continue;
-        lim_err err = lim__talk_message_to(t, self, t->parties[i].pid, (lim_pid){ 0 }, payload);
-        a.matched++;
-        a.delivered += err == LIM_OK;
-        a.dropped += err != LIM_OK;
-        a.why = a.delivered > 0 ? LIM_WHY_NONE : why_of(err);
+        count(&a, lim__talk_message_to(t, self, t->parties[i].pid, (lim_pid){ 0 }, payload));
     }
     if (t->kept)
         hold_for(t, self, all, to, payload, &a);
@@ -353,14 +354,36 @@ void lim__talk_say(talk *t, lim_process *self, const lim__say *m)
 
 /* ---- from outside ---- */
 
+/* As a message: who is away, or dies with it on the way, gets it when it is back. Why somebody does not. */
+static lim_why signal_to_all(talk *t, lim_process *self, const heard *h)
+{
+    lim_err worst = LIM_OK;
+    for (uint32_t i = 0; i < t->alive; i++) {
+        lim_err err = lim__hold_say(t, self, t->parties[i].pid, h);
+        worst = err != LIM_OK ? err : worst;
+    }
+    LIM__LIST_EACH(n, &lim__talk_keep(t)->away) {
+        lim_err err = lim__hold_say(t, self, LIM_CONTAINER(n, away, node)->pid, h);
+        worst = err != LIM_OK ? err : worst;
+    }
+    return why_of(worst);
+}
+
 void lim__talk_signal(talk *t, lim_process *self, const lim__signal_in *m)
 {
     heard h = { .payload = m->payload, .event = LIM_EVENT_SIGNAL, .text = lim__bytes(m->name, m->name_len) };
     if (lim__talk_step(t, self, LIM__PHASE_USE) != LIM_OK)
         return;
     lim__talk_note(t, self, "signal", (lim_pid){ 0 }, h.text, lim__msg_bytes(m->payload).len, 0);
-    lim__talk_event(t, self, &h, false);
-    lim_why why = lim__talk_hear(t, self, &h);
+    lim_why why = LIM_WHY_NONE;
+    if (t->kept)
+        why = signal_to_all(t, self, &h);
+    else
+        lim__talk_event(t, self, &h, false);
+    if (why == LIM_WHY_NONE)
+        why = lim__talk_hear(t, self, &h);
+    else
+        (void)lim__talk_hear(t, self, &h);
     if (why == LIM_WHY_NONE)
         return;
     if (lim__talk_rare(t, self) != NULL) /* who sent it is long gone: it is counted, and an event for operators */

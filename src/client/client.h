@@ -31,6 +31,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "base/newest.h"
 #include "data/data.h"
 #include "data/outcome.h"
 #include "os/os.h"
@@ -226,6 +227,7 @@ typedef struct lim__reg {
     void (*on_revoked)(void *ctx, lim_conv conv, uint64_t lease, const char *why);
     void (*on_credit)(void *ctx, lim_conv conv, uint64_t lease, uint32_t credit);
     lim__list requests; /* in hand, and results not settled, oldest first */
+    lim__newest heard;  /* durable conversation -> the newest message of it that came */
 } lim__reg;
 
 /* ---- requests (work.c) ----
@@ -236,7 +238,8 @@ typedef struct lim__reg {
  *                                 `-----------------------------------------------------------> OVER
  *
  * Beside it the lease:  OURS --link broke--> SUSPENDED (a task) or GONE (an ask)     OURS --REVOKED--> REVOKED
- *                       SUSPENDED --registered again--> OURS */
+ *                       SUSPENDED --registered again--> OURS
+ * A message of a durable conversation is OURS whatever becomes of the link: it does not come again. */
 typedef enum lim__request_state {
     LIM__REQUEST_QUEUED = 1,
     LIM__REQUEST_RUNNING,
@@ -263,6 +266,7 @@ typedef struct lim__request {
     lim__lease lease;
     uint32_t refs; /* the table's, the queue's or handler's */
     uint8_t flags; /* LIM__FLAG_* of REQUEST */
+    bool numbered; /* a message of a durable conversation: the server was told that it is here */
     uint16_t attempt, losses, hops;
     uint8_t event;
     uint8_t how; /* RESULT: what was answered */

@@ -28,6 +28,7 @@ void lim__client_reg_ask(lim_client *c, lim__reg *reg)
 void lim__client_reg_free(lim__reg *reg)
 {
     LIM_ASSERT(lim__list_empty(&reg->requests) && lim__list_empty(&reg->waiting) && lim__list_empty(&reg->takers));
+    lim__newest_fini(&reg->heard);
     lim__buf_fini(&reg->types);
     lim__buf_fini(&reg->tags);
     free(reg->group);
@@ -77,6 +78,7 @@ static lim_err serve(lim_client *c, const char *group, const lim_client_serve_op
     lim__list_init(&reg->requests);
     lim__list_init(&reg->waiting);
     lim__list_init(&reg->takers);
+    lim__newest_init(&reg->heard, c->os->random(c->os));
     reg->pulled = !opts->handler.on_message;
     reg->serve_kind = kind;
     reg->capacity = opts->capacity;

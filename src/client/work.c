@@ -13,7 +13,9 @@
  * A registration without on_message is pulled: its requests wait in reg->waiting instead of the handler queue, and are
  * HELD from when lim_client_take hands them out. What is revoked or lost before is never handed out. Messages of
  * conversations, and events in them (all with lease 0 here), have no place of the capacity and nothing to answer: they
- * are over when they were handed out.
+ * are over when they were handed out. Those of durable conversations are numbered and acknowledged, and come again
+ * under their number if the server cannot know that they came: reg->heard knows. They outlive a break of the
+ * connection.
  *
  * An asker that takes parts gives credit for them: each part sent costs one, and CREDIT brings more. Who asks for a
  * part too many is told FULL here; the server would take it for a broken client.
@@ -21,7 +23,7 @@
  * Invariants (of a request in reg->requests):
  *   W1  it is also in the map, in the chain of its conversation; it has the table's reference.
  *   W2  RESULT holds what was answered; nothing else does.
- *   W3  OURS and REVOKED belong to this connection, or were announced to it by HOLDING.
+ *   W3  OURS and REVOKED belong to this connection, or were announced to it by HOLDING, or are numbered messages.
  *   W4  pulled and QUEUED: it is in reg->waiting, its lease is OURS or SUSPENDED, and nobody is in reg->takers. */
 #include "client/client.h"
 
@@ -496,17 +498,50 @@ static bool may_hand_over(lim_client *c, const lim__reg *reg, const lim__f_reque
     return false;
 }
 
+/* Of a message of a durable conversation, which has no lease then; 0: it is something else. */
+static uint64_t number_of(lim__f_request *f)
+{
+    const uint8_t both = LIM__FLAG_TAKEN | LIM__FLAG_NO_REPLY;
+    if ((f->flags & both) != both)
+        return 0;
+    uint64_t number = f->lease;
+    f->lease = 0;
+    f->flags &= (uint8_t)~LIM__FLAG_TAKEN;
+    return number;
+}
+
+static lim_err say_taken(lim_client *c, const lim__reg *reg, uint64_t conv, uint64_t lease)
+{
+    return LIM__SAY(c, taken, .stream = reg->order.stream, .conversation = conv, .lease = lease);
+}
+
+static lim_err taken_in(lim_client *c, lim__request *request, uint64_t number)
+{
+    lim_err err = say_taken(c, request->reg, request->conv, number);
+    request->numbered = err == LIM_OK;
+    if (err == LIM_OK)
+        (void)lim__newest_is(&request->reg->heard, request->conv, number);
+    return err;
+}
+
 static bool on_request(lim_client *c, lim__reg *reg, const lim__frame *frame)
 {
     lim__f_request f;
     if (!lim__get_request(frame, &f) || reg->order.state != LIM__ORDER_LIVE)
         return false;
+    uint64_t number = number_of(&f);
+    if (number != 0 && lim__newest_has(&reg->heard, f.conversation, number)) {
+        (void)!say_taken(c, reg, f.conversation, number); /* then the break tells the server, and it comes again */
+        return true;
+    }
     if (!may_hand_over(c, reg, &f))
         return true;
     lim__request *request = request_new(c, reg, &f);
     lim_err err = request ? LIM_OK : LIM_E_NOMEM;
-    if (request && (f.flags & LIM__FLAG_TAKEN) && f.event == 0)
-        err = LIM__SAY(c, taken, .stream = reg->order.stream, .conversation = f.conversation, .lease = f.lease);
+    if (request && number != 0)
+        err = taken_in(c, request, number);
+    else if (request && (f.flags & LIM__FLAG_TAKEN) && f.event == 0)
+        err = say_taken(c, reg, f.conversation, f.lease);
     if (err != LIM_OK) {
         if (request) {
             over(c, request);
@@ -688,6 +723,8 @@ void lim__client_reg_break(lim_client *c, lim__reg *reg)
     reg->participant = 0;
     LIM__LIST_EACH_SAFE(node, after, &reg->requests) {
         lim__request *request = LIM_CONTAINER(node, lim__request, node);
+        if (request->numbered)
+            continue;
         bool ours = request->lease == LIM__LEASE_OURS || request->lease == LIM__LEASE_SUSPENDED;
         if (ours && (request->flags & LIM__FLAG_TAKEN))
             request->lease = LIM__LEASE_SUSPENDED;
@@ -719,6 +756,11 @@ void lim__client_regs_forgotten(lim_client *c)
         uint64_t conv = request->conv, lease = request->lease_id;
         lose(c, request);
         tell_revoked(c, reg, conv, lease, "forgotten by the server");
+    }
+    LIM__LIST_EACH(at, &c->orders) {
+        lim__order *order = LIM_CONTAINER(at, lim__order, node);
+        if (order->kind == LIM__REG)
+            lim__newest_clear(&((lim__reg *)order)->heard);
     }
 }
 

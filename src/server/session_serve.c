@@ -663,13 +663,13 @@ void lim__session_say(session *s, const lim__frame *frame)
     lim_process *self = speaker(s, frame, &reg);
     if (self == NULL)
         return;
-    lim_pid conv = { f.conversation };
+    lim_pid conv = lim__alias_pid(s->porter->bus, f.conversation);
     if (f.payload.len > s->porter->bus->opts.payload_bytes_max) {
         lim__session_fault(s, LIM_E_TOOBIG, "SAY with a payload over the size limit"); /* it has no answer to say so */
         return;
     }
     if (lim__conv_kind_of(s->porter->bus, conv) != LIM__KIND_TALK) { /* it has ended, or it is something else */
-        on_revoke(reg->proxy, &(lim__revoke){ conv, 0, LIM__REVOKE_ENDED });
+        on_revoke(reg->proxy, &(lim__revoke){ { f.conversation }, 0, LIM__REVOKE_ENDED });
         return;
     }
     lim__msg *msg = lim__msg_new(f.payload);
@@ -681,7 +681,7 @@ void lim__session_say(session *s, const lim__frame *frame)
     }
     *m = (lim__say){ .from = reg->pid, .to = { f.to }, .payload = msg };
     if (lim__send_reserved(self, conv, m) == LIM_E_GONE)
-        on_revoke(reg->proxy, &(lim__revoke){ conv, 0, LIM__REVOKE_ENDED });
+        on_revoke(reg->proxy, &(lim__revoke){ { f.conversation }, 0, LIM__REVOKE_ENDED });
 }
 
 void lim__session_report(session *s, const lim__frame *frame)
