@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * torture_talk.c - the conversations of the torture: eight durable ones at a time, a few asks each, and durable asks on
- * their own account.
+ * torture_talk.c - the conversations of the torture: eight durable ones at a time, a few asks and many plain messages
+ * each, and durable asks on their own account.
  *
  *      FREE --open--> LIVE --ask, answered, ask, ...--> close: CLOSING --no longer found--> FREE
  *                      |  the server is killed
@@ -8,18 +8,21 @@
  *                     LOST --find by its name, attach, read its history--> LIVE
  *
  * Of each: one whose opening was answered is there until it is told to close, under its id; its history has every
- * answer that was told; of a durable ask that was answered, whoever asks by its id gets that answer. */
+ * answer that was told; every message that was accepted reaches who takes part once, in order; of a durable ask that
+ * was answered, whoever asks by its id gets that answer. */
 #include "torture.h"
 
-enum { TALKS = 8, ASKS_EACH = 6, ASKS = 8, KEPT = 24 };
+enum { TALKS = 8, ASKS_EACH = 6, SAYS_EACH = 40, ASKS = 8, KEPT = 24 };
 
 typedef enum stage { FREE = 0, OPENING, LIVE, ASKING, CLOSING, LOST, FINDING, ATTACHING, READING } stage;
 
 typedef struct talk {
     stage stage;
     uint32_t generation, asked, told;
-    bool answered, closing; /* its opening was answered; it was told to close */
-    lim_conv conv;          /* as its opener knows it */
+    bool answered, closing;   /* its opening was answered; it was told to close */
+    lim_conv conv;            /* as its opener knows it */
+    uint32_t said, last;      /* messages sent; the last one that came */
+    uint64_t accepted, given; /* bits of messages */
     char name[32];
 } talk;
 
@@ -34,15 +37,34 @@ static struct {
     talk talks[TALKS];
     kept kept[KEPT];
     uint32_t kept_next, kept_asked, asks, number, looking;
-    uint32_t opened, answers, outcomes, attached, asked_again;
+    uint32_t opened, answers, outcomes, attached, asked_again, says;
 } t;
 
 /* ---- who answers ---- */
+
+static void on_said(const lim_delivery *d)
+{
+    char text[48];
+    unsigned at, generation, n;
+    snprintf(text, sizeof text, "%.*s", (int)d->payload.len, (const char *)d->payload.ptr);
+    if (sscanf(text, "say %u %u %u", &at, &generation, &n) != 3 || at >= TALKS)
+        fail_msg("nobody said \"%s\"", text);
+    talk *k = &t.talks[at];
+    if (k->generation != generation)
+        return; /* it is over */
+    if (n <= k->last)
+        fail_msg("%s: message %u came after %u", k->name, n, k->last);
+    k->last = n;
+    k->given |= UINT64_C(1) << n;
+    t.says++;
+}
 
 static lim_done on_request(lim_client *c, const lim_delivery *d, void *ctx)
 {
     char reply[64];
     (void)ctx;
+    if (d->event == LIM_EVENT_NONE && !d->wants_reply)
+        on_said(d);
     if (d->event != LIM_EVENT_NONE || !d->wants_reply)
         return LIM_DONE;
     snprintf(reply, sizeof reply, "re %.*s", (int)d->payload.len, (const char *)d->payload.ptr);
@@ -127,6 +149,40 @@ static void ask_in(talk *k)
     k->stage = ASKING;
 }
 
+typedef struct saying {
+    talk *in;
+    uint32_t generation, n;
+} saying;
+
+static void on_admission(void *ctx, lim_err err, const lim_admission *a)
+{
+    saying *s = ctx;
+    if (err == LIM_OK && a->verdict != LIM_ACCEPT)
+        fail_msg("a message in %s was refused: %s", s->in->name, lim_why_text(a->why));
+    if (err == LIM_OK && s->in->generation == s->generation)
+        s->in->accepted |= UINT64_C(1) << s->n;
+    free(s);
+}
+
+static void say_in(talk *k)
+{
+    char text[48];
+    saying *s = malloc(sizeof *s);
+    assert_non_null(s);
+    *s = (saying){ k, k->generation, k->said + 1 };
+    snprintf(text, sizeof text, "say %u %u %u", (unsigned)(k - t.talks), k->generation, s->n);
+    if (lim_client_conv_send(t.owner, k->conv, (lim_participant){ 0 }, (lim_bytes){ text, strlen(text) }, on_admission,
+                             s) == LIM_OK)
+        k->said++;
+    else
+        free(s);
+}
+
+static bool all_given(const talk *k)
+{
+    return (k->accepted & ~k->given) == 0;
+}
+
 /* Nobody is told when it is over: until then it is found. */
 static void on_closed(void *ctx, lim_err err, lim_conv conv, const char *detail)
 {
@@ -150,11 +206,13 @@ static void close_talk(talk *k)
 
 static void turn_talk(talk *k, bool load)
 {
+    if ((k->stage == LIVE || k->stage == ASKING) && load && k->said < SAYS_EACH)
+        say_in(k);
     if (k->stage == FREE && load)
         open_talk(k);
     else if (k->stage == LIVE && load && k->asked < ASKS_EACH)
         ask_in(k);
-    else if (k->stage == LIVE && (k->asked >= ASKS_EACH || k->closing))
+    else if (k->stage == LIVE && ((k->asked >= ASKS_EACH && all_given(k)) || k->closing))
         close_talk(k);
 }
 
@@ -353,13 +411,15 @@ bool torture_talks_sound(void)
 bool torture_talks_settled(void)
 {
     for (uint32_t i = 0; i < TALKS; i++)
-        if (t.talks[i].stage != FREE && t.talks[i].stage != LIVE)
+        if ((t.talks[i].stage != FREE && t.talks[i].stage != LIVE) || !all_given(&t.talks[i]))
             return false;
     return t.asks == 0;
 }
 
 void torture_talks_tell(void)
 {
-    print_message("%u conversations, %u answers in them, found %u times again; %u durable asks, %u times asked for\n",
-                  t.opened, t.answers, t.attached, t.outcomes, t.asked_again);
+    print_message(
+        "%u conversations, %u answers in them, found %u times again, %u messages; %u durable asks, %u times asked "
+        "for\n",
+        t.opened, t.answers, t.attached, t.says, t.outcomes, t.asked_again);
 }
