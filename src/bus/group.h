@@ -61,6 +61,7 @@ struct member {
     lim__pulse *pulse;     /* of the connection it is, or was, behind; NULL: none */
     uint64_t joined_ns, seen_ns, completed; /* seen: when it last gave a place back, or came */
     uint32_t elsewhere;    /* places that it says are taken by work from elsewhere */
+    uint32_t given;        /* what g->dispatched was when it was given work last, as far as it fits */
     bool draining;         /* gets nothing new */
     uint64_t back_ns;      /* when it came back last; 0: it was never away, or has had its time to say what it has in hand */
     bool settled;          /* it came back and has had that time */
@@ -94,8 +95,9 @@ struct claim { /* a task: from its first wish until it ends; an ask: one wish an
     bool unheard : 1;   /* those who could take it were given it, and did not acknowledge */
     uint8_t wish;       /* the newest */
     bool fell_back : 1; /* another version decides about it, after a fault: there is no third */
-    bool together : 1;  /* it is being decided with others, by what was so before any of them was placed */
-    claim_state state;
+    bool together : 1;  /* others may be placed while it is being decided: native functions */
+    claim_state state : 4;
+    uint32_t asked;     /* what g->dispatched was when the router was asked about it last, as far as it fits */
     lim__list node;
     lim_pid conv;
     uint64_t monitor;
@@ -188,7 +190,14 @@ struct group {
     uint32_t candidate_cap;
     uint64_t dispatched, lost, refused, completed, retry_timer, idle_timer, line_timer, line_due_ns;
 };
-enum { LIM__GROUP_TAG_RETRY = 1, LIM__GROUP_TAG_IDLE, LIM__GROUP_TAG_LINE, LIM__GROUP_TAG_SLICE, LIM__GROUP_TAG_SWEEP, LIM__GROUP_TAG_BACK };
+enum {
+    LIM__GROUP_TAG_RETRY = 1,
+    LIM__GROUP_TAG_IDLE,
+    LIM__GROUP_TAG_LINE,
+    LIM__GROUP_TAG_SLICE,
+    LIM__GROUP_TAG_SWEEP,
+    LIM__GROUP_TAG_BACK
+};
 enum { LIM__GROUP_RETRY_MS = 100 };
 
 /* As people know it; of an ask that was made again after a restart its process. */

@@ -129,7 +129,7 @@ void lim__claim_lease(group *g, claim *c, member *m)
     m->view.in_flight++;
     m->view.stamp = ++g->stamp;
     g->leased_count++;
-    g->dispatched++;
+    m->given = (uint32_t)++g->dispatched;
     lim__letter_free(lim__proc_sched(g->self), c->want);
     c->want = NULL;
 }

@@ -12,14 +12,15 @@
  * A native function decides about several together, which is cheaper by far: asks wait for a resume letter behind what
  * has come in this turn, tasks are as many as the line has. All of them are decided by how the candidates were before
  * any was placed, at most as many as there are free places; one whose choice was taken by another of them meanwhile is
- * decided again, alone.
+ * decided again, on its own. When as many are under way as may be, and none is known to take long, all others wait
+ * until these are answered: a helper that has no processor just now is no reason to refuse anybody.
  *
  * Invariants (group_check):
  *   G1  a claim is where its state says: group.h has the picture.
  *   G2  view.in_flight of a member is the number of its leases, and what it says it does for others.
  *   G3  in_flight never exceeds capacity by a decision made here.
  *   G4  when a signal has been dealt with, no task is READY that a free candidate could have, unless the queue is
- * paused, or a resume letter is on its way.
+ * paused, a resume letter is on its way, or the slot is busy, whose answers bring one.
  *   G5  view.buffer_depth of a member is how many claims are parked for it. */
 #include "bus/group.h"
 #include "base/base.h"
@@ -205,6 +206,7 @@ static placing try_place(group *g, claim *c)
     if (!any_free)
         return ALL_FULL;
     c->fell_back = false;
+    c->asked = (uint32_t)g->dispatched;
     if (only_one(c->want)) /* there is nothing to choose */
         return decide(g, c, &(lim__route_result){ .how = LIM__ROUTE_DECIDED }, lim__group_router_name(g), n);
     lim__route_msg msg = message_of(c);
@@ -334,7 +336,9 @@ static void dispatch_asks(group *g)
             lim__group_go_on(g);
             break;
         }
-        c->together = batch > 0;
+        if (batch == 0 && lim__slot_busy(&g->slot))
+            break; /* since this pass began */
+        c->together = batch > 0 || lim__slot_batch_room(&g->slot) > 0;
         placing p = try_place(g, c);
         if (p == PLACED || p == PENDING)
             continue;
@@ -385,9 +389,10 @@ static bool dispatch_some(group *g, uint32_t *tries, uint64_t now, uint32_t batc
     if (batch > 0)
         lim__slot_batch_begin(&g->slot);
     lim__line_begin(&g->line);
-    while (*tries < max && (i = lim__line_next(&g->line, now, can_have, g)) != NULL) {
+    while (*tries < max && (batch > 0 || !lim__slot_busy(&g->slot)) &&
+           (i = lim__line_next(&g->line, now, can_have, g)) != NULL) {
         claim *c = claim_of(i);
-        c->together = batch > 0;
+        c->together = batch > 0 || lim__slot_batch_room(&g->slot) > 0;
         placing p = try_place(g, c);
         ++*tries;
         if (p != PLACED && p != PENDING && !task_not_placed(g, c, p))
@@ -403,7 +408,7 @@ static void dispatch_tasks(group *g)
     uint64_t now = lim_now_ns(g->self);
     uint32_t tries = 0;
     g->more = lim__line_wake(&g->line, now);
-    if (g->paused || g->purge_upto != 0 || !any_place(g, true))
+    if (g->paused || g->purge_upto != 0 || !any_place(g, true) || lim__slot_busy(&g->slot))
         return;
     do {
         if (dispatch_some(g, &tries, now, lim__group_queued(g) > 1 ? batch_of(g, true) : 0)) {
@@ -413,10 +418,23 @@ static void dispatch_tasks(group *g)
     } while (unpark_ready(g)); /* ends: places do not appear meanwhile, so fewer are parked with those that have one */
 }
 
+/* All but as many as may wait. */
+static void refuse_latest(group *g)
+{
+    while (g->ask_count > LIM__GROUP_BACKLOG_MAX && !lim__list_empty(&g->asks)) {
+        claim *c = LIM_CONTAINER(g->asks.prev, claim, node);
+        lim__group_refuse(g, c->conv, LIM_WHY_BACKLOG_FULL, LIM__GROUP_BACKLOG_MAX, g->ask_count - 1,
+                          "the router is busy, and the group's backlog is full");
+        lim__claim_end(g, c, true);
+    }
+}
+
 void lim__group_dispatch(group *g)
 {
     if (!lim__list_empty(&g->asks)) {
-        if (!g->together && lim__slot_batch_room(&g->slot) > 1)
+        if (lim__slot_busy(&g->slot))
+            refuse_latest(g);
+        else if (!g->together && lim__slot_batch_room(&g->slot) > 1)
             lim__group_go_on(g); /* with those that come meanwhile */
         else
             dispatch_asks(g);
@@ -443,6 +461,12 @@ void lim__group_unpark(group *g, member *m, bool all)
 
 /* ---- unfinished calls ---- */
 
+/* It had a place when the router was asked about `c`: somebody else was given it meanwhile. */
+static bool taken_since(const claim *c, const member *m)
+{
+    return !lim__member_has_place(m) && (int32_t)(m->given - c->asked) > 0;
+}
+
 void lim__group_route_done(void *owner, void *call_ctx, lim__version *v, const lim__route_result *result)
 {
     group *g = owner;
@@ -466,8 +490,7 @@ void lim__group_route_done(void *owner, void *call_ctx, lim__version *v, const l
     }
     if (c->is_task && (g->paused || lim__line_state(&g->line, &lim__claim_task(c)->item) != LIM__ITEM_READY))
         return; /* meanwhile the queue was paused, or its key came to its limit: it is decided again */
-    bool again = c->together && r.how == LIM__ROUTE_DECIDED && !lim__member_has_place(g->candidate_members[r.index]);
-    c->together = false;
+    bool again = c->together && r.how == LIM__ROUTE_DECIDED && taken_since(c, g->candidate_members[r.index]);
     placing p = again ? try_place(g, c) : decide(g, c, &r, v->id, n);
     if (p == FAULT && n > 0 && !again)
         p = after_fault(g, c, v, n);

@@ -124,7 +124,7 @@ typedef struct tally {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     int ended, replies, refused;
-    char detail[200]; /* of the last that was refused */
+    char detail[200]; /* of the first that was refused */
 } tally;
 
 static void on_outcome(void *ctx, const lim_outcome *o)
@@ -134,7 +134,7 @@ static void on_outcome(void *ctx, const lim_outcome *o)
     t->ended++;
     t->replies += o->how == LIM_HOW_REPLY;
     t->refused += o->how == LIM_HOW_REFUSED;
-    if (o->how == LIM_HOW_REFUSED)
+    if (o->how == LIM_HOW_REFUSED && t->refused == 1)
         snprintf(t->detail, sizeof t->detail, "%.*s", (int)(o->detail.len < 199 ? o->detail.len : 199),
                  o->detail.len > 0 ? (const char *)o->detail.ptr : "");
     pthread_cond_signal(&t->changed);
@@ -202,7 +202,7 @@ static void test_what_is_decided_together_is_placed_where_there_is_room(void **s
 {
     tally t = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
     lim_bus *bus = *state;
-    enum { ASKS = 3000 };
+    enum { ASKS = 1000 }; /* as many as a group lets wait while its helper has no processor */
     serve_few(bus, "g", "few", 3);
     serve_few(bus, "g", "many", 100000);
     deploy(bus, "g", "quick", OPTS(lim_deploy_opts, .unfinished_max = 64));

@@ -238,6 +238,7 @@ bool lim__slot_call_other(lim__slot *s, const lim__version *v, const lim__route_
 /* How many calls may be decided together; 0: one by one (built-in strategies, Lua, while something is tried out). Between
  * begin and end calls are PENDING; end waits at most a slice, and tells those that are answered. */
 uint32_t lim__slot_batch_room(const lim__slot *s);
+bool lim__slot_busy(const lim__slot *s); /* lim__router_busy of the version that is live */
 void lim__slot_batch_begin(lim__slot *s);
 void lim__slot_batch_end(lim__slot *s);
 void lim__slot_resume(lim__slot *s);   /* a slice for every version with unfinished calls */

@@ -246,6 +246,11 @@ uint32_t lim__slot_batch_room(const lim__slot *s)
     return s->trial == NULL ? lim__router_batch_room(s->live->router) : 0;
 }
 
+bool lim__slot_busy(const lim__slot *s)
+{
+    return lim__router_busy(s->live->router);
+}
+
 void lim__slot_batch_begin(lim__slot *s)
 {
     LIM_ASSERT(s->batch == NULL);

@@ -19,6 +19,7 @@ typedef struct lim__engine_ops {
     void (*batch)(lim__router *r, bool on);     /* NULL, and the next two: calls are made at once */
     uint32_t (*batch_room)(const lim__router *r);
     void (*batch_wait)(lim__router *r);
+    bool (*busy)(lim__router *r); /* NULL: never */
     uint64_t (*memory)(const lim__router *r);
     void (*close)(lim__router *r);
 } lim__engine_ops;

@@ -361,7 +361,7 @@ static lim__route_how engine_call(lim__router *r, const lim__route_msg *msg, con
     c->moves = 0;
     if (g->head == g->tail) {
         g->front = g->tail;
-        g->seen = g->tail - 1;
+        g->seen = g->asked_about = g->tail - 1;
     }
     g->row[g->tail % LIM__RING_CALLS] = (uint8_t)(c - g->calls);
     bool first = g->head == g->tail;
@@ -397,6 +397,13 @@ static uint32_t engine_batch_room(const lim__router *r)
     for (const lim__native_call *c = g->idle; c != NULL; c = c->next_idle)
         n++;
     return n;
+}
+
+/* Only the head can be one that takes long. Whoever is not ready, dying or not told yet will be, soon. */
+static bool engine_busy(lim__router *r)
+{
+    lim__ring *g = r->state;
+    return g->idle == NULL && (lim__ring_waiting(g) == 0 || lim__ring_head_used_ns(g) < r->limits.slice_ns);
 }
 
 static void engine_batch_wait(lim__router *r)
@@ -734,6 +741,7 @@ const lim__engine_ops lim__engine_native = {
     .batch = engine_batch,
     .batch_room = engine_batch_room,
     .batch_wait = engine_batch_wait,
+    .busy = engine_busy,
     .memory = engine_memory,
     .close = engine_close,
 };

@@ -102,6 +102,8 @@ typedef struct lim__ring {
     uint32_t front; /* serial of the call that was the oldest when it was handed over */
     uint32_t seen;  /* its serial */
     uint64_t seen_ns, seen_cpu_ns;
+    uint32_t asked_about; /* lim__ring_head_used_ns: serial of the head then, and its helper's time */
+    uint64_t asked_cpu_ns;
     uint64_t idle_cpu_ns; /* of the current helper when nothing was left to do */
     uint32_t idle_looks;  /* since then */
     /* keeper */
@@ -165,6 +167,7 @@ static inline uint32_t lim__ring_waiting(const lim__ring *g)
 
 /* ---- native_time.c ---- */
 void lim__ring_observe(lim__ring *g); /* the head is seen to run */
+uint64_t lim__ring_head_used_ns(lim__ring *g); /* of processor time, since this was asked about it first: not less */
 void lim__ring_limits(lim__ring *g);                     /* condemns what is over one */
 void lim__ring_arm(lim__ring *g);                        /* the keeper's timer, for the next of them */
 bool lim__ring_may_be_kept(const lim__ring *g);           /* this thread is a scheduler that has a keeper */

@@ -142,7 +142,8 @@ void lim__ring_promote(lim__ring *g)
     lim__futex_wake(&shared->upto);
     g->current = i;
     g->front = g->head - 1; /* nobody: it may not be ready yet */
-    g->seen = g->head - 1;
+    g->seen = g->asked_about = g->head - 1;
+    g->idle_looks = 0;
 }
 
 /* It has loaded, and its first call went well. */

@@ -175,6 +175,39 @@ static void test_many_calls_go_over_together(void **state)
     lim__router_unref(r);
 }
 
+static void call_many(lim__router *r, int n, const char *json)
+{
+    lim__route_result result;
+    lim__route_msg msg = { .payload = lim__str(json) };
+    for (int i = 0; i < n; i++)
+        assert_int_equal(lim__router_call(r, &msg, w.list, WORKERS, &w, &result), LIM__ROUTE_PENDING);
+}
+
+/* Who has not begun is no reason to refuse others; who has used a slice is. */
+static void test_it_is_busy_until_a_call_is_known_to_take_long(void **state)
+{
+    (void)state;
+    lim__router *r = open_limited("hostile", (lim__route_limits){ .unfinished_max = 8, .cpu_ns = 2000000000 });
+    for (int quick = 1; quick >= 0; quick--) {
+        assert_false(lim__router_busy(r));
+        lim__router_batch(r, true);
+        call_many(r, 7, quick ? "{\"answer\":1}" : "{\"do\":\"loop\"}");
+        assert_false(lim__router_busy(r)); /* there is room for one */
+        call_many(r, 1, "{\"answer\":1}");
+        assert_true(lim__router_busy(r));
+        lim__router_batch(r, false);
+        while (lim__router_busy(r) && quick)
+            (void)lim__router_resume(r);
+        while (lim__router_busy(r))
+            lim__thread_yield();
+        assert_int_equal(lim__router_pending(r) == 8, !quick);
+        while (quick && lim__router_resume(r) > 0)
+            continue;
+    }
+    assert_int_equal(lim__router_abandon(r), 8);
+    lim__router_unref(r);
+}
+
 /* Messages of all sizes around the end of the memory that they are put into. */
 static void test_messages_of_every_size_arrive_whole(void **state)
 {
@@ -641,6 +674,7 @@ int main(void)
         T(test_the_counter_goes_on_over_versions_and_chance_is_seeded),
         T(test_one_who_takes_over_a_slot_is_shown_with_his_own_name),
         T(test_many_calls_go_over_together),
+        T(test_it_is_busy_until_a_call_is_known_to_take_long),
         T(test_messages_of_every_size_arrive_whole),
         T(test_a_bad_object_is_refused_with_the_reason),
         T(test_bytes_that_are_no_object_are_refused),

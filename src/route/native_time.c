@@ -7,13 +7,14 @@
  * sixteenth of the limit), so that it gets at most that much more than its limit.
  *
  * A keeper has one timer per router with something to do, and none for the others. When the row has become empty it
- * looks once more, a little later: a helper that goes on working with nothing to do is no longer ours, and is killed.
+ * looks some times more, at longer and longer distances, 20 s in all: a helper that goes on working with nothing to do
+ * is no longer ours, and is killed, also when the machine gave it hardly any processor at first.
  */
 #include "route/native_inside.h"
 
 #include <stdlib.h>
 
-enum { CLOSER_LOOK = 16, IDLE_LOOK_NS = 20000000, IDLE_CPU_NS = 2000000, IDLE_LOOKS = 2, TIMER_LEAST_NS = 50000 };
+enum { CLOSER_LOOK = 16, IDLE_LOOK_NS = 20000000, IDLE_CPU_NS = 2000000, IDLE_LOOKS = 10, TIMER_LEAST_NS = 50000 };
 
 static uint64_t now_ns(const lim__ring *g)
 {
@@ -52,6 +53,19 @@ static uint64_t used_ns(const lim__ring *g, const lim__native_place *p, uint64_t
     return used < passed ? used : passed;
 }
 
+uint64_t lim__ring_head_used_ns(lim__ring *g)
+{
+    const lim__native_place *p = current(g);
+    if (p == NULL || p->phase != PLACE__READY || lim__ring_waiting(g) == 0)
+        return 0;
+    uint64_t cpu = cpu_ns(p);
+    if (g->asked_about != g->head || cpu < g->asked_cpu_ns) {
+        g->asked_about = g->head;
+        g->asked_cpu_ns = cpu;
+    }
+    return cpu - g->asked_cpu_ns;
+}
+
 static void limit_loading(lim__ring *g, uint32_t i, uint64_t now)
 {
     lim__native_place *p = &g->place[i];
@@ -84,14 +98,14 @@ static void limit_head(lim__ring *g, uint64_t now)
         lim__place_condemn(g, g->current, DOOM__WALL, now - c->begun_ns, "");
 }
 
-/* Twice with nothing to do, and busy in between; or near the end of what the kernel allows it. */
+/* It has used time since it was first seen with nothing to do; or it is near the end of what the kernel allows it. */
 static void limit_idle(lim__ring *g)
 {
     const lim__native_place *p = current(g);
     uint64_t cpu = p != NULL && p->phase == PLACE__READY ? cpu_ns(p) : 0;
     bool busy = g->idle_looks > 0 && cpu > g->idle_cpu_ns + IDLE_CPU_NS;
-    g->idle_looks++;
-    g->idle_cpu_ns = cpu;
+    if (g->idle_looks++ == 0)
+        g->idle_cpu_ns = cpu;
     if (busy || cpu > (uint64_t)LIM__NATIVE_LIFE_S * 500000000u)
         lim__place_condemn(g, g->current, DOOM__RETIRED, 0, "");
 }
@@ -133,7 +147,7 @@ static uint64_t quiet_ns(lim__ring *g, uint64_t now)
                 quiet = least(quiet, l->cpu_ns / CLOSER_LOOK);
         }
     } else if (g->idle_looks < IDLE_LOOKS) {
-        quiet = least(quiet, IDLE_LOOK_NS);
+        quiet = least(quiet, (uint64_t)IDLE_LOOK_NS << g->idle_looks);
     }
     return quiet;
 }

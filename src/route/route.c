@@ -285,6 +285,11 @@ void lim__router_batch_wait(lim__router *r)
         r->ops->batch_wait(r);
 }
 
+bool lim__router_busy(lim__router *r)
+{
+    return r->ops->busy != NULL && r->ops->busy(r);
+}
+
 uint32_t lim__router_abandon(lim__router *r)
 {
     uint32_t dropped = r->ops->abandon(r);

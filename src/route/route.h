@@ -130,6 +130,9 @@ void lim__router_batch(lim__router *r, bool on);
 uint32_t lim__router_batch_room(const lim__router *r);
 /* As batch false, and waits at most a slice for the answers: lim__router_resume then has them. */
 void lim__router_batch_wait(lim__router *r);
+/* As many calls as may be are unfinished, and none of them has used up a slice, as far as is known: they wait for the
+ * machine, or behind each other. Another call would not be started; it had better wait until one has ended. */
+bool lim__router_busy(lim__router *r);
 /* Drops the unfinished calls without a word; for an owner that ends. Answers how many; unref comes after. */
 uint32_t lim__router_abandon(lim__router *r);
 /* For a router that somebody else opened: what its callbacks get, and its counter, from now on. Nothing is unfinished. */
