@@ -2,6 +2,7 @@
  * slot_durable_test.c - router slots on a bus that is killed: what was answered is live again, and so is what was
  * before it; what could not be stored has not happened. */
 #include "bus/durable_world.h"
+#include "bus/channel_slot.h"
 #include "bus/letters.h"
 #include "bus/participant.h"
 #include "bus/slot.h"
@@ -342,6 +343,96 @@ static void test_killed_at_any_moment_a_slot_is_whole(void **state) /* proves RF
     }
 }
 
+/* ---- a control process that dies while a change is being stored ---- */
+
+static void no_poke(void *unused)
+{
+    (void)unused;
+}
+
+static void store_rests(void)
+{
+    lim__durable_on_poke(w.bus, no_poke, NULL);
+    lim__sim_task_remove(w.sim, w.tasks[DURABLE_SCHEDULERS]);
+    w.tasks[DURABLE_SCHEDULERS] = NULL;
+}
+
+static void store_goes_on(void)
+{
+    w.tasks[DURABLE_SCHEDULERS] = lim__sim_task_add(w.sim, w.os, "store", durable_store_turn, durable_store_due, &w);
+    lim__durable_on_poke(w.bus, durable_poke, &w);
+}
+
+static void is_first_before_channel(bool first)
+{
+    const lim__chan_slot *slot = lim__smap_get(&w.bus->channels->slots, lim__str("c"));
+    lim_bytes bytes = atomic_load(&slot->rule)->codes[LIM__CHAN_LIVE].artifact->bytes;
+    assert_int_equal(lim__bytes_eq(bytes, lim__str(FIRST)), first);
+}
+
+/* FIRST is live. Another change is asked for, one waits behind it, and the process dies `deaths` times meanwhile. */
+static void kill_in_the_middle(uint32_t deaths, bool disk_fails)
+{
+    char request[200];
+    load(FIRST);
+    ASK_ONE("{\"op\":\"deploy\",\"channel\":\"c\",\"hash\":\"%s\"}", hash);
+    load(SECOND);
+    lim__sim_disk good = lim__sim_disk_get(w.os), bad = good;
+    bad.write_error_permille = bad.sync_error_permille = disk_fails ? 1000 : 0;
+    uint32_t wanted = replies + 2;
+    store_rests();
+    snprintf(request, sizeof request, "{\"op\":\"deploy\",\"channel\":\"c\",\"hash\":\"%s\"}", hash);
+    ask_begin("$sys.routes", request);
+    durable_settle(&w, 1000000);
+    ask_begin("$sys.routes", "{\"op\":\"rollback\",\"channel\":\"c\",\"by\":\"waited\"}");
+    durable_settle(&w, 1000000);
+    for (uint32_t i = 0; i < deaths; i++) {
+        lim_pid control = lim__chan_slot_find(w.bus, lim__str("c"));
+        assert_int_equal(lim_runtime_exit(w.bus->rt, control, LIM_KILL), LIM_OK);
+        durable_settle(&w, 12000000 * (i % 2)); /* it may not even have begun */
+        assert_true(i % 2 == 0 || lim__chan_slot_find(w.bus, lim__str("c")).id != control.id);
+    }
+    durable_settle(&w, 50000000); /* it looks, and looks again */
+    assert_int_equal(replies, wanted - 2);
+    is_first_before_channel(true);
+    lim__sim_disk_set(w.os, &bad);
+    store_goes_on();
+    durable_until(&w, is_answered, &wanted);
+    lim__sim_disk_set(w.os, &good);
+}
+
+static void test_a_change_whose_control_is_killed_while_it_is_stored_is_carried_out_once(void **state) /* proves RF15 */
+{
+    (void)state;
+    for (uint32_t deaths = 1; deaths <= 5; deaths++) {
+        durable_open(&w, 200 + deaths);
+        kill_in_the_middle(deaths, false);
+        is_first_before_channel(true); /* deployed, and rolled back */
+        expect("{\"op\":\"history\",\"channel\":\"c\"}", "\"entries\":3,");
+        expect("{\"op\":\"history\",\"channel\":\"c\"}", "\"by\":\"waited\"");
+        ASK_ONE("{\"op\":\"deploy\",\"channel\":\"c\",\"hash\":\"%s\"}", hash);
+        is_first_before_channel(false);
+        durable_kill(&w);
+        durable_start(&w);
+        is_first_before_channel(false);
+        expect("{\"op\":\"history\",\"channel\":\"c\"}", "\"entries\":4,");
+        durable_close(&w);
+    }
+}
+
+static void
+test_a_change_whose_control_is_killed_and_that_cannot_be_stored_has_not_happened(void **state) /* proves RF15 */
+{
+    (void)state;
+    for (uint32_t deaths = 1; deaths <= 3; deaths++) {
+        durable_open(&w, 300 + deaths);
+        kill_in_the_middle(deaths, true);
+        is_first_before_channel(true);
+        expect("{\"op\":\"history\",\"channel\":\"c\"}", "\"entries\":1,");
+        durable_close(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +442,8 @@ int main(void)
         cmocka_unit_test(test_a_version_that_cannot_be_made_again_is_passed_over),
         cmocka_unit_test(test_many_at_once_are_carried_out_one_after_the_other),
         cmocka_unit_test(test_what_could_not_be_stored_has_not_happened),
+        cmocka_unit_test(test_a_change_whose_control_is_killed_while_it_is_stored_is_carried_out_once),
+        cmocka_unit_test(test_a_change_whose_control_is_killed_and_that_cannot_be_stored_has_not_happened),
         cmocka_unit_test(test_killed_at_any_moment_a_slot_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
