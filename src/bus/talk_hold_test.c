@@ -32,7 +32,7 @@ static struct {
     uint32_t count, events;
     uint32_t given[TOLD_MAX];
 } library;
-static bool up;
+static bool up, deaf; /* deaf: what is written to its connection does not arrive any more */
 
 static uint64_t pick(uint64_t n)
 {
@@ -50,7 +50,7 @@ static void take(lim_process *self, const lim__request *r)
 static void on_library(lim_process *self, const lim_signal *signal, void *state)
 {
     (void)state;
-    if (!up || signal->kind != LIM_SIGNAL_MESSAGE || signal->type != &lim__type_request)
+    if (!up || deaf || signal->kind != LIM_SIGNAL_MESSAGE || signal->type != &lim__type_request)
         return;
     const lim__request *r = signal->body.ptr;
     unsigned number = 0;
@@ -193,6 +193,7 @@ static void live(void)
     assert_int_equal(lim_runtime_spawn(w.bus->rt, &opts, &owner), LIM_OK);
     done_count = 0;
     up = true;
+    deaf = false;
 }
 
 static void begin(uint64_t seed, manner how)
@@ -300,13 +301,21 @@ static void test_many_lives_and_deaths_give_each_message_once_and_in_order(void 
                 lim_runtime_exit(w.bus->rt, now(), LIM_KILL);
                 durable_settle(&w, SECOND);
                 assert_int_equal(and_done(attach_it), LIM_OK);
+            } else if (what == 9) { /* accepted, and lost on the way to it */
+                deaf = true;
+                for (uint64_t i = pick(4); i > 0; i--) {
+                    assert_int_equal(and_done(tell_it), LIM_OK);
+                    sure[count++] = next_number;
+                }
+                die();
+                come_back();
             } else if (what == 7) { /* said to one that is away */
                 die();
                 assert_int_equal(and_done(attach_it), LIM_OK);
                 assert_int_equal(and_done(tell_it), LIM_OK);
                 sure[count++] = next_number;
                 come_back();
-            } else if (what >= 8) {
+            } else if (what == 8) {
                 uint32_t before = done_count;
                 do_now(tell_it);
                 durable_settle(&w, pick(600) * 1000);
