@@ -43,6 +43,7 @@ static void bus_free(lim_bus *bus)
     lim__over_free(bus->over);
     lim__aliases_free(bus->aliases);
     lim__readers_free(bus->readers);
+    bus->readers = NULL; /* commits that end with the store ask for it */
     lim__kept_free(bus->kept);
     lim__durable_free(bus);
     lim__native_close(bus->native);

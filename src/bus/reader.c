@@ -16,6 +16,7 @@
 
 #define MS ((uint64_t)1000000)
 enum { TAG_DUE = 1, TAG_RETRY };
+static const char OVER[] = "the process that read for it was ended";
 
 /* ---- letters ---- */
 
@@ -38,6 +39,21 @@ static void drop_page(void *body)
     for (uint32_t i = page->block != NULL ? 0 : page->at; i < end; i++)
         lim__msg_unref(page->item[i].msg);
     lim__block_unref(page->block);
+}
+
+static void drop_attach(void *body)
+{
+    lim__read_attach *a = body;
+    if (a->bus == NULL)
+        return;
+    lim__read_over *o = lim__letter_new(lim__sched_current(), &lim__type_read_over, sizeof *o);
+    if (o == NULL)
+        return;
+    *o = (lim__read_over){ .owner_ref = a->owner_ref,
+                           .member = a->member,
+                           .why = a->cursor ? LIM_E_UNREACHABLE : LIM_E_CLOSED };
+    snprintf(o->detail, sizeof o->detail, "%s", OVER);
+    (void)!lim__post_reserved(a->bus->rt, a->owner, o);
 }
 
 static void drop_done(void *body)
@@ -63,13 +79,13 @@ const lim__letter_type lim__type_read_msgs = { "read_msgs", drop_msgs };
 const lim__letter_type lim__type_read_row = { "read_row", drop_row };
 const lim__letter_type lim__type_read_acked = { "read_acked", NULL };
 const lim__letter_type lim__type_read_over = { "read_over", NULL };
-const lim__letter_type lim__type_read_attach = { "read_attach", NULL };
+const lim__letter_type lim__type_read_attach = { "read_attach", drop_attach };
 const lim__letter_type lim__type_read_detach = { "read_detach", NULL };
 const lim__letter_type lim__type_read_more = { "read_more", NULL };
 const lim__letter_type lim__type_read_done = { "read_done", drop_done };
 const lim__letter_type lim__type_read_fetch = { "read_fetch", NULL };
 const lim__letter_type lim__type_read_step = { "read_step", drop_step };
-const lim__letter_type lim__type_read_stepped = { "read_stepped", NULL };
+const lim__letter_type lim__type_read_news = { "read_news", NULL };
 const lim__letter_type lim__type_read_made = { "read_made", NULL };
 const lim__letter_type lim__type_read_page = { "read_page", drop_page };
 const lim__letter_type lim__type_read_sought = { "read_sought", NULL };
@@ -210,7 +226,7 @@ void lim__reader_tell_over(lim__reader *r, lim_err why, const char *detail)
         lim__read_over *o = lim__letter_new(lim__sched_current(), &lim__type_read_over, sizeof *o);
         if (o == NULL)
             continue;
-        *o = (lim__read_over){ .owner_ref = m->owner_ref, .why = why };
+        *o = (lim__read_over){ .owner_ref = m->owner_ref, .member = m->id, .why = why };
         size_t len = strlen(detail), room = sizeof o->detail - 1; /* no strnlen: gcc -O3 warns of short literals */
         memcpy(o->detail, detail, len < room ? len : room);
         (void)!lim__post_reserved(r->bus->rt, m->owner, o);
@@ -255,19 +271,65 @@ void lim__reader_free(lim__reader *r)
     free(r);
 }
 
+/* ---- another process ----
+ *
+ * A process that was killed between two signals leaves a whole reader behind; what is lost is its letters, timers and
+ * monitors. So another process takes the same reader, without its members, who come again: what they had is READY. What
+ * is settled and not stored yet is kept, and stored again: a row is all of it, so once more does no harm. What became
+ * of the commit and of the steps that were under way is left at the cursor's place, whoever is there. */
+
+static void forget_process(lim__reader *r)
+{
+    LIM__LIST_EACH(node, &r->members)
+        lim__read_member_bereave(LIM_CONTAINER(node, lim__read_member, node), &r->at);
+    lim__pages_free(r);
+    r->read_next = r->at.next;
+    r->job = LIM__JOB_NONE; /* what it brings is for one who is dead */
+    r->awaits = false;
+    r->due_timer = r->retry_timer = 0;
+    r->flush = (lim__flush){ 0 };
+    r->dirty = true; /* its first row may have failed, which the dead one would have heard */
+    if (r->life == LIM__READ_DELETING)
+        r->commit = 0; /* of a row that is to be deleted: nobody is told any more how it ended */
+}
+
+/* False: it has no cursor, its deletion is being stored, the bus closes, or there is no memory. */
+static bool come_back(lim__reader *r)
+{
+    bool deleted = r->life == LIM__READ_DELETING && !r->dirty;
+    lim__sched *here = lim__sched_current();
+    if (r->cursor_len == 0 || deleted || here == NULL)
+        return false;
+    forget_process(r);
+    lim_pid heir;
+    lim__read_news *news = lim__letter_new(here, &lim__type_read_news, sizeof *news);
+    if (news != NULL)
+        news->first = true;
+    if (lim__reader_place_heir(r, news != NULL ? &heir : NULL) != LIM_OK) {
+        lim__letter_free(here, news);
+        return false;
+    }
+    (void)!lim__post_reserved(r->bus->rt, heir, news);
+    lim__bus_log(r->bus, "event=reader_made_again cursor=%s", r->cursor);
+    return true;
+}
+
 static void on_end(void *state, lim_reason reason)
 {
     lim__reader *r = *(lim__reader **)state;
     (void)reason;
     r->self = NULL;
     lim__log_leave(r->log, &r->seat);
-    if (r->life != LIM__READ_ENDED) { /* killed, or the bus closes */
-        /* Its place stays: who comes is told GONE. A new one would begin where it is told to, over the cursor's row. */
-        lim__reader_tell_over(r, LIM_E_CLOSED, "its reader was ended");
-    }
+    r->seated = false;
     lim__waiters_end(r, &r->committing, LIM_E_CLOSED, "the reader has ended");
     lim__waiters_end(r, &r->waiting, LIM_E_CLOSED, "the reader has ended");
-    lim__reader_free(r);
+    bool again = r->life != LIM__READ_ENDED && come_back(r);
+    if (r->life != LIM__READ_ENDED) /* killed, or the bus closes */
+        lim__reader_tell_over(r, again ? LIM_E_UNREACHABLE : LIM_E_CLOSED, OVER);
+    if (again)
+        members_free(r);
+    else
+        lim__reader_free(r);
 }
 
 /* ---- letters that come ---- */
@@ -352,9 +414,20 @@ static void on_attach(lim__reader *r, const lim__read_attach *a)
     lim__read_over *o = lim__letter_new(lim__proc_sched(r->self), &lim__type_read_over, sizeof *o);
     if (o == NULL)
         return;
-    *o = (lim__read_over){ .owner_ref = a->owner_ref, .why = r->seated ? LIM_E_NOMEM : LIM_E_GONE };
+    *o =
+        (lim__read_over){ .owner_ref = a->owner_ref, .member = a->member, .why = r->seated ? LIM_E_NOMEM : LIM_E_GONE };
     snprintf(o->detail, sizeof o->detail, "%s", r->seated ? "out of memory" : "the channel was deleted");
     (void)!lim__send_reserved(r->self, a->owner, o);
+}
+
+/* The first turn of one that was made again. */
+static void on_first(lim__reader *r)
+{
+    if (r->life == LIM__READ_LIVES)
+        sit(r);
+    if (r->life == LIM__READ_LIVES && !r->seated)
+        lim__reader_delete(r); /* the channel was deleted meanwhile */
+    lim__reader_dirty(r);
 }
 
 static void on_more(lim__reader *r, const lim__read_detach *more)
@@ -380,9 +453,10 @@ static void on_letter(lim__reader *r, const lim_signal *signal)
     } else if (t == &lim__type_read_page) {
         lim__reader_on_page(r, lim__letter_keep(r->self, signal));
     } else if (t == &lim__type_stored) {
-        lim__reader_on_stored(r, body);
+        lim__reader_on_stored(r, ((lim__stored *)body)->ref, ((lim__stored *)body)->how);
     } else if (t == &lim__type_read_attach) {
         on_attach(r, body);
+        ((lim__read_attach *)body)->bus = NULL;
     } else if (t == &lim__type_read_detach) {
         leave(r, lim__read_member_find(r, ((lim__read_detach *)body)->member), true);
     } else if (t == &lim__type_read_fetch) {
@@ -391,8 +465,10 @@ static void on_letter(lim__reader *r, const lim_signal *signal)
         lim__step_ack *ack = ((lim__read_step *)body)->ack;
         ((lim__read_step *)body)->ack = NULL;
         lim__read_member_step(r, ack);
-    } else if (t == &lim__type_read_stepped) {
-        lim__read_member_stepped(r, body);
+    } else if (t == &lim__type_read_news) {
+        lim__reader_place_news(r);
+        if (((lim__read_news *)body)->first)
+            on_first(r);
     } else if (t == &lim__type_read_made) {
         on_made(r, body);
     } else if (t == &lim__type_read_sought) {

@@ -92,7 +92,9 @@ typedef struct lim__read_row { /* likewise, messages in a row: `first` and those
     lim_bytes bytes;          /* of the block (data/block.h): these messages */
 } lim__read_row;
 typedef struct lim__read_acked { uint64_t owner_ref, ref; lim_err err; char detail[96]; } lim__read_acked;
-typedef struct lim__read_over { uint64_t owner_ref; lim_err why; char detail[96]; } lim__read_over; /* nothing follows */
+/* Nothing follows. why UNREACHABLE: its process has died; the cursor stands where it stood, and who attaches again gets what
+ * was not acknowledged. */
+typedef struct lim__read_over { uint64_t owner_ref, member; lim_err why; char detail[96]; } lim__read_over;
 extern const lim__letter_type lim__type_read_msgs, lim__type_read_row, lim__type_read_acked, lim__type_read_over;
 
 /* ---- steps ----

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * reader_care_test.c - readers where messages were forgotten, have expired or went bad; steps; what becomes of cursors.
  */
-#include "bus/log.h"
+#include "bus/log_inside.h"
 #include "bus/reader_world.h"
 
 static log_world w;
@@ -234,6 +234,148 @@ static void test_a_closed_channel_keeps_its_cursors(void **state) /* proves CH10
     log_world_close(&w);
 }
 
+/* ---- readers that are killed ---- */
+
+static lim_pid kill_reader(void)
+{
+    lim_pid pid = { 0 };
+    assert_int_equal(lim__readers_list(w.d.bus, lim__str("orders"), lim__str("c"), &pid, 1), 1);
+    assert_int_equal(lim_runtime_exit(w.d.bus->rt, pid, LIM_KILL), LIM_OK);
+    return pid;
+}
+
+static lim_census census(void)
+{
+    lim_census now;
+    durable_settle(&w.d, 1000000000);
+    lim_runtime_census(w.d.bus->rt, &now);
+    return now;
+}
+
+static void assert_same(const lim_census *before)
+{
+    lim_census now = census();
+    assert_int_equal(now.processes, before->processes);
+    assert_int_equal(now.monitors, before->monitors);
+    assert_int_equal(now.timers, before->timers);
+    assert_int_equal(now.messages, before->messages);
+    assert_int_equal(now.letter_bytes, before->letter_bytes);
+}
+
+static void test_a_reader_that_is_killed_is_made_again_and_goes_on(void **state) /* proves DU6 */
+{
+    (void)state;
+    for (uint64_t seed = 50; seed < 60; seed++) {
+        log_world_open(&w, seed, NULL);
+        publish_some(&w, 1, 10);
+        log_world_wait(&w);
+        hearer_open(&a, &w, LIM_HOLD, 4, cursor("c"));
+        hearer_until(&a, 4);
+        assert_int_equal(hearer_ack(&a, 2), LIM_OK);
+        hearer_until(&a, 5);
+        const lim_census before = census();
+        lim_pid first = kill_reader();
+        hearer_until(&a, 9);
+        assert_same(&before);
+        lim_pid second;
+        assert_int_equal(lim__readers_list(w.d.bus, lim__str("orders"), lim__str("c"), &second, 1), 1);
+        assert_int_not_equal(first.id, second.id);
+        static const uint64_t again[] = { 1, 3, 4, 5 };
+        for (uint32_t i = 0; i < 4; i++) {
+            assert_int_equal(a.seqs[5 + i], again[i]);
+            assert_int_equal(a.deliveries[5 + i], 2);
+            assert_int_equal(hearer_ack(&a, again[i]), LIM_OK);
+        }
+        hearer_until(&a, 13);
+        assert_int_equal(a.seqs[9], 6);
+        assert_int_equal(a.ends, 0);
+        kill_reader();
+        kill_reader();
+        hearer_close(&a);
+        hearer_open(&a, &w, LIM_DONE, 4, cursor("c")); /* nobody is in it any more */
+        hearer_until(&a, 5);
+        assert_int_equal(a.seqs[0], 6);
+        hearer_close(&a);
+        durable_settle(&w.d, 1000000000);
+        durable_kill(&w.d);
+        log_world_start(&w);
+        hearer_open(&a, &w, LIM_DONE, 4, cursor("c"));
+        durable_settle(&w.d, 1000000000);
+        assert_int_equal(a.count, 0);
+        log_world_close(&w);
+    }
+}
+
+static void test_without_a_cursor_the_end_of_the_reader_is_the_end(void **state)
+{
+    (void)state;
+    log_world_open(&w, 61, NULL);
+    publish_some(&w, 1, 3);
+    log_world_wait(&w);
+    const lim_census before = census();
+    hearer_open(&a, &w, LIM_DONE, 4, (lim_read_opts){ .from = LIM_FROM_ALL });
+    hearer_until(&a, 3);
+    static stepping s;
+    assert_int_equal(lim__reader_of(w.d.bus, a.sub, &s.ack.reading), LIM_OK);
+    assert_int_equal(lim_runtime_exit(w.d.bus->rt, s.ack.reading.reader, LIM_KILL), LIM_OK);
+    durable_until(&w.d, hearer_has_ended, &a);
+    assert_int_equal(a.ends, 1);
+    assert_same(&before);
+    log_world_close(&w);
+}
+
+static void test_a_step_decides_even_if_the_reader_is_killed_meanwhile(void **state) /* proves XO2 */
+{
+    (void)state;
+    static stepping s;
+    for (uint64_t seed = 62; seed < 70; seed++) {
+        bool good = seed & 1, late = seed & 2;
+        log_world_open(&w, seed, NULL);
+        publish_some(&w, 1, 3);
+        log_world_wait(&w);
+        hearer_open(&a, &w, LIM_HOLD, 8, cursor("c"));
+        hearer_until(&a, 3);
+        assert_int_equal(ask(&s, &a, 2), LIM_OK);
+        kill_reader();
+        if (late)
+            durable_settle(&w.d, 1000000000);
+        store_step(&s, good);
+        if (!late)
+            kill_reader(); /* with the news of it in its hands */
+        durable_settle(&w.d, 1000000000);
+        assert_int_equal(a.count, good ? 5 : 6);
+        for (uint32_t i = 3; i < 5 && good; i++)
+            assert_int_not_equal(a.seqs[i], 2);
+        hearer_close(&a);
+        durable_settle(&w.d, 1000000000);
+        log_world_close(&w);
+    }
+}
+
+static void test_a_cursor_is_deleted_although_its_reader_is_killed(void **state) /* proves CH10 */
+{
+    (void)state;
+    for (uint64_t seed = 70; seed < 90; seed++) {
+        log_world_open(&w, seed, NULL);
+        publish_some(&w, 1, 3);
+        log_world_wait(&w);
+        hearer_open(&a, &w, LIM_HOLD, 8, cursor("c"));
+        hearer_until(&a, 3);
+        lim__log *log;
+        lim_pid reader;
+        assert_int_equal(lim__log_find(w.d.bus, lim__str("orders"), &log), LIM_OK);
+        assert_int_equal(lim__log_delete(log, &(lim__log_changed){ 0 }), LIM_OK);
+        lim__log_unref(log);
+        lim__sim_run(w.d.sim, lim__sim_now(w.d.sim) + (seed - 70) * 20000, NULL, NULL);
+        if (lim__readers_list(w.d.bus, lim__str("orders"), lim__str("c"), &reader, 1) == 1)
+            (void)!lim_runtime_exit(w.d.bus->rt, reader, LIM_KILL);
+        durable_settle(&w.d, 2000000000);
+        assert_int_equal(cursor_rows(), 0);
+        assert_int_equal(a.ends, 1);
+        log_world_close(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +384,10 @@ int main(void)
         cmocka_unit_test(test_a_step_acknowledges_with_what_it_stores_or_not_at_all),
         cmocka_unit_test(test_what_a_step_has_goes_to_somebody_else_only_if_the_step_fails),
         cmocka_unit_test(test_a_closed_channel_keeps_its_cursors),
+        cmocka_unit_test(test_a_reader_that_is_killed_is_made_again_and_goes_on),
+        cmocka_unit_test(test_without_a_cursor_the_end_of_the_reader_is_the_end),
+        cmocka_unit_test(test_a_step_decides_even_if_the_reader_is_killed_meanwhile),
+        cmocka_unit_test(test_a_cursor_is_deleted_although_its_reader_is_killed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

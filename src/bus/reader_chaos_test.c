@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * reader_chaos_test.c - readers of a log while programs are killed, the power fails and the disk errs at random
- * instants.
+ * reader_chaos_test.c - readers of a log while programs and readers are killed, the power fails and the disk errs at
+ * random instants.
  *
  * Each seed is a history of some forty random acts. At all times: a reader without a cursor that began with the first
  * message gets every number once, in order, however replay and live messages meet; a message whose acknowledgement was
@@ -38,8 +38,9 @@ struct chaos {
     uint32_t ask_count, offered;
     lim_sub all; /* from the first message on, without a cursor */
     uint64_t all_next;
-    bool calm; /* the end: everything is done */
-    bool told; /* of an acknowledgement */
+    bool calm;     /* the end: everything is done */
+    bool told;     /* of an acknowledgement */
+    bool orphaned; /* a reader was killed: what its members had has been delivered again */
 };
 
 static void fail_seed(const chaos *c, const char *what, uint64_t seq)
@@ -82,7 +83,7 @@ static lim_done on_part(lim_bus *bus, const lim_delivery *d, void *ctx)
         if (p->held[i] == d->seq)
             return LIM_HOLD; /* its time was over, and it came again */
     p->held[p->held_count++] = d->seq;
-    if (p->held_count > WINDOW && c->read.ack_ms == LIM_FOREVER) /* else some of them are not its any more */
+    if (p->held_count > WINDOW && c->read.ack_ms == LIM_FOREVER && !c->orphaned) /* else some are not its any more */
         fail_seed(c, "more than the window", d->seq);
     return LIM_HOLD;
 }
@@ -95,7 +96,7 @@ static void on_part_end(void *ctx)
 static void open_part(chaos *c, part *p)
 {
     uint32_t ends = p->ends;
-    *p = (part){ .c = c, .ends = ends };
+    *p = (part){ .c = c, .ends = ends }; /* whoever was told of an end before is another one */
     const lim_sub_opts opts = { .size = sizeof opts,
                                 .window = WINDOW,
                                 .handler = { .on_message = on_part, .on_end = on_part_end, .ctx = p },
@@ -206,6 +207,23 @@ static void crash_when_told(chaos *c, part *p)
     crash(c);
 }
 
+static void kill_reader(chaos *c)
+{
+    lim_pid reader;
+    if (lim__readers_list(c->w.bus, lim__str("orders"), lim__str("c"), &reader, 1) == 1)
+        lim_runtime_exit(c->w.bus->rt, reader, LIM_KILL);
+    c->orphaned = true;
+}
+
+/* At the very moment at which an acknowledgement is answered, or somewhere before. */
+static void kill_when_told(chaos *c, part *p)
+{
+    c->told = false;
+    settle_one(c, p);
+    (void)lim__sim_run(c->w.sim, lim__sim_now(c->w.sim) + lim__rng_below(&c->rng, 2000000), is_told, c);
+    kill_reader(c);
+}
+
 static void act(chaos *c)
 {
     part *p = &c->parts[lim__rng_below(&c->rng, READERS)];
@@ -224,7 +242,11 @@ static void act(chaos *c)
         crash(c);
     else if (dice < 94)
         crash_when_told(c, p);
-    else if (dice < 96)
+    else if (dice < 95)
+        kill_reader(c);
+    else if (dice < 97)
+        kill_when_told(c, p);
+    else if (dice < 98)
         disk(c, (uint32_t)lim__rng_below(&c->rng, 2) * 30);
     else
         durable_settle(&c->w, 1 + lim__rng_below(&c->rng, 2000000));

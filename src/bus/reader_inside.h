@@ -139,7 +139,7 @@ typedef struct lim__reader {
     lim__read_waiters waiting, committing;
     bool dirty, dead_in_commit; /* dead_in_commit: the one under way has dead letters */
     uint64_t commit;    /* number of the commit under way; 0: none */
-    uint64_t commits;
+    uint64_t commits;   /* begins where no other reader's does */
     uint32_t dying;     /* DYING messages */
     lim__buf steps;     /* numbers (u64 each) of step rows that the next commit takes into the row, and deletes */
     size_t steps_taken; /* bytes of these that the commit under way has */
@@ -153,10 +153,12 @@ typedef struct lim__reader {
 
 /* ---- letters to a reader ---- */
 typedef struct lim__read_attach {
+    lim_bus *bus; /* NULL: it was read. Else its owner is told that the reader has died */
     uint64_t member, owner_ref;
     lim_pid owner;
     uint32_t window;
     lim__read_mode mode;
+    bool cursor; /* there will be another reader */
     uint64_t ack_ns;
     uint32_t deliveries_max;
     uint8_t name_len;
@@ -174,18 +176,23 @@ typedef struct lim__read_done {
 } lim__read_done;
 typedef struct lim__read_fetch { uint64_t member, ends_ns; uint32_t count; } lim__read_fetch;
 typedef struct lim__read_step { lim__step_ack *ack; } lim__read_step; /* answered CLOSED if it is never read */
-typedef struct lim__read_stepped { uint64_t member, seq; bool committed; } lim__read_stepped;
+typedef struct lim__read_news { bool first; } lim__read_news; /* something is at its place; first: it was made again */
 typedef struct lim__read_made { lim__commit_how how; } lim__read_made; /* the first row */
 #define LIM__READER_LETTERS(X)                                                                                         \
-    X(read_attach) X(read_detach) X(read_more) X(read_done) X(read_fetch) X(read_step) X(read_stepped) X(read_made)     \
+    X(read_attach) X(read_detach) X(read_more) X(read_done) X(read_fetch) X(read_step) X(read_news) X(read_made)     \
     X(read_page) X(read_sought) X(read_keys)
 #define X(name) extern const lim__letter_type lim__type_##name;
 LIM__READER_LETTERS(X)
 #undef X
 
 /* ---- reader_place.c ---- */
+typedef struct lim__read_stepped { uint64_t seq; bool committed; } lim__read_stepped;
+/* What must be heard even if the reader dies meanwhile is left at its place: letters die with it. */
 typedef struct lim__reader_place { /* a cursor, as it is found; under the registry's lock */
-    lim_pid pid;
+    lim_pid pid;       /* {0}: it died, and there was no memory for another one */
+    uint64_t stored;   /* number of the newest commit that has ended */
+    lim__commit_how how;
+    lim__buf stepped;  /* lim__read_stepped: of steps that have ended */
     uint32_t members;
     lim__read_mode mode;
     uint64_t stream;
@@ -197,6 +204,11 @@ size_t lim__reader_key(uint8_t *at, uint64_t stream, lim_bytes cursor); /* of it
 enum { LIM__READER_KEY_MAX = 8 + LIM__CURSOR_NAME_MAX + 1 + 8 };
 size_t lim__reader_step_key(uint8_t *at, uint64_t stream, lim_bytes cursor, uint64_t seq);
 void lim__reader_place_drop(lim__reader *r); /* it is found no more; it ends */
+/* Its commit has ended; any thread. Takes the letter: to whoever is the cursor's reader now, or to `reader` if it is found
+ * no more. */
+void lim__reader_place_stored(lim_bus *bus, uint64_t stream, lim_bytes cursor, lim_pid reader, lim__stored *letter);
+void lim__reader_place_news(lim__reader *r); /* does what was left for it */
+lim_err lim__reader_place_heir(lim__reader *r, lim_pid *out); /* another process has it; nobody is a member */
 
 /* ---- reader.c ---- */
 lim_err lim__reader_spawn(lim__reader *r, bool place, uint32_t scheduler, lim_pid *out);
@@ -231,6 +243,7 @@ lim__read_member *lim__read_member_find(const lim__reader *r, uint64_t id); /* N
 lim__read_member *lim__read_member_pick(lim__reader *r, uint64_t now_ns);   /* whose turn it is; NULL: nobody has room */
 bool lim__read_member_add(lim__reader *r, const lim__read_attach *a);
 void lim__read_member_leave(lim__reader *r, lim__read_member *m, bool watched);
+void lim__read_member_bereave(lim__read_member *m, lim__cursor *at); /* without a process: what it has is READY */
 /* Delivers one that is READY, or the next of the log. False: no memory; nothing happened. */
 bool lim__read_member_give_again(lim__reader *r, lim__read_member *m, lim__pend *p);
 bool lim__read_member_give(lim__reader *r, lim__read_member *m, const lim__logged *next);
@@ -252,7 +265,7 @@ void lim__read_member_stepped(lim__reader *r, const lim__read_stepped *s);
 /* ---- reader_row.c ---- */
 void lim__reader_dirty(lim__reader *r); /* the row is to be written, at the end of this turn */
 void lim__reader_wait(lim__reader *r, const lim__read_member *m, const lim__read_done *d);
-void lim__reader_on_stored(lim__reader *r, const lim__stored *s);
+void lim__reader_on_stored(lim__reader *r, uint64_t ref, lim__commit_how how);
 void lim__reader_row(const lim__reader *r, lim__buf *out);
 lim_err lim__reader_read_row(lim__reader *r, lim__unpack *u); /* after version and channel; INVALID, NOMEM */
 void lim__reader_flush(lim_process *self, lim__flush *flush);

@@ -11,7 +11,10 @@
  *
  * `held` has the numbers that the handler has and has not settled; it is entered before on_message is called, so that
  * whoever acknowledges from another thread, however early, finds it, and only the first settles it. Under `lock`, a
- * leaf. */
+ * leaf.
+ *
+ * When the process of its reader was ended (`over` with UNREACHABLE) it attaches again a moment later, with the same
+ * options; what it had in hand comes again, and nobody can settle it from before. */
 #include "bus/bus.h"
 #include "bus/channel_local.h"
 #include "bus/letters.h"
@@ -19,8 +22,9 @@
 #include "data/block.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { WINDOW_DEFAULT = 1024, BATCH_MAX = 64, BATCH_NS_MAX = 200000 };
+enum { WINDOW_DEFAULT = 1024, BATCH_MAX = 64, BATCH_NS_MAX = 200000, AGAIN_NS = 10000000 };
 
 typedef enum local_state { LOCAL_IDLE = 1, LOCAL_RUNNING, LOCAL_STOPPED } local_state;
 typedef enum local_birth { LOCAL_UNBORN = 1, LOCAL_BORN, LOCAL_DEAD } local_birth;
@@ -31,14 +35,15 @@ typedef struct reads {
     lim_bus *bus;
     lim_handler handler;
     lim_pid pid;
-    lim__reading reading;
+    lim_read_opts read; /* its texts are ours */
     lim__name *channel;
     uint32_t window;
     /* any thread */
     _Atomic uint32_t state, birth;
     _Atomic uint64_t delivered;
     lim__mutex lock;
-    lim__map held; /* number -> this */
+    lim__map held;        /* number -> this */
+    lim__reading reading; /* another one when its reader has died */
     /* its process */
     lim__list letters; /* of messages, that are still to be handled */
     bool again;        /* a letter to itself is on its way */
@@ -89,20 +94,35 @@ static bool kept_take(kept_letter *k, lim__read_item *out)
     return true;
 }
 
+static void letters_free(reads *s)
+{
+    for (lim__list *node; (node = lim__list_pop(&s->letters)) != NULL;)
+        kept_free(LIM_CONTAINER(node, kept_letter, node));
+}
+
 void lim__reads_unref(lim__local *l)
 {
     reads *s = (reads *)(void *)l;
     if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) > 1)
         return;
-    for (lim__list *node; (node = lim__list_pop(&s->letters)) != NULL;)
-        kept_free(LIM_CONTAINER(node, kept_letter, node));
+    letters_free(s);
     lim__map_fini(&s->held);
     lim__name_unref(s->channel);
+    free((void *)(uintptr_t)s->read.cursor);
+    free((void *)(uintptr_t)s->read.dead_letter);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
 
 /* ---- held ---- */
+
+static lim__reading reading_of(reads *s)
+{
+    lim__lock(&s->lock);
+    lim__reading reading = s->reading;
+    lim__unlock(&s->lock);
+    return reading;
+}
 
 static bool hold(reads *s, uint64_t seq)
 {
@@ -122,6 +142,21 @@ static bool settle(reads *s, uint64_t seq)
 }
 
 /* ---- its process ---- */
+
+/* Messages may come from here on, which when subscribing is before the caller knows the id. */
+static lim_err attach(reads *s, lim_process *self, lim__reading *out)
+{
+    lim_diag diag = { 0 };
+    const lim__read_want want = { .channel = lim__name_bytes(s->channel),
+                                  .read = s->read,
+                                  .window = s->window,
+                                  .owner = s->pid,
+                                  .owner_name = lim__str("local") };
+    lim_err err = lim__reader_attach(s->bus, self, &want, &diag, out);
+    if (err != LIM_OK && diag.text[0] != '\0')
+        lim__bus_log(s->bus, "event=subscribe_refused detail=\"%s\"", diag.text);
+    return err;
+}
 
 static void send_done(lim_process *self, reads *s)
 {
@@ -182,6 +217,8 @@ static void ring_itself(lim_process *self, reads *s)
 /* A batch of what has come; the rest in the next turn. */
 static void work_off(lim_process *self, reads *s)
 {
+    if (atomic_load(&s->state) == LOCAL_STOPPED)
+        return; /* about to end; of a letter that was left in the middle nothing more is taken */
     uint64_t began = clock_ns(s);
     for (uint32_t n = 0; !lim__list_empty(&s->letters); n++) {
         kept_letter *k = LIM_CONTAINER(s->letters.next, kept_letter, node);
@@ -210,6 +247,10 @@ static void work_off(lim_process *self, reads *s)
 
 static void keep(lim_process *self, reads *s, const lim_signal *signal)
 {
+    uint64_t member = signal->type == &lim__type_read_msgs ? ((const lim__read_msgs *)signal->body.ptr)->member
+                                                           : ((const lim__read_row *)signal->body.ptr)->member;
+    if (member != s->reading.member)
+        return; /* of a reader that has died: it comes again */
     kept_letter *k = malloc(sizeof *k);
     if (k == NULL)
         return; /* not acknowledged: delivered again when its time is over, or to somebody else */
@@ -223,6 +264,48 @@ static void keep(lim_process *self, reads *s, const lim_signal *signal)
     lim__list_push(&s->letters, &k->node);
 }
 
+/* ---- when its reader has died ---- */
+
+static void read_as(reads *s, lim__reading reading)
+{
+    lim__lock(&s->lock);
+    s->reading = reading;
+    lim__map_clear(&s->held);
+    lim__unlock(&s->lock);
+}
+
+static void again_soon(lim_process *self, reads *s)
+{
+    uint64_t timer;
+    s->over = lim_timer_start(self, AGAIN_NS, 0, &timer) != LIM_OK;
+}
+
+static void attach_again(lim_process *self, reads *s)
+{
+    lim__reading reading = { .member = 0 };
+    lim_err err = attach(s, self, &reading);
+    if (err == LIM_OK)
+        read_as(s, reading);
+    else if (err == LIM_E_NOMEM)
+        again_soon(self, s);
+    else
+        s->over = true; /* somebody else reads with it by now, or it was deleted */
+}
+
+static void on_over(lim_process *self, reads *s, const lim__read_over *o)
+{
+    if (o->member != s->reading.member)
+        return;
+    s->over = o->why != LIM_E_UNREACHABLE || s->read.cursor == NULL;
+    if (s->over)
+        return;
+    lim__reader_detach(s->bus, self, s->reading);
+    letters_free(s);
+    s->done_count = 0;
+    read_as(s, (lim__reading){ .member = 0 });
+    again_soon(self, s);
+}
+
 typedef struct reads_init {
     reads *s;
 } reads_init;
@@ -230,14 +313,16 @@ typedef struct reads_init {
 static void on_signal(lim_process *self, const lim_signal *signal, void *state)
 {
     reads *s = ((reads_init *)state)->s;
-    if (signal->kind != LIM_SIGNAL_MESSAGE)
+    if (signal->kind == LIM_SIGNAL_TIMER)
+        attach_again(self, s);
+    else if (signal->kind != LIM_SIGNAL_MESSAGE)
         return;
-    if (signal->type == &lim__type_push)
+    else if (signal->type == &lim__type_push)
         s->again = false;
     else if (signal->type == &lim__type_read_msgs || signal->type == &lim__type_read_row)
         keep(self, s, signal);
     else if (signal->type == &lim__type_read_over)
-        s->over = true;
+        on_over(self, s, signal->body.ptr);
     work_off(self, s);
     if (s->over && lim__list_empty(&s->letters)) {
         lim__local_forget(s->bus->channels, &s->local);
@@ -271,6 +356,9 @@ static reads *reads_new(lim_bus *bus, const char *channel, const lim_sub_opts *o
     s->handler = opts->handler;
     s->window = opts->window ? opts->window : WINDOW_DEFAULT;
     s->channel = lim__name_new(lim__str(channel));
+    s->read = opts->read;
+    s->read.cursor = opts->read.cursor != NULL ? strdup(opts->read.cursor) : NULL;
+    s->read.dead_letter = opts->read.dead_letter != NULL ? strdup(opts->read.dead_letter) : NULL;
     s->lock = (lim__mutex)LIM__MUTEX_INIT;
     lim__map_init(&s->held, bus->os->random(bus->os));
     lim__list_init(&s->letters);
@@ -293,19 +381,10 @@ static lim_err spawn(reads *s)
     return lim_runtime_spawn(s->bus->rt, &opts, &s->pid);
 }
 
-/* Messages may come from here on, which is before the caller knows the id. */
-static lim_err attach(reads *s, const lim_sub_opts *opts)
+static bool has_texts(const reads *s, const lim_sub_opts *opts)
 {
-    lim_diag diag = { 0 };
-    const lim__read_want want = { .channel = lim__name_bytes(s->channel),
-                                  .read = opts->read,
-                                  .window = s->window,
-                                  .owner = s->pid,
-                                  .owner_name = lim__str("local") };
-    lim_err err = lim__reader_attach(s->bus, NULL, &want, &diag, &s->reading);
-    if (err != LIM_OK && diag.text[0] != '\0')
-        lim__bus_log(s->bus, "event=subscribe_refused detail=\"%s\"", diag.text);
-    return err;
+    return (s->read.cursor != NULL) == (opts->read.cursor != NULL) &&
+           (s->read.dead_letter != NULL) == (opts->read.dead_letter != NULL);
 }
 
 lim_err lim__reads_subscribe(lim_bus *bus, const char *channel, const lim_sub_opts *opts, lim_sub *out)
@@ -320,9 +399,9 @@ lim_err lim__reads_subscribe(lim_bus *bus, const char *channel, const lim_sub_op
         return err;
     }
     uint64_t id = lim__local_enter(bus->channels, &s->local);
-    err = id == 0 ? LIM_E_NOMEM : attach(s, opts);
+    err = id == 0 || !has_texts(s, opts) ? LIM_E_NOMEM : attach(s, NULL, &s->reading);
     if (err == LIM_OK && !step(&s->birth, LOCAL_UNBORN, LOCAL_BORN)) {
-        lim__reader_detach(bus, NULL, s->reading);
+        lim__reader_detach(bus, NULL, reading_of(s));
         err = LIM_E_GONE; /* the bus is closing */
     }
     if (err == LIM_OK)
@@ -370,7 +449,7 @@ lim_err lim__reads_complete(lim__local *l, uint64_t seq)
         lim__map_remove(&s->held, seqs[i]);
     lim__unlock(&s->lock);
     if (n > 0)
-        err = lim__reader_ack(s->bus, NULL, s->reading,
+        err = lim__reader_ack(s->bus, NULL, reading_of(s),
                               &(lim__read_ack){ .how = LIM__READ_DONE, .seqs = seqs, .count = (uint32_t)n });
     free(seqs);
     lim__reads_unref(l);
@@ -410,7 +489,7 @@ static lim_err settle_with(lim_bus *bus, lim_sub sub, uint64_t seq, lim__read_ac
         return err;
     ack.seqs = &seq;
     ack.count = 1;
-    err = settle(s, seq) ? lim__reader_ack(bus, NULL, s->reading, &ack) : LIM_E_NOTFOUND;
+    err = settle(s, seq) ? lim__reader_ack(bus, NULL, reading_of(s), &ack) : LIM_E_NOTFOUND;
     lim__reads_unref(&s->local);
     return err;
 }
@@ -441,7 +520,7 @@ lim_err lim_fetch(lim_bus *bus, lim_sub sub, uint32_t count, int64_t ends_ms)
     else if (count == 0 || ends_ms <= 0)
         err = LIM_E_INVALID;
     else
-        err = lim__reader_fetch(bus, NULL, s->reading, count, ever ? UINT64_MAX : now + (uint64_t)ends_ms * 1000000);
+        err = lim__reader_fetch(bus, NULL, reading_of(s), count, ever ? UINT64_MAX : now + (uint64_t)ends_ms * 1000000);
     lim__reads_unref(&s->local);
     return err;
 }
@@ -452,7 +531,7 @@ lim_err lim__reader_of(lim_bus *bus, lim_sub sub, lim__reading *out)
     lim_err err = find(bus, sub, &s);
     if (err != LIM_OK)
         return err;
-    *out = s->reading;
+    *out = reading_of(s);
     lim__reads_unref(&s->local);
     return LIM_OK;
 }

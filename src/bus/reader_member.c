@@ -100,6 +100,19 @@ void lim__read_member_leave(lim__reader *r, lim__read_member *m, bool watched)
     free(m);
 }
 
+void lim__read_member_bereave(lim__read_member *m, lim__cursor *at)
+{
+    while (!lim__list_empty(&m->flights)) {
+        lim__pend *p = LIM_CONTAINER(m->flights.next, lim__pend, in_member);
+        p->why = LIM__DEAD_LOST;
+        if (p->state == LIM__PEND_STEP)
+            lim__cursor_orphan(p);
+        else
+            lim__cursor_again(at, p);
+    }
+    m->flight = 0;
+}
+
 /* ---- whose turn it is ---- */
 
 static uint32_t fetched(lim__read_member *m, uint64_t now_ns)

@@ -11,6 +11,7 @@
 #include "bus/channel_inside.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@ struct lim__readers {
     lim__mutex lock;
     lim__smap places; /* key -> lim__reader_place */
     uint64_t next_member, seed;
+    _Atomic uint64_t births;
     uint32_t page_messages, page_bytes;
 };
 
@@ -39,6 +41,14 @@ void lim__readers_limit(lim__readers *all, uint32_t page_messages, uint32_t page
     all->page_bytes = page_bytes != 0 ? page_bytes : LIM__READ_PAGE_BYTES;
 }
 
+static void place_free(lim__reader_place *p)
+{
+    if (p == NULL)
+        return;
+    lim__buf_fini(&p->stepped);
+    free(p);
+}
+
 void lim__readers_free(lim__readers *all)
 {
     if (all == NULL)
@@ -47,7 +57,7 @@ void lim__readers_free(lim__readers *all)
     lim_bytes key;
     void *place;
     while (lim__smap_next(&all->places, &pos, &key, &place))
-        free(place); /* of readers that were killed: nobody takes their cursors for new ones */
+        place_free(place); /* of readers that were killed, and could not be made again */
     lim__smap_fini(&all->places);
     pthread_mutex_destroy(&all->lock);
     free(all);
@@ -104,9 +114,69 @@ void lim__reader_place_drop(lim__reader *r)
         return;
     lim__lock(&all->lock);
     lim__smap_remove(&all->places, place_key(r->place));
-    free(r->place);
+    place_free(r->place);
     r->place = NULL;
     lim__unlock(&all->lock);
+}
+
+static lim__reader_place *find_locked(lim_bus *bus, uint64_t stream, lim_bytes cursor)
+{
+    uint8_t key[LIM__READER_KEY_MAX];
+    size_t len = lim__reader_key(key, stream, cursor);
+    return lim__smap_get(&bus->readers->places, lim__bytes(key, len));
+}
+
+void lim__reader_place_stored(lim_bus *bus, uint64_t stream, lim_bytes cursor, lim_pid reader, lim__stored *letter)
+{
+    if (bus->readers == NULL) { /* it has closed */
+        lim__letter_free(NULL, letter);
+        return;
+    }
+    lim__lock(&bus->readers->lock);
+    lim__reader_place *p = find_locked(bus, stream, cursor);
+    if (p != NULL) {
+        p->stored = letter->ref;
+        p->how = letter->how;
+        reader = p->pid;
+    }
+    lim__unlock(&bus->readers->lock);
+    (void)!lim__post_reserved(bus->rt, reader, letter);
+}
+
+void lim__reader_place_news(lim__reader *r)
+{
+    lim__read_stepped s;
+    if (r->place == NULL)
+        return;
+    lim__lock(&r->bus->readers->lock);
+    lim__buf stepped = r->place->stepped;
+    uint64_t ref = r->place->stored;
+    lim__commit_how how = r->place->how;
+    r->place->stepped = (lim__buf){ 0 };
+    lim__unlock(&r->bus->readers->lock);
+    for (; lim__buf_len(&stepped) > 0; lim__buf_consume(&stepped, sizeof s)) {
+        memcpy(&s, lim__buf_bytes(&stepped).ptr, sizeof s);
+        lim__read_member_stepped(r, &s);
+    }
+    lim__buf_fini(&stepped);
+    if (ref != 0)
+        lim__reader_on_stored(r, ref, how);
+}
+
+lim_err lim__reader_place_heir(lim__reader *r, lim_pid *out)
+{
+    lim__readers *all = r->bus->readers;
+    lim_pid heir = { 0 };
+    lim__lock(&all->lock);
+    lim_err err = out == NULL ? LIM_E_NOMEM : lim__reader_spawn(r, true, lim__sched_index(lim__sched_current()), &heir);
+    if (r->place != NULL) {
+        r->place->pid = heir;
+        r->place->members = 0; /* of the dead one; they count where they attach to */
+    }
+    lim__unlock(&all->lock);
+    if (out != NULL)
+        *out = heir;
+    return err;
 }
 
 static bool is_of(const lim__reader_place *p, lim_bytes channel, lim_bytes cursor)
@@ -125,6 +195,8 @@ size_t lim__readers_list(lim_bus *bus, lim_bytes channel, lim_bytes cursor, lim_
     while (lim__smap_next(&all->places, &pos, &key, &value)) {
         const lim__reader_place *p = value;
         if (!is_of(p, channel, cursor))
+            continue;
+        if (p->pid.id == 0)
             continue;
         if (n < max)
             out[n] = p->pid;
@@ -250,6 +322,7 @@ static lim__reader *reader_new(lim_bus *bus, lim__log *log, lim_bytes cursor)
     r->page_messages = all->page_messages;
     r->page_bytes = all->page_bytes;
     r->created_wall_ns = bus->os->wall_ns(bus->os);
+    r->commits = atomic_fetch_add(&all->births, 1) << 24;
     r->life = LIM__READ_LIVES;
     r->job = LIM__JOB_NONE;
     r->mode = LIM__READ_ALONE;
@@ -264,18 +337,20 @@ static lim__reader *reader_new(lim_bus *bus, lim__log *log, lim_bytes cursor)
 typedef struct first_row {
     lim_bus *bus;
     lim_pid reader;
+    lim__read_made *letter;
 } first_row;
+
+static void made(first_row *f, lim__commit_how how)
+{
+    f->letter->how = how;
+    (void)!lim__post_reserved(f->bus->rt, f->reader, f->letter);
+    free(f);
+}
 
 static void on_first_row(void *ctx, lim__batch *batch, const lim__committed *what)
 {
-    first_row *f = ctx;
-    lim__read_made *made = lim__letter_new(NULL, &lim__type_read_made, sizeof *made);
-    if (made != NULL) {
-        made->how = what->how;
-        (void)!lim__post_reserved(f->bus->rt, f->reader, made);
-    }
     lim__batch_free(batch);
-    free(f);
+    made(ctx, what->how);
 }
 
 /* Before it is spawned: it is ours. */
@@ -285,14 +360,17 @@ static lim_err first_row_new(lim__reader *r, lim__batch **batch, first_row **ctx
     lim__buf row = { 0 };
     *batch = lim__batch_new();
     *ctx = malloc(sizeof **ctx);
+    lim__read_made *letter = lim__letter_new(NULL, &lim__type_read_made, sizeof *letter);
     lim__reader_row(r, &row);
-    bool ok = *batch != NULL && *ctx != NULL && !row.failed;
+    bool ok = *batch != NULL && *ctx != NULL && letter != NULL && !row.failed;
     if (ok) {
         size_t len = lim__reader_key(key, r->stream, lim__bytes(r->cursor, r->cursor_len));
         lim__batch_put(*batch, LIM__TABLE_CURSORS, lim__bytes(key, len), lim__buf_bytes(&row));
         lim__batch_small(*batch);
+        (*ctx)->letter = letter;
     } else {
         lim__batch_free(*batch);
+        lim__letter_free(NULL, letter);
         free(*ctx);
     }
     lim__buf_fini(&row);
@@ -317,15 +395,16 @@ static lim_err spawn_with_row(lim_bus *bus, lim__reader *r, lim_pid *out)
     err = spawn(r, out);
     if (err != LIM_OK) {
         lim__batch_free(batch);
+        lim__letter_free(NULL, ctx->letter);
         free(ctx);
         return err;
     }
-    *ctx = (first_row){ bus, *out };
+    ctx->bus = bus;
+    ctx->reader = *out;
     err = lim__durable_submit(bus, batch, on_first_row, ctx);
     if (err == LIM_OK)
         return LIM_OK;
-    free(ctx);
-    lim_runtime_exit(bus->rt, *out, LIM_KILL); /* its place goes with it */
+    made(ctx, LIM__COMMIT_FAILED); /* it ends, and its place with it */
     return err;
 }
 
@@ -349,6 +428,7 @@ static lim__read_attach *attach_new(const lim__read_want *w, lim__sched *s)
                              .owner = w->owner,
                              .window = w->window,
                              .mode = mode_of(o),
+                             .cursor = o->cursor != NULL,
                              .ack_ns =
                                  ms == LIM_FOREVER || ms > INT64_MAX / 1000000 ? UINT64_MAX : (uint64_t)ms * 1000000,
                              .deliveries_max = o->deliveries_max,
@@ -369,6 +449,11 @@ static lim_err post(lim_bus *bus, lim_process *self, lim_pid to, void *letter)
 static lim_err may_join(const lim__reader_place *p, const lim__read_want *w, lim_diag *diag)
 {
     lim__read_mode mode = mode_of(&w->read);
+    if (p->pid.id == 0) {
+        lim__diag_set(diag, 0, 0, "the reader of cursor %s was ended when memory was short; start the bus again",
+                      w->read.cursor);
+        return LIM_E_GONE;
+    }
     if (p->members == 0 || (mode == p->mode && mode != LIM__READ_ALONE))
         return LIM_OK;
     lim__diag_set(diag, 0, 0, "cursor %s of %.*s is read by %s (%s); end that, or subscribe %s like it", w->read.cursor,
@@ -417,7 +502,7 @@ static lim_err new_place_locked(lim_bus *bus, lim__log *log, const lim__read_wan
         *out = p;
     } else if (p->pid.id == 0) {
         lim__smap_remove(&bus->readers->places, place_key(p));
-        free(p);
+        place_free(p);
         lim__reader_free(r);
     }
     return err;
@@ -426,10 +511,8 @@ static lim_err new_place_locked(lim_bus *bus, lim__log *log, const lim__read_wan
 static lim_err find_or_make(lim_bus *bus, lim__log *log, const lim__read_want *w, lim_diag *diag, lim_pid *out)
 {
     lim__readers *all = bus->readers;
-    uint8_t key[LIM__READER_KEY_MAX];
-    size_t len = lim__reader_key(key, lim__log_stream(log), lim__str(w->read.cursor));
     lim__lock(&all->lock);
-    lim__reader_place *p = lim__smap_get(&all->places, lim__bytes(key, len));
+    lim__reader_place *p = find_locked(bus, lim__log_stream(log), lim__str(w->read.cursor));
     lim_err err = p != NULL ? may_join(p, w, diag) : new_place_locked(bus, log, w, &p);
     if (err == LIM_OK) {
         note_member(p, w);
@@ -484,7 +567,10 @@ lim_err lim__reader_attach(lim_bus *bus, lim_process *self, const lim__read_want
     a->member = ++bus->readers->next_member;
     lim__unlock(&bus->readers->lock);
     *out = (lim__reading){ reader, a->member, begins };
+    a->bus = bus; /* from here on the owner is told if it is not read */
     err = post(bus, self, reader, a);
+    if (err == LIM_E_GONE && want->read.cursor != NULL)
+        return LIM_OK; /* it has just died: the owner is told UNREACHABLE, as if it had died a moment later */
     if (err != LIM_OK)
         place_left(bus, reader);
     return err;
@@ -554,11 +640,22 @@ lim_err lim__reader_step_ask(lim_bus *bus, lim_process *self, lim__step_ack *ack
 
 void lim__reader_step_end(lim_bus *bus, const lim__step_ack *ack, bool committed)
 {
-    lim__read_stepped *s = lim__letter_new(NULL, &lim__type_read_stepped, sizeof *s);
-    if (s == NULL)
-        return; /* it stays where it is until the member leaves; a start reads the step's row */
-    *s = (lim__read_stepped){ .member = ack->reading.member, .seq = ack->seq, .committed = committed };
-    (void)!lim__post_reserved(bus->rt, ack->reading.reader, s);
+    lim__read_news *news = lim__letter_new(NULL, &lim__type_read_news, sizeof *news);
+    const lim__read_stepped s = { .seq = ack->seq, .committed = committed };
+    lim_pid reader = { 0 };
+    if (news == NULL || bus->readers == NULL) {
+        lim__letter_free(NULL, news);
+        return; /* it stays where it is; a start reads the step's row */
+    }
+    news->first = false;
+    lim__lock(&bus->readers->lock);
+    lim__reader_place *p = find_locked(bus, ack->stream, lim__bytes(ack->cursor, ack->cursor_len));
+    if (p != NULL) {
+        lim__buf_add(&p->stepped, &s, sizeof s);
+        reader = p->pid;
+    }
+    lim__unlock(&bus->readers->lock);
+    (void)!lim__post_reserved(bus->rt, reader, news);
 }
 
 /* ---- cursors of a former life ---- */

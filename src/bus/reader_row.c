@@ -220,6 +220,47 @@ static void buried(lim__reader *r, bool stored)
 
 /* ---- one commit ---- */
 
+typedef struct row_commit {
+    lim_bus *bus;
+    lim__stored *letter;
+    lim_pid reader;
+    uint64_t stream;
+    uint8_t cursor_len;
+    char cursor[LIM__CURSOR_NAME_MAX];
+} row_commit;
+
+static void on_row(void *ctx, lim__batch *batch, const lim__committed *what)
+{
+    row_commit *c = ctx;
+    lim__log_committed(c->bus, batch, what);
+    c->letter->how = what->how;
+    lim__reader_place_stored(c->bus, c->stream, lim__bytes(c->cursor, c->cursor_len), c->reader, c->letter);
+    lim__batch_free(batch);
+    free(c);
+}
+
+static lim_err submit(lim__reader *r, lim__batch *b)
+{
+    row_commit *c = calloc(1, sizeof *c);
+    lim__stored *letter = c != NULL ? lim__letter_new(NULL, &lim__type_stored, sizeof *letter) : NULL;
+    if (letter == NULL) {
+        free(c);
+        lim__batch_free(b);
+        return LIM_E_NOMEM;
+    }
+    *letter = (lim__stored){ .ref = r->commits };
+    *c = (row_commit){
+        .bus = r->bus, .letter = letter, .reader = lim_self(r->self), .stream = r->stream, .cursor_len = r->cursor_len
+    };
+    memcpy(c->cursor, r->cursor, r->cursor_len);
+    lim_err err = lim__durable_submit(r->bus, b, on_row, c);
+    if (err != LIM_OK) {
+        lim__letter_free(NULL, letter);
+        free(c);
+    }
+    return err;
+}
+
 static void commit(lim__reader *r)
 {
     lim__batch *b = lim__batch_new();
@@ -235,7 +276,7 @@ static void commit(lim__reader *r)
         lim__batch_small(b);
     if (lim__log_class(r->log) != LIM__CLASS_DISK || (!waits && !r->dead_in_commit))
         lim__batch_sync(b, LIM__SYNC_INTERVAL);
-    if (lim__durable_commit(r->self, r->bus, b, r->commits) != LIM_OK) {
+    if (submit(r, b) != LIM_OK) {
         r->steps_taken = 0;
         buried(r, false);
         lim__reader_retry(r);
@@ -311,22 +352,22 @@ static void not_stored(lim__reader *r, lim__commit_how how)
     lim__reader_retry(r);
 }
 
-void lim__reader_on_stored(lim__reader *r, const lim__stored *s)
+void lim__reader_on_stored(lim__reader *r, uint64_t ref, lim__commit_how how)
 {
-    bool stored = s->how == LIM__COMMITTED;
-    if (s->ref != r->commit)
+    bool stored = how == LIM__COMMITTED;
+    if (ref != r->commit)
         return;
     r->commit = 0;
     if (r->life == LIM__READ_DELETING) {
         if (stored)
             lim__reader_deleted(r);
         else
-            not_stored(r, s->how);
+            not_stored(r, how);
         return;
     }
     buried(r, stored);
     if (!stored) {
-        not_stored(r, s->how);
+        not_stored(r, how);
         return;
     }
     lim__buf_consume(&r->steps, r->steps_taken);

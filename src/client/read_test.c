@@ -186,6 +186,38 @@ static void test_a_cursor_that_the_broken_connection_still_has_is_asked_for_agai
     fake_end(f, c);
 }
 
+static void test_a_cursor_whose_reader_has_died_is_asked_for_again(void **state) /* proves DU6 */
+{
+    (void)state;
+    fake *f = fake_new();
+    lim_client *c = fake_up(f, NULL);
+    reader r = { .answer = LIM_HOLD };
+    lim_sub sub = read_log(c, &r, 10, (lim_read_opts){ .cursor = "billing" });
+    uint32_t stream = accept_read(f, c, "cursor", "billing", 0);
+    deliver(f, c, stream, 1, 2);
+    assert_int_equal(lim_client_ack(c, sub, 1, on_done, &r), LIM_OK);
+    pump(f, c);
+    (void)expect_confirm(f, 1, 1);
+    SAY(f, ended, .stream = stream, .code = LIM_E_UNREACHABLE, .detail = TEXT("ended"));
+    pump(f, c);
+    assert_int_equal(r.told, 1);
+    assert_int_equal(r.ack_err, LIM_E_CLOSED); /* it may come again */
+    silent(f);
+    later(f, c, 260);
+    stream = accept_read(f, c, "cursor", "billing", 0);
+    r.answer = LIM_DONE;
+    deliver(f, c, stream, 1, 2);
+    expect_ack(f, 2);
+    assert_int_equal(r.ends, 0);
+    reader alone = { 0 }; /* without a cursor that is the end */
+    read_log(c, &alone, 10, (lim_read_opts){ .from = LIM_FROM_ALL });
+    stream = accept_read(f, c, "from", "all", 1);
+    SAY(f, ended, .stream = stream, .code = LIM_E_UNREACHABLE, .detail = TEXT("ended"));
+    pump(f, c);
+    assert_int_equal(alone.ends, 1);
+    fake_end(f, c);
+}
+
 static void test_what_is_refused_or_out_of_order_is_acknowledged_by_itself(void **state) /* proves DU6 */
 {
     (void)state;
@@ -339,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_a_name_that_is_a_log_is_read_without_being_asked_to),
         cmocka_unit_test(test_with_a_cursor_it_asks_for_the_cursor_again),
         cmocka_unit_test(test_a_cursor_that_the_broken_connection_still_has_is_asked_for_again),
+        cmocka_unit_test(test_a_cursor_whose_reader_has_died_is_asked_for_again),
         cmocka_unit_test(test_what_is_refused_or_out_of_order_is_acknowledged_by_itself),
         cmocka_unit_test(test_messages_in_a_row_are_handed_over_one_by_one),
         cmocka_unit_test(test_a_row_that_is_not_what_it_says_ends_the_connection),

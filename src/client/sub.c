@@ -9,6 +9,7 @@
  *
  * A subscription that reads a log is acknowledged in the same way while its numbers ascend and nothing is held or
  * refused; what is delivered again, or done while something before it is not, is acknowledged by itself (CONFIRM).
+ * When the server says UNREACHABLE of one with a cursor (what read for it has died) it subscribes again.
  * After a break one without a cursor goes on behind what it has seen. With a cursor the server knows: it delivers again
  * what was not acknowledged, and so what waits here for its handler, from the connection that broke, is thrown away.
  *
@@ -538,10 +539,11 @@ static bool on_subscribed(lim_client *c, lim__sub *sub, const lim__frame *frame)
 
 enum { RETRY_MS = 250 };
 
-/* The server may not have heard yet that the connection before this one has broken. */
+/* The server may not have heard yet that the connection before this one has broken; or what read for it has died. */
 static bool try_again(lim_client *c, lim__sub *sub, lim_err err)
 {
-    if (err != LIM_E_EXISTS || !sub->live_once || !sub->cursor)
+    bool taken = err == LIM_E_EXISTS && sub->order.state == LIM__ORDER_ASKED;
+    if ((!taken && err != LIM_E_UNREACHABLE) || !sub->live_once || !sub->cursor)
         return false;
     lim__map_remove(&c->streams, sub->order.stream);
     sub->order.stream = 0;
@@ -573,8 +575,10 @@ static bool on_ended(lim_client *c, lim__order *order, const lim__frame *frame)
         return false;
     lim_err err = lim__client_code_err(f.code);
     uint64_t id = order->id;
-    if (order->state == LIM__ORDER_ASKED && try_again(c, (lim__sub *)order, err))
+    if (try_again(c, (lim__sub *)order, err)) {
+        confirms_over(c, id);
         return true;
+    }
     lim__client_order_end(c, order, err, f.detail.ptr, f.detail.len);
     confirms_over(c, id);
     return true;

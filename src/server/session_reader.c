@@ -158,7 +158,7 @@ void lim__session_read_row(session *s, const lim_signal *signal)
 void lim__session_read_over(session *s, const lim__read_over *o)
 {
     read_stream *st = stream_of(s, o->owner_ref);
-    if (st == NULL)
+    if (st == NULL || st->reading.member != o->member)
         return;
     st->over = true;
     st->why = o->why;

@@ -329,6 +329,33 @@ static void test_two_replays_of_one_connection_take_turns(void **state) /* prove
     }
 }
 
+static void test_a_reader_that_is_killed_tells_who_reads_and_its_cursor_goes_on(void **state) /* proves DU6 */
+{
+    (void)state;
+    KEEPING_WORLDS(w, 5)
+    {
+        channel(w, "log");
+        publish_all(w, "log", 6);
+        client *a = client_new(w, "a");
+        read_log(a, 3, 4, OPTIONS("from", "all", "cursor", "c"));
+        expect_messages(a, 1, 4);
+        PUT(a, confirm, .stream = 3, .corr = 9, .how = 2, .seq = 2);
+        expect_confirmed(a, 9, LIM_OK);
+        expect_messages(a, 5, 6);
+        lim_pid reader;
+        assert_int_equal(lim__readers_list(w->bus, lim__str("log"), lim__str("c"), &reader, 1), 1);
+        lim_runtime_exit(w->bus->rt, reader, LIM_KILL);
+        lim__f_ended f;
+        TAKE(a, ended, ENDED, &f);
+        assert_int_equal(f.code, LIM_E_UNREACHABLE);
+        assert_int_equal(f.delivered, 6);
+        read_log(a, 3, 8, OPTIONS("cursor", "c"));
+        expect_messages(a, 3, 6);
+        publish_all(w, "log", 1);
+        expect_messages(a, 7, 7);
+    }
+}
+
 static void test_acknowledging_what_was_not_delivered_is_a_fault(void **state)
 {
     (void)state;
@@ -372,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_a_client_that_does_not_read_costs_two_letters),
         cmocka_unit_test(test_what_is_old_comes_in_rows_and_counts_one_by_one),
         cmocka_unit_test(test_two_replays_of_one_connection_take_turns),
+        cmocka_unit_test(test_a_reader_that_is_killed_tells_who_reads_and_its_cursor_goes_on),
         cmocka_unit_test(test_acknowledging_what_was_not_delivered_is_a_fault),
         cmocka_unit_test(test_closing_the_channel_ends_its_readers),
     };
