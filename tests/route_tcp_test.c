@@ -10,6 +10,7 @@
 
 #include <liminal/client.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +178,64 @@ static void test_a_client_puts_a_function_before_a_channel(void **state)
     assert_memory_equal(before.b, first.b, sizeof before.b);
     GOOD(lim_client_channel_undeploy(w.c, "jobs", &w.diag));
     assert_int_equal(lim_client_channel_undeploy(w.c, "jobs", &w.diag), LIM_E_NOTFOUND);
+}
+
+/* ---- the same without waiting ---- */
+
+typedef struct told {
+    _Atomic uint32_t count;
+    lim_err err;
+    lim_hash hash, previous;
+} told;
+
+static void on_routed(void *ctx, const lim_routed *r)
+{
+    told *t = ctx;
+    t->err = r->err;
+    t->previous = r->previous;
+    atomic_fetch_add(&t->count, 1);
+}
+
+static told last;
+static void told_once(lim_err began, lim_err err, const lim_hash *previous)
+{
+    assert_int_equal(began, LIM_OK);
+    while (atomic_load(&last.count) == 0)
+        sched_yield();
+    assert_int_equal(last.err, err);
+    if (previous != NULL)
+        assert_memory_equal(last.previous.b, previous->b, sizeof previous->b);
+    assert_int_equal(atomic_exchange(&last.count, 0), 1);
+}
+
+static void test_every_verb_of_a_slot_has_a_form_that_does_not_wait(void **state) /* proves RF15 */
+{
+    enum { MS = 60000 };
+    lim_hash first = load(LIM_LUA, FIRST), second = load(LIM_LUA, SECOND);
+    const lim_deploy_opts *plain = OPTS(lim_deploy_opts, .by = "ann");
+    const lim_deploy_opts *shadow = OPTS(lim_deploy_opts, .trial = LIM_TRIAL_SHADOW);
+    lim_client *c = w.c;
+    (void)state;
+    told_once(lim_client_deploy_async(c, "g", &first, plain, MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_deploy_async(c, "g", &second, plain, MS, on_routed, &last), LIM_OK, &first);
+    told_once(lim_client_rollback_async(c, "g", NULL, "bob", MS, on_routed, &last), LIM_OK, &second);
+    answered_by("one");
+    told_once(lim_client_deploy_async(c, "g", &second, shadow, MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_trial_stop_async(c, "g", "bob", MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_trial_stop_async(c, "g", "bob", MS, on_routed, &last), LIM_E_NOTFOUND, NULL);
+    told_once(lim_client_deploy_async(c, "g", &second, shadow, MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_trial_promote_async(c, "g", "bob", MS, on_routed, &last), LIM_OK, &first);
+    answered_by("two");
+    told_once(lim_client_channel_deploy_async(c, "jobs", &first, plain, MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_channel_deploy_async(c, "jobs", &second, plain, MS, on_routed, &last), LIM_OK, &first);
+    told_once(lim_client_channel_rollback_async(c, "jobs", NULL, "bob", MS, on_routed, &last), LIM_OK, &second);
+    told_once(lim_client_channel_deploy_async(c, "jobs", &second, shadow, MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_channel_stop_async(c, "jobs", "bob", MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_channel_promote_async(c, "jobs", "bob", MS, on_routed, &last), LIM_E_NOTFOUND, NULL);
+    told_once(lim_client_channel_deploy_async(c, "jobs", &second, shadow, MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_channel_promote_async(c, "jobs", "bob", MS, on_routed, &last), LIM_OK, &first);
+    told_once(lim_client_channel_undeploy_async(c, "jobs", MS, on_routed, &last), LIM_OK, NULL);
+    told_once(lim_client_channel_undeploy_async(c, "jobs", MS, on_routed, &last), LIM_E_NOTFOUND, NULL);
 }
 
 static void test_a_bad_one_says_where(void **state) /* proves RF6 */
@@ -370,6 +429,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_a_client_deploys_goes_back_and_tries_out),
         T(test_a_client_puts_a_function_before_a_channel),
+        T(test_every_verb_of_a_slot_has_a_form_that_does_not_wait),
         T(test_a_bad_one_says_where),
         T(test_long_code_is_loaded_without_anybody_noticing),
         T(test_what_comes_in_pieces_is_whole_and_what_was_said),

@@ -611,8 +611,8 @@ LIM_API lim_err lim_workflow_name(const char *kind, const char *ns, const char *
 LIM_API lim_err lim_task_await(lim_bus *bus, lim_conv task, int64_t timeout_ms, lim_outcome *out); /* B */
 
 /* ---- routing: load, deploy while running ---- */
-/* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD or affinity:FIELD. native: a shared object that
- * includes native.h; the bus has it turned on, or answers MISUSE. */
+/* builtin: the text least_loaded, round_robin, power_of_two, hash:FIELD, affinity:FIELD or, for channels, everybody.
+ * native: a shared object that includes native.h; the bus has it turned on, or answers MISUSE. */
 typedef enum lim_engine { LIM_BUILTIN = 1, LIM_LUA, LIM_NATIVE, LIM_HOST } lim_engine;
 typedef enum lim_on_fault {
     LIM_ON_FAULT_REJECT = 1, /* refused{routing_fault} */

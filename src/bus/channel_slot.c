@@ -381,6 +381,7 @@ static control *control_new(lim_bus *bus, lim_bytes name)
     const lim__slot_opts opts = { .bus = bus,
                                   .kind = "channel",
                                   .name = c->slot != NULL ? lim__bytes(c->slot->name, c->slot->len) : name,
+                                  .first = "everybody", /* as without a function */
                                   .owner = c,
                                   .on_ready = on_ready,
                                   .on_change = on_change };

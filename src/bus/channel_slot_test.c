@@ -212,6 +212,33 @@ static void test_the_breaker_puts_the_last_good_one_back(void **state)
     expect(SHOW, "\"tripped\":true");
 }
 
+static void test_what_is_tried_out_beside_nothing_leaves_everybody_where_they_were(void **state) /* proves RF11 */
+{
+    (void)state;
+    lim_diag diag = { 0 };
+    lim_hash all;
+    for (uint32_t i = 0; i < SUBS; i++)
+        subscribe(i, "jobs.a", 100);
+    deploy(FIRST, .trial = LIM_TRIAL_SHADOW);
+    assert_int_equal(publish("{}", true).matched, 3);
+    assert_int_equal(lim_channel_stop(bus, "jobs.a", "ann", &diag), LIM_OK);
+    deploy(FIRST, .trial = LIM_TRIAL_RAMP, .ramp_where = "n == 1");
+    assert_int_equal(publish("{\"n\":1}", true).matched, 1);
+    assert_int_equal(publish("{\"n\":2}", true).matched, 3);
+    assert_int_equal(lim_channel_stop(bus, "jobs.a", "ann", &diag), LIM_OK);
+    assert_int_equal(publish("{\"n\":1}", true).matched, 3);
+    deploy(BAD, .breaker_faults = 1);
+    while (publish("{}", false).verdict == LIM_REJECT)
+        sched_yield(); /* its control has to hear of it */
+    assert_int_equal(publish("{}", true).matched, 3);
+    expect(SHOW, "\"live\":\"everybody\"");
+    assert_int_equal(lim_artifact_load(bus, LIM_BUILTIN, BYTES("everybody"), NULL, &diag, &all), LIM_OK);
+    assert_int_equal(lim_channel_deploy(bus, "jobs.a", &all, OPTS(lim_deploy_opts), &diag, NULL), LIM_OK);
+    assert_int_equal(publish("{}", true).matched, 3);
+    assert_int_equal(lim_deploy(bus, "g", &all, OPTS(lim_deploy_opts), &diag, NULL), LIM_E_MISUSE);
+    assert_non_null(strstr(diag.text, "for channels"));
+}
+
 static void test_versions_go_back_and_the_slot_goes_away(void **state)
 {
     (void)state;
@@ -594,6 +621,7 @@ int main(void)
         T(test_what_a_subscription_has_in_hand_is_seen),
         T(test_a_fault_goes_by_the_rule),
         T(test_the_breaker_puts_the_last_good_one_back),
+        T(test_what_is_tried_out_beside_nothing_leaves_everybody_where_they_were),
         T(test_versions_go_back_and_the_slot_goes_away),
         T(test_what_a_channel_cannot_have_is_refused),
         T(test_a_function_of_the_program_and_strategies_choose_too),

@@ -32,6 +32,11 @@ static void on_change(void *owner)
 static lim_err may(void *owner, const lim__deploy *d, lim_diag *diag)
 {
     group *g = owner;
+    if (d->what == LIM__DEPLOY && d->artifact->engine == LIM__ENGINE_BUILTIN &&
+        lim__bytes_eq(d->artifact->bytes, lim__str("everybody"))) {
+        lim__diag_set(diag, 0, 0, "everybody is for channels: of a group one is chosen");
+        return LIM_E_MISUSE;
+    }
     if (d->what != LIM__DEPLOY_REMOVE || (lim__list_empty(&g->members) && g->watched.count == 0))
         return LIM_OK;
     lim__diag_set(diag, 0, 0, "%u members and %u tasks are in it; end them first", g->member_count,

@@ -326,6 +326,12 @@ void lim__slot_take_over(lim__version *old, lim__version *v)
 
 /* ---- the breaker ---- */
 
+/* What decides when nothing is deployed, or nothing good is left. */
+static const char *first_name(const lim__slot *s)
+{
+    return s->o.first != NULL ? s->o.first : fallback_name;
+}
+
 static lim__version *last_resort(lim__slot *s)
 {
     static const lim__slot_terms terms = {
@@ -333,7 +339,7 @@ static lim__version *last_resort(lim__slot *s)
     };
     lim__artifact *a = NULL;
     lim__version *v = NULL;
-    if (lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(fallback_name), fallback_name, 0, &a) == LIM_OK &&
+    if (lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(first_name(s)), first_name(s), 0, &a) == LIM_OK &&
         lim__slot_make(s, a, &terms, NULL, &v) == LIM_OK)
         lim__slot_take_over(lim__slot_kept_of(s, a), v);
     lim__artifact_unref(a);
@@ -400,7 +406,7 @@ lim_err lim__slot_init(lim__slot *s, const lim__slot_opts *opts)
     lim__list_init(&s->lines);
     lim_err err = lim__slot_terms_of(&(lim_deploy_opts){ .breaker_faults = LIM_UNLIMITED }, &terms, NULL);
     if (err == LIM_OK)
-        err = lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(fallback_name), fallback_name, 0, &a);
+        err = lim__artifact_new(LIM__ENGINE_BUILTIN, lim__str(first_name(s)), first_name(s), 0, &a);
     if (err == LIM_OK)
         err = lim__slot_make(s, a, &terms, NULL, &s->live);
     if (err == LIM_OK) {

@@ -146,6 +146,7 @@ typedef struct lim__slot_opts {
     lim_bus *bus;
     const char *kind;          /* "group", "channel": what it stands in front of, for events and lists */
     lim_bytes name;            /* VIEW, as long as the slot */
+    const char *first;         /* the strategy that decides before anything is deployed; NULL: least_loaded */
     void *owner;
     /* An unfinished call of the owner's has ended. Inside lim__slot_resume. */
     void (*on_done)(void *owner, void *call_ctx, lim__version *v, const lim__route_result *result);

@@ -8,6 +8,9 @@
  * the highest of hash(value, name) wins (rendezvous hashing, Thaler and Ravishankar 1998) affinity:FIELD    candidates
  * with a tag equal to the value; else, or when they are full, all of them: least loaded
  *
+ *
+ *   everybody         all of them: what a channel does without a function. Only in front of channels
+ *
  * FIELD is a path into a JSON payload (a.b[2]) or $header.NAME; a message without it is routed as by least_loaded. All
  * of them answer somebody whenever there is somebody: a full candidate is chosen only when all are full, and what that
  * means (waiting in its buffer, or nobody) is the owner's decision. hash thereby spills over to the next in rank while
@@ -164,6 +167,22 @@ static lim__route_how power_of_two(lim__router *r, const lim__route_msg *msg, co
     return decided(r, candidates[best], best, result);
 }
 
+/* Whoever has room for one only is never asked to run it (group_slot.c). */
+static lim__route_how everybody(lim__router *r, const lim__route_msg *msg, const lim__candidate *const *candidates,
+                                uint32_t n, void *call_ctx, lim__route_result *result)
+{
+    if (!r->sets)
+        return least_loaded(r, msg, candidates, n, call_ctx, result);
+    if (!lim__router_set_begin(r, n)) {
+        *result =
+            (lim__route_result){ .how = LIM__ROUTE_NOT_STARTED, .text = "out of memory", .hash = r->artifact->hash };
+        return LIM__ROUTE_NOT_STARTED;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        lim__router_set_mark(r, i);
+    return lim__router_set_end(r, n, result);
+}
+
 /* ---- by a field ---- */
 
 bool lim__route_field(lim__doc *doc, lim__buf *scratch, const lim__route_msg *msg, lim_bytes field, lim_bytes *out)
@@ -253,7 +272,7 @@ static const struct {
 } strategies[] = {
     { "least_loaded", STRATEGY(strategy_open, least_loaded) }, { "round_robin", STRATEGY(strategy_open, round_robin) },
     { "power_of_two", STRATEGY(strategy_open, power_of_two) }, { "hash:", STRATEGY(field_open, by_hash) },
-    { "affinity:", STRATEGY(field_open, by_affinity) },
+    { "affinity:", STRATEGY(field_open, by_affinity) },        { "everybody", STRATEGY(strategy_open, everybody) },
 };
 
 const lim__engine_ops *lim__engine_builtin(lim_bytes name, lim_diag *diag)
@@ -265,8 +284,8 @@ const lim__engine_ops *lim__engine_builtin(lim_bytes name, lim_diag *diag)
             return &strategies[i].ops;
     }
     lim__diag_set(diag, 0, 0,
-                  "no built-in strategy '%.*s': there are least_loaded, round_robin, power_of_two, hash:FIELD and "
-                  "affinity:FIELD",
+                  "no built-in strategy '%.*s': there are least_loaded, round_robin, power_of_two, hash:FIELD, "
+                  "affinity:FIELD and, for channels, everybody",
                   (int)(name.len < 60 ? name.len : 60), (const char *)name.ptr);
     return NULL;
 }
