@@ -365,10 +365,22 @@ static void trip(lim__slot *s, lim__version *v)
     lim__slot_changed(s);
 }
 
+/* A trial's terms may change while it goes on: then it is counted anew. */
+static bool ring_of(lim__version *v, uint32_t max)
+{
+    if (v->fault_ns != NULL && v->fault_max == max)
+        return true;
+    free(v->fault_ns);
+    v->fault_ns = malloc(max * sizeof *v->fault_ns);
+    v->fault_count = v->fault_at = 0;
+    v->fault_max = max;
+    return v->fault_ns != NULL;
+}
+
 static bool too_many(lim__version *v, uint64_t now_ns)
 {
     uint32_t max = v->terms.break_faults;
-    if (v->fault_ns == NULL && (v->fault_ns = malloc(max * sizeof *v->fault_ns)) == NULL)
+    if (!ring_of(v, max))
         return false;
     uint32_t at = v->fault_at;
     v->fault_at = (at + 1) % max;

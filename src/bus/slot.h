@@ -76,7 +76,7 @@ struct lim__version {
     uint64_t deployed_wall_ns;
     lim__router_stats *past;   /* of the routers it had before; NULL: none */
     uint64_t *fault_ns;        /* the breaker's: a ring of the last break_faults instants; NULL: none yet */
-    uint32_t fault_at, fault_count;
+    uint32_t fault_at, fault_count, fault_max; /* fault_max: what the ring has room for */
     bool tripped;              /* the breaker took it off; only an operator brings it back */
     bool shadow;               /* its router is a shadow's: it has a counter of its own, and nobody waits for it */
     bool leaving;              /* not kept: goes with its last unfinished call */
