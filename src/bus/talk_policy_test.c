@@ -187,7 +187,7 @@ static void test_a_child_inherits_and_cannot_go_too_deep(void **state) /* proves
     assert_int_equal(lim_conv_open(bus, &o, &child), LIM_OK);
     snprintf(parent, sizeof parent, "\"parent\":\"%llx\",\"hops\":5", (unsigned long long)c.id);
     assert_shown(bus, "{\"op\":\"ls\"}", parent);
-    assert_true(talk_info(bus, child).remaining_ms <= talk_info(bus, c).remaining_ms + 1);
+    assert_true(talk_info(bus, child).remaining_ms <= g[0].cause.remaining_ms); /* a clock that runs is no matter */
     talk_close(bus, child);
     o.cause.hops = LIM_HOPS_MAX;
     assert_int_equal(lim_conv_open(bus, &o, &child), LIM_E_INVALID);
