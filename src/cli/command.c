@@ -55,24 +55,24 @@ static const cli_command commands[] = {
       "liminal dispatch thumbs - --wait <tasks.jsonl", TASK_FLAGS " namespace", 1, 2, cli_run_dispatch },
     { "deploy", "GROUP FILE.lua", "route a group with a function, from now on", "liminal deploy thumbs route.lua",
       "channel builtin cpu wall memory log-bytes on-fault timeout shadow ramp ramp-key ramp-where breaker keep "
-      "if-version by",
+      "if-version by namespace",
       1, 2, cli_run_deploy },
     { "rollback", "GROUP [HASH]", "back to the last good version, or to one that is kept", "liminal rollback thumbs",
-      "channel by timeout", 1, 2, cli_run_rollback },
+      "channel namespace by timeout", 1, 2, cli_run_rollback },
     { "route ls", "", "list router slots", "liminal route ls", LOOK, 0, 0, cli_run_list },
     { "route show", "GROUP", "a slot: its versions, and what is tried out", "liminal route show thumbs",
-      LOOK " channel", 1, 1, cli_run_route_show },
+      LOOK " channel namespace", 1, 1, cli_run_route_show },
     { "route history", "GROUP", "what was deployed, rolled back, tried out", "liminal route history thumbs",
-      LOOK " channel", 1, 1, cli_run_route_history },
-    { "route logs", "GROUP", "what its functions printed", "liminal route logs thumbs --follow", LOOK " follow channel",
-      1, 1, cli_run_route_logs },
+      LOOK " channel namespace", 1, 1, cli_run_route_history },
+    { "route logs", "GROUP", "what its functions printed", "liminal route logs thumbs --follow",
+      LOOK " follow channel namespace", 1, 1, cli_run_route_logs },
     { "route test", "FILE", "what a function would decide, and how fast; without a server",
       "liminal route test route.lua --message '{\"n\":1}' --candidates workers.json",
       "message candidates header strict times builtin cpu memory timeout", 0, 1, cli_run_route_test },
     { "route promote", "GROUP", "what is tried out decides from now on", "liminal route promote thumbs",
-      "channel by timeout", 1, 1, cli_run_route_trial },
-    { "route stop", "GROUP", "end a shadow or a ramp", "liminal route stop thumbs", "channel by timeout", 1, 1,
-      cli_run_route_trial },
+      "channel namespace by timeout", 1, 1, cli_run_route_trial },
+    { "route stop", "GROUP", "end a shadow or a ramp", "liminal route stop thumbs", "channel namespace by timeout", 1,
+      1, cli_run_route_trial },
     { "route rm", "CHANNEL", "take a channel's function away: every subscription gets everything again",
       "liminal route rm orders.new", "timeout", 1, 1, cli_run_route_rm },
     { "predicate test", "EXPR", "would a predicate take this message, and why; without a server",
@@ -105,8 +105,10 @@ static const cli_command commands[] = {
       "from timeout", 2, 2, cli_run_cursor_reset },
     { "cursor delete", "CHANNEL NAME", "forget it; who reads with it is told", "liminal cursor delete orders billing",
       "timeout", 2, 2, cli_run_cursor_delete },
-    NOUN_ROWS("group", "echo"),
-    REMOVE_ROW("group", "forget its routing function, and the group when nobody is in it", "echo"),
+    { "group ls", "", "list them", "liminal group ls", LOOK " namespace", 0, 0, cli_run_list },
+    { "group show", "NAME", "show one", "liminal group show echo", LOOK " namespace", 1, 1, cli_run_show },
+    { "group rm", "NAME", "forget its routing function, and the group when nobody is in it", "liminal group rm echo",
+      "namespace timeout", 1, 1, cli_run_remove },
     { "queue ls", "", "list them", "liminal queue ls --watch", LOOK " namespace", 0, 0, cli_run_list },
     { "queue show", "QUEUE", "its numbers, rules and workers", "liminal queue show thumbs", LOOK " namespace", 1, 1,
       cli_run_show },
@@ -142,16 +144,16 @@ static const cli_command commands[] = {
     { "dead ls", "[QUEUE]", "tasks that ended without a result", "liminal dead ls thumbs", LOOK " namespace max", 0, 1,
       cli_run_list },
     { "dead show", "ID", "one of them, with its payload", "liminal dead show 400000002a", LOOK, 1, 1, cli_run_show },
-    { "dead replay", "ID, or QUEUE --all", "dispatch it again", "liminal dead replay thumbs --all", "all timeout", 1, 1,
-      cli_run_dead },
-    { "dead drop", "ID, or QUEUE --all", "forget it", "liminal dead drop 400000002a", "all timeout", 1, 1,
+    { "dead replay", "ID, or QUEUE --all", "dispatch it again", "liminal dead replay thumbs --all",
+      "all namespace timeout", 1, 1, cli_run_dead },
+    { "dead drop", "ID, or QUEUE --all", "forget it", "liminal dead drop 400000002a", "all namespace timeout", 1, 1,
       cli_run_dead },
     { "worker ls", "[QUEUE]", "list them", "liminal worker ls", LOOK " namespace", 0, 1, cli_run_list },
     { "worker show", "IDENTITY", "show one", "liminal worker show worker-1", LOOK, 1, 1, cli_run_show },
     { "worker drain", "IDENTITY [QUEUE]", "give it nothing new; what it has goes on", "liminal worker drain worker-1",
-      "timeout", 1, 2, cli_run_worker_drain },
-    { "worker resume", "IDENTITY [QUEUE]", "give it work again", "liminal worker resume worker-1", "timeout", 1, 2,
-      cli_run_worker_drain },
+      "namespace timeout", 1, 2, cli_run_worker_drain },
+    { "worker resume", "IDENTITY [QUEUE]", "give it work again", "liminal worker resume worker-1", "namespace timeout",
+      1, 2, cli_run_worker_drain },
     { "conversation ls", "", "list them", "liminal conversation ls --where kind=ask --where customer=7",
       LOOK " where max", 0, 0, cli_run_list },
     { "conversation show", "ID|NAME", "show one and its history", "liminal conversation show 400000002a --follow",
@@ -268,11 +270,28 @@ const char *cli_word(const struct cli *cli, int i)
     return at < cli->args.word_count ? cli->args.words[at] : NULL;
 }
 
+/* Whether the words name no group or queue that could be in a namespace. */
+static const char *names_no_group(const struct cli *cli)
+{
+    if (cli->opts->channel)
+        return "a channel is in no namespace";
+    if (cli->command->run == cli_run_dead && !cli->opts->all)
+        return "an id is in no namespace: give it alone, or the queue with --all";
+    return NULL;
+}
+
 bool cli_enter_namespace(struct cli *cli)
 {
     int at = two_words(cli->command) ? 2 : 1;
+    if (cli->command->run == cli_run_worker_drain)
+        at++; /* the identity comes first */
     if (cli->opts->namespace == NULL || at >= cli->args.word_count)
         return true;
+    const char *wrong = names_no_group(cli);
+    if (wrong != NULL) {
+        cli_fault(cli, CLI_USAGE, "--namespace", "means nothing here", wrong);
+        return false;
+    }
     const char *whole = lim__in_namespace(cli->opts->namespace, cli->args.words[at], cli->whole_name);
     if (whole != NULL) {
         cli->args.words[at] = whole;

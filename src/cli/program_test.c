@@ -501,6 +501,16 @@ static void test_queues_of_namespaces_are_their_own(void **state) /* proves GR1 
     assert_null(strstr(printed(p), "aion.dispatch.b.q"));
     assert_int_equal(run(w, &p, "worker ls q --namespace b --json"), CLI_DONE);
     assert_string_equal(printed(p), "");
+    assert_int_equal(run(w, &p, "deploy q --namespace a --builtin round_robin"), CLI_DONE);
+    assert_int_equal(run(w, &p, "route show q --namespace a --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "round_robin"));
+    assert_int_equal(run(w, &p, "group show q --namespace a --json"), CLI_DONE);
+    assert_non_null(strstr(printed(p), "aion.dispatch.a.q"));
+    assert_int_equal(run(w, &p, "worker drain me q --namespace a"), CLI_DONE);
+    assert_int_equal(run(w, &p, "worker drain me q --namespace b"), CLI_NOT_FOUND);
+    assert_int_equal(run(w, &p, "dead replay q --all --namespace a"), CLI_DONE);
+    assert_int_equal(run(w, &p, "dead replay 17 --namespace a"), CLI_USAGE);
+    assert_int_equal(run(w, &p, "route show q --channel --namespace a"), CLI_USAGE);
     assert_int_equal(run(w, &p, "dispatch q 1 --namespace a.b"), CLI_USAGE);
     assert_int_equal(run(w, &p, "dispatch q 1 --timeout 50000m"), CLI_DONE);
     assert_int_equal(run(w, &p, "dispatch q 1 --timeout 2000h"), CLI_USAGE); /* 83 days */
