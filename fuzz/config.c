@@ -20,7 +20,7 @@ static void there_and_back(const lim__config *c)
     LIM_ASSERT(again.fault_count == 0);
     for (size_t i = 0; i < LIM__CONFIG_KEYS; i++) {
         LIM_ASSERT(c->values[i].n == again.values[i].n);
-        LIM_ASSERT(strcmp(c->values[i].address, again.values[i].address) == 0);
+        LIM_ASSERT(strcmp(c->values[i].text, again.values[i].text) == 0);
     }
     lim__buf_fini(&printed);
     lim__config_fini(&again);
@@ -69,17 +69,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-#ifdef LIM_FUZZ_ALONE
-int main(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        void *bytes;
-        size_t size;
-        if (lim__file_read(argv[i], 1 << 20, &bytes, &size) != 0)
-            return 1;
-        LLVMFuzzerTestOneInput(bytes, size);
-        free(bytes);
-    }
-    return 0;
-}
-#endif
+#include "alone.h"

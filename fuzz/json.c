@@ -51,17 +51,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-#ifdef LIM_FUZZ_ALONE
-int main(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        void *bytes;
-        size_t size;
-        if (lim__file_read(argv[i], 1 << 20, &bytes, &size) != 0)
-            return 1;
-        LLVMFuzzerTestOneInput(bytes, size);
-        free(bytes);
-    }
-    return 0;
-}
-#endif
+#include "alone.h"
